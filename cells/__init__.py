@@ -1,0 +1,42 @@
+"""Recurrent cells as pure functions on pytrees, and the scans that run them over time.
+
+    cell = cells.get("lstm", hidden_size=64)
+    params = cell.init(key, input_size)
+    carry, ys = cells.scan(cell, params, xs)    # xs (batch, time, features) -> ys (batch, time, hidden)
+"""
+
+from cells.base import Cell
+from cells.gru import GRU
+from cells.interop import from_flax, from_torch, to_flax, to_torch
+from cells.lstm import LSTM
+from cells.registry import Registry
+from cells.rnn import RNN
+from cells.scans import scan, strategies
+from cells.sru import SRU, SRUFeedback
+
+CELLS = Registry(
+    "cell",
+    {
+        "rnn": RNN,
+        "lstm": LSTM,
+        "gru": GRU,
+        "sru": SRU,
+        "sru_feedback": SRUFeedback,
+    },
+)
+
+get = CELLS.get
+names = CELLS.names
+
+__all__ = [
+    "CELLS",
+    "Cell",
+    "from_flax",
+    "from_torch",
+    "get",
+    "names",
+    "scan",
+    "strategies",
+    "to_flax",
+    "to_torch",
+]

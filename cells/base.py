@@ -1,0 +1,144 @@
+"""The contract of a recurrent cell: what a cell file says, and what the scans ask of it."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Params = dict[str, Array]  # a flat, plain pytree
+Carry = Any  # one array or a NamedTuple of arrays, each (batch, hidden_size)
+Product = Callable[[Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A recurrence: static options in the fields, parameters and state passed in and out.
+
+    A cell file says three things:
+
+    * `step`: the textbook recurrence, one time step. It is the specification.
+    * `init`: the initial parameters.
+    * the fast path, in two parts: `project`, all that does not depend on the state, for the whole
+      sequence in one matmul; then either `recur` (any cell), the rest of one step, or `linear` and
+      `readout` (cells whose state obeys c_t = a_t * c_{t-1} + b_t, which can run in parallel).
+
+    Shapes: `x` (batch, input_size); `xs` (..., input_size); state (batch, hidden_size).
+    """
+
+    hidden_size: int
+
+    is_linear: ClassVar[bool] = False
+
+    def __post_init__(self):
+        require(
+            self, "hidden_size", isinstance(self.hidden_size, int) and self.hidden_size > 0, "a positive int"
+        )
+
+    # --- the specification
+
+    def init(self, key: Array, input_size: int, dtype=jnp.float32) -> Params:
+        """Initial parameters.
+
+        Args:
+          key: PRNG key.
+          input_size: number of input features, at least 1.
+          dtype: floating dtype of the parameters.
+        """
+        raise NotImplementedError
+
+    def initial_carry(self, batch_size: int, dtype=jnp.float32) -> Carry:
+        """The state before the first step and after a reset: zeros, (batch_size, hidden_size)."""
+        return jnp.zeros((batch_size, self.hidden_size), dtype)
+
+    def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        """One textbook step: x (batch, input_size) -> new carry, y (batch, hidden_size)."""
+        raise NotImplementedError
+
+    # --- the fast path
+
+    def project(self, params: Params, xs: Array) -> Any:
+        """Everything that depends on the inputs alone: xs (..., input_size) -> a pytree of (..., k)."""
+        raise NotImplementedError
+
+    def recurrent_weights(self, params: Params) -> dict[str, Array | tuple[Array, Array]]:
+        """What multiplies the state, by name: a matrix, a vector (elementwise), or (matrix, bias)."""
+        return {}
+
+    def recur(self, w: Mapping[str, Product], carry: Carry, u: Any) -> tuple[Carry, Array]:
+        """What is left of one step. `w` maps each recurrent weight's name to a function of the state.
+
+        Each function is called exactly once: the scans use that to take the weights' gradients out
+        of the loop over time.
+        """
+        raise NotImplementedError
+
+    def linear(self, params: Params, us: Any) -> tuple[Array, Array]:
+        """For linear cells: a, b of c_t = a_t * c_{t-1} + b_t, each (time, batch, hidden_size)."""
+        raise NotImplementedError
+
+    def readout(self, params: Params, us: Any, previous: Array, cs: Array) -> Array:
+        """For linear cells: outputs from the states before (`previous`) and after (`cs`) each step."""
+        raise NotImplementedError
+
+
+def require(owner, option: str, ok: bool, wanted: str) -> None:
+    """Refuses a bad option of `owner` with one line.
+
+    Raises:
+      ValueError: `ok` is false.
+    """
+    if not ok:
+        name = type(owner).__name__
+        raise ValueError(f"{name}: {option} must be {wanted}, got {getattr(owner, option)!r}")
+
+
+def split(x: Array, parts: int) -> list[Array]:
+    """`x` (..., parts * n) cut into `parts` arrays (..., n)."""
+    return jnp.split(x, parts, axis=-1)
+
+
+def stack(params: Params, *names: str) -> Array:
+    """The named matrices side by side, so that one matmul does for all of them."""
+    return jnp.concatenate([params[name] for name in names], axis=-1)
+
+
+def dense_weights(key: Array, names: str, prefix: str, shape: tuple[int, int], initializer, dtype) -> Params:
+    """One matrix `prefix_name` for each letter of `names`, each from a key of its own."""
+    keys = jax.random.split(key, len(names))
+    return {f"{prefix}_{name}": initializer(k, shape, dtype) for name, k in zip(names, keys, strict=True)}
+
+
+def input_initializer():
+    """Weights from the input: uniform with variance 1 / fan_in (LeCun 1998)."""
+    return jax.nn.initializers.lecun_uniform()
+
+
+def recurrent_initializer():
+    """Weights from the state: orthogonal (Saxe 2014), which keeps the norm of the state."""
+    return jax.nn.initializers.orthogonal()
+
+
+def chrono_bias(key: Array, hidden_size: int, longest: int, dtype) -> Array:
+    """Bias of a gate that keeps the past: log U(1, longest - 1) (Tallec & Ollivier 2018, eq. 16).
+
+    Args:
+      longest: the longest dependency expected, in steps, at least 3.
+    """
+    return jnp.log(jax.random.uniform(key, (hidden_size,), dtype, 1.0, longest - 1.0))
+
+
+def check_chrono(cell) -> None:
+    """`chrono` is None (off) or the longest dependency expected, in steps."""
+    ok = cell.chrono is None or (isinstance(cell.chrono, int) and cell.chrono >= 3)
+    require(cell, "chrono", ok, "None or a number of steps of at least 3")
+
+
+def check_finite(cell, *names: str) -> None:
+    """Each option is a finite number."""
+    for name in names:
+        value = getattr(cell, name)
+        require(cell, name, isinstance(value, int | float) and math.isfinite(value), "a finite number")

@@ -1,0 +1,60 @@
+"""The plain recurrent network (Elman 1990, "Finding structure in time")."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from cells import base
+
+
+@dataclasses.dataclass(frozen=True)
+class RNN(base.Cell):
+    """h = tanh(W x + U h' + b)
+
+    Options:
+      activation: "tanh" or "relu".
+      recurrent_init: "orthogonal", or "identity" (Le 2015, meant for relu).
+      recurrent_scale: factor on the initial U: below 1 it forgets, above 1 it explodes.
+    """
+
+    activation: str = "tanh"
+    recurrent_init: str = "orthogonal"
+    recurrent_scale: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.require(self, "activation", self.activation in ("tanh", "relu"), "'tanh' or 'relu'")
+        known = self.recurrent_init in ("orthogonal", "identity")
+        base.require(self, "recurrent_init", known, "'orthogonal' or 'identity'")
+        base.check_finite(self, "recurrent_scale")
+
+    def init(self, key, input_size, dtype=jnp.float32):
+        key_W, key_U = jax.random.split(key)
+        H = self.hidden_size
+        identity = self.recurrent_init == "identity"
+        U = jnp.eye(H, dtype=dtype) if identity else base.recurrent_initializer()(key_U, (H, H), dtype)
+        return {
+            "W": base.input_initializer()(key_W, (input_size, H), dtype),
+            "U": self.recurrent_scale * U,
+            "b": jnp.zeros(H, dtype),
+        }
+
+    def step(self, params, carry, x):
+        p, h_ = params, carry
+        h = self.phi(x @ p["W"] + h_ @ p["U"] + p["b"])
+        return h, h
+
+    def phi(self, a):
+        """The activation function."""
+        return jnp.tanh(a) if self.activation == "tanh" else jax.nn.relu(a)
+
+    def project(self, params, xs):
+        return xs @ params["W"] + params["b"]
+
+    def recurrent_weights(self, params):
+        return {"U": params["U"]}
+
+    def recur(self, w, carry, u):
+        h = self.phi(u + w["U"](carry))
+        return h, h

@@ -1,0 +1,146 @@
+"""Running a cell over time: one entry, `scan`, for every cell and every strategy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cells.base import Array, Carry, Cell, Params
+from cells.registry import nearest
+from cells.scans import linear, sequential
+
+SOLVERS = {
+    "sequential": linear.sequential,
+    "associative": linear.associative,
+    "chunked": linear.chunked,
+}
+STRATEGIES = (*SOLVERS, "auto")
+
+
+def strategies(cell: Cell) -> list[str]:
+    """The strategies that `cell` can use."""
+    return list(STRATEGIES) if cell.is_linear else ["sequential", "auto"]
+
+
+def resolve(cell: Cell, strategy: str = "auto", backend: str | None = None) -> str:
+    """The strategy that will run: `auto` becomes a name, every other one is checked.
+
+    On a CPU a plain scan beats the associative one, which moves O(T log T) memory; on a GPU or TPU
+    the associative scan has O(log T) depth (see experiments/speed.py for the measurements).
+
+    Raises:
+      ValueError: unknown strategy, or one that the cell cannot use, with the reason.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"unknown strategy {strategy!r}; {nearest(strategy, STRATEGIES)}")
+    if strategy == "auto":
+        on_cpu = (backend or jax.default_backend()) == "cpu"
+        return "associative" if cell.is_linear and not on_cpu else "sequential"
+    if strategy not in strategies(cell):
+        raise ValueError(
+            f"{type(cell).__name__} cannot use strategy {strategy!r}: its next state is not a linear function "
+            f"of its last one (c = a * c' + b), so steps cannot be combined before they are known; "
+            f"it can use: {', '.join(strategies(cell))}"
+        )
+    return strategy
+
+
+def scan(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry | None = None,
+    lengths: Array | None = None,
+    mask: Array | None = None,
+    resets: Array | None = None,
+    reverse: bool = False,
+    strategy: str = "auto",
+) -> tuple[Carry, Array]:
+    """Runs `cell` over time.
+
+    Args:
+      cell: from `cells.get`.
+      params: from `cell.init`.
+      xs: (batch, time, input_size), floating; time >= 1.
+      carry: state before the first step; None: `cell.initial_carry`.
+      lengths: (batch,) ints in 0..time. Steps from `lengths` on are padding: outputs are zero, the
+        state stays, and no gradient reaches them.
+      mask: (batch, time) bool. False skips the element, wherever it is, as if it were not there (a
+        reset at a skipped element is skipped too); its output is zero.
+      resets: (batch, time) bool. True starts a new episode: the state before that step, in the order
+        in which steps are taken, is `cell.initial_carry`.
+      reverse: takes the steps of each row from its last real one to its first; outputs stay at their
+        input's place.
+      strategy: one of `strategies(cell)`.
+
+    Returns:
+      The carry after each row's last step taken, in float32 or wider, and ys (batch, time,
+      hidden_size) in the dtype of the computation.
+
+    Raises:
+      ValueError: wrong shapes or dtypes, unknown strategy, a strategy the cell cannot use.
+    """
+    strategy = resolve(cell, strategy)
+    dtype = _check(cell, params, xs, lengths, mask, resets)
+    batch, time, _ = xs.shape
+    state_dtype = jnp.promote_types(dtype, jnp.float32)
+
+    initial = cell.initial_carry(batch, state_dtype)
+    if carry is None:
+        carry = initial
+    else:
+        want, got = (jax.tree.map(jnp.shape, c) for c in (initial, carry))
+        if want != got:
+            raise ValueError(f"carry must look like cell.initial_carry({batch}): {want}, got {got}")
+        carry = jax.tree.map(lambda c: jnp.asarray(c).astype(state_dtype), carry)
+
+    valid = None if mask is None else mask
+    if lengths is not None:
+        real = jnp.arange(time) < jnp.asarray(lengths)[:, None]
+        valid = real if valid is None else valid & real
+    if valid is not None:
+        xs = jnp.where(valid[..., None], xs, 0)  # whatever padding holds, NaN too, stays out
+
+    us = cell.project(params, jnp.swapaxes(xs, 0, 1).astype(dtype))
+    us = jax.tree.map(lambda u: u.astype(state_dtype), us)
+    valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
+    if cell.is_linear:
+        run, how = linear.run, {"solver": SOLVERS[strategy]}
+    else:
+        run, how = sequential.run, {}
+    carry, ys = run(cell, params, carry, us, initial, valid, resets, reverse, **how)
+    return carry, jnp.swapaxes(ys, 0, 1).astype(dtype)
+
+
+def _check(cell, params, xs, lengths, mask, resets):
+    """Refuses wrong shapes and dtypes with one line; returns the dtype of the computation."""
+    shape = jnp.shape(xs)
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"xs must be (batch, time, features), none of them 0, got shape {shape}")
+    if not jnp.issubdtype(xs.dtype, jnp.floating):
+        raise ValueError(f"xs must be floating, got {xs.dtype}")
+    batch, time, features = shape
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
+    want = jax.eval_shape(lambda k: cell.init(jax.random.wrap_key_data(k, impl="threefry2x32"), features), key)
+    want = {name: p.shape for name, p in want.items()}
+    got = {name: jnp.shape(p) for name, p in params.items()}
+    if want != got:
+        wrong = sorted(name for name in want | got if want.get(name) != got.get(name))
+        raise ValueError(
+            f"params do not fit {type(cell).__name__}(hidden_size={cell.hidden_size}) with {features} input "
+            "features: "
+            + ", ".join(f"{n} is {got.get(n, 'missing')}, expected {want.get(n, 'none')}" for n in wrong)
+        )
+    for name, flags in (("mask", mask), ("resets", resets)):
+        if flags is not None and (jnp.shape(flags) != (batch, time) or jnp.asarray(flags).dtype != bool):
+            got = f"{jnp.asarray(flags).dtype} {jnp.shape(flags)}"
+            raise ValueError(f"{name} must be bool ({batch}, {time}), that is (batch, time), got {got}")
+    if lengths is not None:
+        integer = jnp.issubdtype(jnp.asarray(lengths).dtype, jnp.integer)
+        if jnp.shape(lengths) != (batch,) or not integer:
+            got = f"{jnp.asarray(lengths).dtype} {jnp.shape(lengths)}"
+            raise ValueError(f"lengths must be integers ({batch},), that is (batch,), got {got}")
+        if not isinstance(lengths, jax.core.Tracer):
+            low, high = np.asarray(lengths).min(), np.asarray(lengths).max()  # NumPy: known even while tracing
+            if low < 0 or high > time:
+                raise ValueError(f"lengths must lie in 0..{time} (time), got {low}..{high}")
+    return jnp.result_type(xs, *params.values())

@@ -1,0 +1,100 @@
+"""Linear recurrences c_t = a_t * c_{t-1} + b_t: three solvers and one derivative rule.
+
+The recurrence is a bidiagonal linear system (I - A S) c = b, S the shift by one step. Its derivatives
+are the same kind of system, and its transpose is the same recurrence run the other way: JAX needs only
+to be told so (`lax.custom_linear_solve`), whatever the solver.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+CHUNK = 64  # steps solved in parallel by `chunked`
+
+
+def run(cell, params, carry, us, initial, valid, resets, reverse, solver):
+    """Runs a linear cell: coefficients, the recurrence, the readout; see `sequential.run`."""
+    a, b = cell.linear(params, us)
+    first = carry[None]
+    if resets is not None:
+        # A reset of a skipped element is skipped too. The state after a reset is `initial`, not zero.
+        resets = resets if valid is None else resets & valid
+        a, b = jnp.where(resets, 0, a), jnp.where(resets, a * initial + b, b)
+    if valid is not None:
+        a, b = jnp.where(valid, a, 1), jnp.where(valid, b, 0)
+    cs = solve(a, b, carry, reverse, solver)
+    previous = jnp.concatenate([cs[1:], first] if reverse else [first, cs[:-1]])
+    if resets is not None:
+        previous = jnp.where(resets, initial, previous)
+    ys = cell.readout(params, us, previous, cs)
+    if valid is not None:
+        ys = jnp.where(valid, ys, 0)
+    return cs[0 if reverse else -1], ys
+
+
+def solve(a, b, first, reverse, solver):
+    """c_t = a_t * c_{t-1} + b_t with c_{-1} = first; `reverse` runs from the last step to the first.
+
+    Args:
+      a, b: (time, batch, hidden_size).
+      first: (batch, hidden_size).
+      solver: one of the functions below.
+
+    Returns:
+      All the states, (time, batch, hidden_size).
+    """
+    start = -1 if reverse else 0
+    b = b.at[start].add(a[start] * first)
+
+    def shift(cs, reverse):
+        zero = jnp.zeros_like(cs[:1])
+        return jnp.concatenate([cs[1:], zero] if reverse else [zero, cs[:-1]])
+
+    return lax.custom_linear_solve(
+        lambda cs: cs - a * shift(cs, reverse),
+        b,
+        solve=lambda _, b: solver(a, b, reverse),
+        # The transposed system: l_t = a_{t+1} * l_{t+1} + b_t.
+        transpose_solve=lambda _, b: solver(shift(a, not reverse), b, not reverse),
+    )
+
+
+def sequential(a, b, reverse):
+    """One step after the other: least work, depth T."""
+
+    def step(c, ab):
+        c = ab[0] * c + ab[1]
+        return c, c
+
+    return lax.scan(step, jnp.zeros_like(b[0]), (a, b), reverse=reverse)[1]
+
+
+def _combine(left, right):
+    """(a, b) of two stretches run one after the other: c -> a_r * (a_l * c + b_l) + b_r."""
+    a_l, b_l = left
+    a_r, b_r = right
+    return a_l * a_r, a_r * b_l + b_r
+
+
+def associative(a, b, reverse):
+    """All of time at once (Blelloch 1990): depth O(log T), O(T) work in O(log T) passes over memory."""
+    return lax.associative_scan(_combine, (a, b), reverse=reverse)[1]
+
+
+def chunked(a, b, reverse, chunk=None):
+    """Chunks one after the other, in parallel inside: temporary memory of one chunk, depth T / chunk."""
+    time, chunk = len(a), min(chunk or CHUNK, len(a))
+    pad = -time % chunk
+    if reverse:
+        a, b = a[::-1], b[::-1]
+    # Padding with a = 1, b = 0 keeps the state; it is cut off again.
+    a = jnp.concatenate([a, jnp.ones_like(a[:pad])]) if pad else a
+    b = jnp.concatenate([b, jnp.zeros_like(b[:pad])]) if pad else b
+
+    def step(c, ab):
+        products, sums = lax.associative_scan(_combine, ab)
+        cs = products * c + sums
+        return cs[-1], cs
+
+    chunks = tuple(x.reshape(-1, chunk, *x.shape[1:]) for x in (a, b))
+    cs = lax.scan(step, jnp.zeros_like(b[0]), chunks)[1].reshape(a.shape)[:time]
+    return cs[::-1] if reverse else cs

@@ -1,0 +1,137 @@
+"""The simple recurrent unit (Lei 2018, "Simple recurrent units for highly parallelizable recurrence").
+
+Two cells: `SRUFeedback` has the paper's full equations (3)-(6) and is not associative; `SRU` has no
+feedback into its forget gate, so its state is linear in c' and runs by an associative scan.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+
+from cells import base
+
+
+@dataclasses.dataclass(frozen=True)
+class _SRU(base.Cell):
+    """What both cells share: options, parameters, the textbook step, the projections.
+
+    Options:
+      forget_bias: initial b_f.
+      highway_bias: initial b_r; negative in deep stacks, so that layers start near the identity.
+      rescale: alpha = sqrt(1 + 2 exp(highway_bias)), which keeps the variance of h over layers
+        (section 3.2); off: alpha = 1.
+      chrono: longest dependency expected, in steps: b_f = log U(1, chrono - 1), in place of forget_bias.
+      highway: off: h = r * c.
+
+    Where input and hidden size differ, a fourth projection W_x x stands for x * alpha, and alpha is
+    folded into the initial W_x (as in the authors' package).
+    """
+
+    forget_bias: float = 0.0
+    highway_bias: float = 0.0
+    rescale: bool = True
+    chrono: int | None = None
+    highway: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.check_finite(self, "forget_bias", "highway_bias")
+        base.check_chrono(self)
+
+    @property
+    def feedback(self) -> str:
+        """The gates that see c': any of "f" and "r"."""
+        raise NotImplementedError
+
+    @property
+    def alpha(self) -> float:
+        """The factor on x in the highway connection."""
+        return math.sqrt(1 + 2 * math.exp(self.highway_bias)) if self.rescale else 1.0
+
+    def init(self, key, input_size, dtype=jnp.float32):
+        key_W, key_x, key_v, key_b = jax.random.split(key, 4)
+        H = self.hidden_size
+        uniform = base.input_initializer()  # +-sqrt(3 / d), variance 1 / d
+        params = base.dense_weights(key_W, "cfr", "W", (input_size, H), uniform, dtype)
+        params["W"] = params.pop("W_c")
+        for gate, key_gate in zip("fr", jax.random.split(key_v), strict=True):
+            if gate in self.feedback:
+                params[f"W_{gate}"] *= math.sqrt(0.5)
+                v = jax.random.uniform(key_gate, (H,), dtype, -math.sqrt(3), math.sqrt(3))
+                params[f"v_{gate}"] = math.sqrt(0.5) * v
+        if self.highway and input_size != H:
+            params["W_x"] = self.alpha * uniform(key_x, (input_size, H), dtype)
+        params["b_f"] = jnp.full(H, self.forget_bias, dtype)
+        if self.chrono:
+            params["b_f"] = base.chrono_bias(key_b, H, self.chrono, dtype)
+        params["b_r"] = jnp.full(H, self.highway_bias, dtype)
+        return params
+
+    def step(self, params, carry, x):
+        p, c_ = params, carry
+        f = sigmoid(x @ p["W_f"] + p.get("v_f", 0.0) * c_ + p["b_f"])
+        c = f * c_ + (1 - f) * (x @ p["W"])
+        r = sigmoid(x @ p["W_r"] + p.get("v_r", 0.0) * c_ + p["b_r"])
+        h = r * c
+        if self.highway:
+            h += (1 - r) * (x @ p["W_x"] if "W_x" in p else x * self.alpha)
+        return c, h
+
+    def project(self, params, xs):
+        u, u_f, u_r, *u_x = base.split(
+            xs @ base.stack(params, "W", "W_f", "W_r", *(["W_x"] if "W_x" in params else [])),
+            4 if "W_x" in params else 3,
+        )
+        highway = (u_x[0] if u_x else xs * self.alpha) if self.highway else None
+        return u, u_f + params["b_f"], u_r + params["b_r"], highway
+
+
+@dataclasses.dataclass(frozen=True)
+class SRUFeedback(_SRU):
+    """f = sigma(W_f x + v_f * c' + b_f),   c = f * c' + (1 - f) * (W x)
+    r = sigma(W_r x + v_r * c' + b_r),   h = r * c + (1 - r) * x * alpha
+    """
+
+    feedback = "fr"
+
+    def recurrent_weights(self, params):
+        return {f"v_{gate}": params[f"v_{gate}"] for gate in self.feedback}
+
+    def recur(self, w, carry, u):
+        c_, (u, u_f, u_r, highway) = carry, u
+        f, r = sigmoid(u_f + w["v_f"](c_)), sigmoid(u_r + w["v_r"](c_))
+        c = f * c_ + (1 - f) * u
+        return c, r * c if highway is None else r * c + (1 - r) * highway
+
+
+@dataclasses.dataclass(frozen=True)
+class SRU(_SRU):
+    """SRU with v_f = 0: the state is linear in c', so all of time runs in parallel.
+
+    f = sigma(W_f x + b_f),   c = f * c' + (1 - f) * (W x)
+    r = sigma(W_r x [+ v_r * c'] + b_r),   h = r * c + (1 - r) * x * alpha
+
+    Options: those above, and
+      reset_feedback: r sees c' through v_r; this needs c only after the scan.
+    """
+
+    reset_feedback: bool = False
+
+    is_linear = True
+
+    @property
+    def feedback(self):
+        return "r" if self.reset_feedback else ""
+
+    def linear(self, params, us):
+        u, u_f, _, _ = us
+        f = sigmoid(u_f)
+        return f, (1 - f) * u
+
+    def readout(self, params, us, previous, cs):
+        _, _, u_r, highway = us
+        r = sigmoid(u_r + params["v_r"] * previous if self.reset_feedback else u_r)
+        return r * cs if highway is None else r * cs + (1 - r) * highway
