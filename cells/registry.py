@@ -44,6 +44,10 @@ class Registry:
             raise ValueError(f"unknown {self.kind} {name!r}; {nearest(name, self.table)}")
         return self.table[name]
 
+    def name_of(self, obj) -> str:
+        """The name under which the class of `obj` is registered."""
+        return next(name for name, cls in self.table.items() if type(obj) is cls)
+
     def get(self, name: str, **kwargs):
         """Builds the object called `name` from keyword options.
 

@@ -1,0 +1,170 @@
+"""What all commands share: flags of configs, one clear line for bad input, the CPU's cores, progress."""
+
+import contextlib
+import errno
+import math
+import os
+import sys
+import textwrap
+import time
+
+from absl import app, flags
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder of the real data sets (else: the environment variable RECURRENT_DATA_DIR, then the download cache).",
+)
+flags.DEFINE_integer(
+    "devices",
+    0,
+    "CPU only: how many devices jax sees; the seeds of a run are spread over them. 0: one per core.",
+    lower_bound=0,
+)
+flags.DEFINE_boolean("overwrite", False, "Start again where the run directory already holds a run.")
+FLAGS = flags.FLAGS
+
+
+def run(main, doc: str) -> None:
+    """Runs a command: `main(config, overrides)`, where `--config...` flags were taken out first.
+
+    Args:
+      main: gets the value of `--config` (or None) and {"task.length": "400", ...}.
+      doc: what `--help` prints above the flags.
+    """
+    config, overrides, argv = split_config_flags(sys.argv)
+    sys.modules["__main__"].__doc__ = doc
+
+    def body(rest):
+        if len(rest) > 1:
+            fail(f"unexpected argument {rest[1]!r}; flags begin with --")
+        with one_clear_line():
+            use_cores(FLAGS.devices)
+            sys.exit(main(config, overrides))
+
+    app.run(body, argv=argv)
+
+
+def split_config_flags(argv: list[str]) -> tuple[str | None, dict[str, str], list[str]]:
+    """Takes `--config=NAME` and `--config.field=value` out of a command line.
+
+    Returns:
+      NAME or None, {field: value}, what is left.
+    """
+    config, overrides, rest = None, {}, []
+    words = iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        flag = flag.lstrip("-") if word.startswith("-") else ""
+        if flag != "config" and not flag.startswith("config."):
+            rest.append(word)
+            continue
+        if not equals:
+            value = next(words, None)
+            if value is None:
+                fail(f"--{flag} needs a value: --{flag}=...")
+        if flag == "config":
+            config = value
+        else:
+            overrides[flag.removeprefix("config.")] = value
+    return config, overrides, rest
+
+
+def use_cores(devices: int = 0) -> None:
+    """Makes jax see one CPU device per core, so that a run's seeds use them all.
+
+    XLA's own threads give a scan over time next to nothing. Must come before jax first runs anything;
+    GPUs and TPUs are left alone.
+    """
+    import jax
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", devices or cores or 1)
+
+
+def fail(message: str, code: int = 2) -> None:
+    """Ends the program with one line."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def one_clear_line():
+    """Turns what a user can mend into one line on stderr and exit code 2."""
+    from train.checkpoint import CheckpointError
+    from train.record import WorkdirError
+    from train.tasks.datasets import DataError
+
+    try:
+        yield
+    except (ValueError, CheckpointError, WorkdirError, DataError) as error:
+        if os.environ.get("RECURRENT_TRACEBACK"):
+            raise
+        fail(str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            fail(f"the disk is full: {error.filename or ''}; what was written before is kept", 1)
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
+            fail(f"cannot write: {error}")
+        raise
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+
+
+class ProgressBar:
+    """Shows a `train.loop.Progress`: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, console: Console, title: str, line_every: float = 15.0):
+        self.console, self.title, self.line_every = console, title, line_every
+        self.shown = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[told]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self.task = self.bar.add_task(title, total=None, told="compiling")
+
+    def __enter__(self):
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self.bar.stop()
+
+    def __call__(self, progress):
+        told = "training"
+        if not math.isnan(progress.steps_per_second):
+            told = (
+                f"loss {progress.loss:.3g} {progress.metric_name} {progress.metric:.3g} "
+                f"solved {progress.solved}/{progress.seeds} {progress.steps_per_second:.0f} steps/s"
+            )
+        self.bar.update(self.task, total=progress.steps, completed=progress.step, told=told)
+        if not self.console.is_terminal and time.monotonic() - self.shown > self.line_every:
+            self.shown = time.monotonic()
+            eta = (progress.steps - progress.step) / progress.steps_per_second
+            self.console.print(
+                f"{self.title} {progress.step}/{progress.steps} {told} eta {eta:.0f} s", highlight=False
+            )
+
+
+def doc_with_choices(doc: str) -> str:
+    """A command's help with the cells, tasks and configs that there are."""
+    import cells
+    import configs
+    from train import tasks
+
+    listed = (("cells", cells.names()), ("tasks", tasks.names()), ("configs", configs.names()))
+    lines = [
+        textwrap.fill(f"{name + ':':9}{', '.join(known)}", 88, subsequent_indent=" " * 9)
+        for name, known in listed
+    ]
+    return doc.strip() + "\n\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,98 @@
+"""Compares recurrent cells: same tasks, same budget, matched parameters, several seeds.
+
+  python -m experiments.compare
+  python -m experiments.compare --cells=gru,lstm,lstm:chrono=100 --tasks=adding --seeds=8
+  python -m experiments.compare --tasks=delayed_recall --config.task.gap=50 --steps=3000
+
+Prints a table and writes, into --workdir: every run, tidy results (curves.csv, seeds.csv,
+summary.csv), learning curves and times to threshold (PNG), and a page that shows them (index.html).
+The same command again goes on where it was stopped.
+
+--cells      cells with commas between; a cell's options after colons: gru:reset_after=true
+--tasks      tasks with commas between; options likewise: delayed_recall:gap=50
+--config     a sweep file of configs/ (default: compare, that is configs/compare.py)
+--config.X   replaces a field in every run that has it: --config.optim.learning_rate=0.001
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+
+from experiments import cli
+
+flags.DEFINE_list("cells", None, "Cells to compare (default: those of the sweep file).")
+flags.DEFINE_list("tasks", None, "Tasks to compare them on (default: those of the sweep file).")
+flags.DEFINE_integer("seeds", None, "Seeds per cell and task.", lower_bound=1)
+flags.DEFINE_integer("steps", None, "Budget of optimiser steps of every run.", lower_bound=1)
+flags.DEFINE_integer(
+    "parameters", None, "Parameter budget of every model; 0: cell.hidden_size as it is.", lower_bound=0
+)
+flags.DEFINE_string("workdir", "runs/compare", "Where everything is written.")
+FLAGS = flags.FLAGS
+
+
+def main(config: str | None, overrides: dict[str, str]) -> int:
+    """Runs the sweep; returns the exit code."""
+    import configs
+
+    for name, flag in (("train.seeds", FLAGS.seeds), ("train.steps", FLAGS.steps), ("parameters", FLAGS.parameters)):
+        if flag is not None:
+            overrides.setdefault(name, flag)
+    runs = configs.sweep(config or "compare", FLAGS.cells, FLAGS.tasks, overrides)
+    run_configs = {name: configs.freeze(run) for name, run in runs.items()}  # all are checked before any runs
+    console = Console(highlight=False)
+    workdir = Path(FLAGS.workdir)
+    status = run_all(run_configs, workdir, console)
+    report_on(workdir, [workdir / "runs" / name for name in run_configs], console)
+    return status
+
+
+def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
+    """Trains every run that is not finished yet; a line each. Returns 130 if interrupted, else 0."""
+    import jax
+
+    from train.loop import train
+
+    first = next(iter(run_configs.values())).train
+    console.print(
+        f"{len(run_configs)} runs of {first.seeds} seeds on {len(jax.devices())} {jax.default_backend()} device(s); "
+        f"results go to {workdir}",
+        soft_wrap=True,
+    )
+    for number, (name, run_config) in enumerate(run_configs.items(), 1):
+        title = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\[")
+        with cli.ProgressBar(console, title) as bar:
+            summary = train(
+                run_config, workdir / "runs" / name, FLAGS.data_dir, FLAGS.overwrite, watch=bar
+            ).summary
+        run, seeds = summary["run"], summary["seeds"]
+        solved = sum(seed["solved"] for seed in seeds)
+        diverged = sum(seed["diverged_step"] is not None for seed in seeds)
+        tests = sorted(seed["test_metric"] for seed in seeds)
+        console.print(
+            f"{title}: {solved}/{len(seeds)} seeds solved it"
+            + (f", {diverged} diverged" if diverged else "")
+            + f", test {run['metric']} {tests[len(tests) // 2]:.3g}, {run['steps']} steps, "
+            f"{run['run_seconds']:.1f} s + {run['compile_seconds']:.1f} s to compile",
+            soft_wrap=True,
+        )
+        if run["status"] == "interrupted":
+            print(run["message"], file=sys.stderr)
+            return 130
+    return 0
+
+
+def report_on(workdir: Path, runs: list[Path], console: Console) -> None:
+    """Prints the table of the runs there are, and writes tables, figures and the page."""
+    from experiments import report, results
+
+    runs = [run for run in runs if (run / "summary.json").exists()]
+    console.print(results.table(results.aggregate(results.load_seeds(*runs))))
+    for path in report.write(runs, workdir).values():
+        console.print(f"wrote {path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli.run(main, cli.doc_with_choices(__doc__))

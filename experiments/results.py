@@ -1,0 +1,296 @@
+"""Runs on disk to tidy DataFrames: plots, reports and notebooks never parse files themselves.
+
+A run directory is any folder that holds `summary.json` or `metrics.jsonl`. In every table here:
+
+- `seconds` is wall time since training began, compilation excluded, all seeds of a run together;
+- a seed that did not reach the threshold is censored: it counts as infinite time, not as missing;
+- runs of one task with one label are pooled, and where their options differ, `label` says how.
+"""
+
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+RUN = (
+    "run task cell label metric higher_is_better threshold baseline parameters hidden_size strategy "
+    "batch_size budget_steps steps seconds_per_step compile_seconds run_seconds status device devices"
+).split()
+CURVE = "step examples tokens seconds train_loss valid_loss valid_metric".split()
+SEED = (
+    "solved solved_step solved_examples solved_tokens solved_seconds final_step train_loss valid_loss "
+    "valid_metric test_loss test_metric diverged_step"
+).split()
+UNITS = ("step", "examples", "tokens", "seconds")
+# Fields of a config that do not make another experiment.
+_NOT_OPTIONS = {"name", "label", "seed", "seeds", "checkpoint_seconds", "tensorboard"}
+_MEASURED = ("cell", "hidden_size", "strategy", "device", "devices")  # what a config left open
+_NONE = object()
+
+
+def find_runs(*dirs) -> list[Path]:
+    """Every run directory at or below `dirs`, sorted, each once.
+
+    Raises:
+      FileNotFoundError: a directory is missing, or holds no run.
+    """
+    runs = {}
+    for root in map(Path, dirs):
+        if not root.is_dir():
+            raise FileNotFoundError(f"no such directory: {root}")
+        found = [file.parent for name in ("summary.json", "metrics.jsonl") for file in root.rglob(name)]
+        if not found:
+            raise FileNotFoundError(f"no runs (summary.json or metrics.jsonl) in {root}")
+        runs |= {path.resolve(): path for path in found}
+    return sorted(runs.values())
+
+
+def load_curves(*dirs) -> pd.DataFrame:
+    """One row per run, seed and evaluation, sorted by task, label, run, seed and step.
+
+    Columns: those of the run (`RUN`), `seed`, and those of the evaluation (`CURVE`). A run without a
+    summary (killed, or still going) has the status "unfinished" and what its config tells. Where a run
+    that was resumed wrote a step twice, the later line counts.
+
+    Raises:
+      FileNotFoundError: see `find_runs`.
+      ValueError: a file is not JSON; a torn last line of `metrics.jsonl` is ignored.
+    """
+    rows = [run | line for path, run, _ in _load(dirs) for line in _lines(path / "metrics.jsonl")]
+    curves = _frame(rows, CURVE).drop_duplicates(["run", "seed", "step"], keep="last")
+    return curves.sort_values(["task", "label", "run", "seed", "step"], ignore_index=True)
+
+
+def load_seeds(*dirs) -> pd.DataFrame:
+    """One row per seed of every run that has a summary, sorted by task, label, run and seed.
+
+    Columns: those of the run (`RUN`), `seed`, and those of the seed (`SEED`); `solved_*` and
+    `diverged_step` are NaN where it did not happen.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_curves`.
+    """
+    seeds = _frame([run | seed for _, run, seeds in _load(dirs) for seed in seeds], SEED)
+    return seeds.sort_values(["task", "label", "run", "seed"], ignore_index=True)
+
+
+def load_environments(*dirs) -> pd.DataFrame:
+    """One row per run that recorded its environment: `run`, then versions, device, cpu, commit, command."""
+    runs = [(path, run) for path, run, _ in _load(dirs) if (path / "environment.json").exists()]
+    return pd.DataFrame([{"run": run["run"]} | _json(path / "environment.json") for path, run in runs])
+
+
+def _load(dirs) -> list[tuple[Path, dict, list[dict]]]:
+    """(path, columns of the run, its seeds) of every run, with labels told apart."""
+    paths = find_runs(*dirs)
+    root = os.path.commonpath([path.resolve().parent for path in paths])
+    loaded, same = [], defaultdict(list)
+    for path in paths:
+        config = _json(path / "config.json") if (path / "config.json").exists() else {}
+        if (path / "summary.json").exists():
+            summary = _json(path / "summary.json")
+            run, seeds = summary["run"], summary["seeds"]
+        else:
+            task, cell = (_name(config.get(key)) or path.name for key in ("task", "cell"))
+            run, seeds = {"task": task, "cell": cell, "status": "unfinished"}, []
+            run["label"] = config.get("label") or cell
+        run = {"run": os.path.relpath(path.resolve(), root)} | {key: run[key] for key in RUN if key in run}
+        options = pd.json_normalize(config).to_dict("records")[0] if config else {}
+        options |= {key: run[key] for key in _MEASURED if key in run}
+        loaded.append((path, run, seeds))
+        same[run["task"], run["label"]].append((run, options))
+    for group in same.values():
+        _tell_apart(group)
+    return loaded
+
+
+def _tell_apart(group: list[tuple[dict, dict]]):
+    """Adds to the label of each run the options in which the runs of this group differ."""
+    keys = {key for _, options in group for key in options if key.split(".")[-1] not in _NOT_OPTIONS}
+    present = {key: [o[key] for _, o in group if o.get(key, _NONE) is not _NONE] for key in sorted(keys)}
+    differ = [key for key, values in present.items() if len(set(map(repr, values))) > 1]
+    for run, options in group if differ else ():
+        told = {key.split(".")[-1]: options[key] for key in differ if key in options}
+        run["label"] += f" ({', '.join(f'{key}={value}' for key, value in told.items())})"
+
+
+def _name(part) -> str | None:
+    return part.get("name") if isinstance(part, dict) else part
+
+
+def _frame(rows: list[dict], columns: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    known = [*RUN, "seed", *columns]
+    frame = frame.reindex(columns=known + [name for name in frame.columns if name not in known])
+    nulls = [name for name in columns if name != "solved" and frame[name].dtype == object]
+    return frame.astype(dict.fromkeys(nulls, float))
+
+
+def _json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON: {error}") from None
+
+
+def _lines(file: Path) -> list[dict]:
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise ValueError(f"{file}:{number}: not a JSON line") from None
+    return rows
+
+
+def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
+    """One row per task and label, out of `load_seeds`.
+
+    `seeds`, `solved` and `diverged` are counts. `solved_step`, `solved_examples`, `solved_tokens` and
+    `solved_seconds` are what the first half of all seeds needed to reach the threshold, `*_q25` and `*_q75`
+    what the first quarter and the first three quarters needed: always the value of some seed, and infinite
+    where too few solved the task. `limit_step` and `limit_seconds` say how long the unsolved seeds were
+    watched. `test_metric` and its quartiles are over all seeds. `seconds_per_step` and
+    `compile_seconds` are medians over runs.
+    """
+    rows = []
+    for _, group in seeds.groupby(["task", "label"]):
+        runs, run, solved = group.drop_duplicates("run"), group.iloc[0], group["solved"].astype(bool)
+        watched = group["budget_steps"].where(group["status"] == "finished", group["steps"])
+        row = run[RUN[1:12]].to_dict() | {
+            "device": run["device"],
+            "budget_steps": group["budget_steps"].max(),
+            "status": ", ".join(sorted(set(group["status"]))),
+            "seeds": len(group),
+            "solved": solved.sum(),
+            "diverged": group["diverged_step"].notna().sum(),
+            "limit_step": watched[~solved].min(),
+            "limit_seconds": group["run_seconds"][~solved].min(),
+        }
+        for unit in UNITS:
+            times = group[f"solved_{unit}"].where(solved, np.inf).to_numpy(float)
+            row |= _spread(f"solved_{unit}", np.quantile(times, [0.5, 0.25, 0.75], method="inverted_cdf"))
+        row |= _spread("test_metric", group["test_metric"].quantile([0.5, 0.25, 0.75]))
+        row |= runs[["seconds_per_step", "compile_seconds"]].median().to_dict()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _spread(name: str, values) -> dict[str, float]:
+    return dict(zip((name, f"{name}_q25", f"{name}_q75"), map(float, values), strict=True))
+
+
+def text(aggregated: pd.DataFrame) -> pd.DataFrame:
+    """`aggregate`, formatted for people: strings only, one row per task and cell, medians with quartiles."""
+    return pd.DataFrame(
+        {
+            "task": row["task"],
+            "cell": row["label"],
+            "params": f"{row['parameters']:,}",
+            "solved": f"{row['solved']}/{row['seeds']}" + _remark(row),
+            "steps to solve": _time(row, "solved_step", row["limit_step"]),
+            "seconds": _time(row, "solved_seconds", row["limit_seconds"]),
+            "test": _range(row, "test_metric", _number),
+            "ms/step": _number(1000 * row["seconds_per_step"]),
+        }
+        for row in aggregated.to_dict("records")
+    )
+
+
+def caption(aggregated: pd.DataFrame) -> str:
+    """What the rows of one task have in common, in one line: metric, threshold, baseline, budget, batch."""
+    row = aggregated.iloc[0]
+    sign = "≥" if row["higher_is_better"] else "≤"
+    solved = f"solved at {row['metric']} {sign} {row['threshold']:g}" if pd.notna(row["threshold"]) else ""
+    baseline = f"baseline {row['baseline']:g}" if pd.notna(row["baseline"]) else ""
+    steps, batch = (
+        " or ".join(f"{value:,}" for value in sorted(set(aggregated[name])))
+        for name in ("budget_steps", "batch_size")
+    )
+    budget = f"at most {steps} steps of {batch} examples"
+    return "; ".join(filter(None, [f"test {row['metric']}", solved, baseline, budget]))
+
+
+def table(aggregated: pd.DataFrame) -> Table:
+    """`aggregate` for a terminal of 80 columns: a section per task, quartiles below medians (not of test)."""
+    strings = text(aggregated).drop(columns="task").replace({r" \((.*)\)": r"\n\1"}, regex=True)
+    strings["test"] = aggregated["test_metric"].map(_number)
+    out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in strings.columns:
+        out.add_column(name, justify="left" if name == "cell" else "right", overflow="fold")
+    for task, group in aggregated.groupby("task"):
+        row = group.iloc[0]
+        goal = f"to {row['threshold']:g}" if pd.notna(row["threshold"]) else ""
+        head = {"cell": task, "steps to solve": goal, "test": row["metric"]}
+        out.add_row(*(Text(head.get(name, ""), style="bold") for name in strings.columns))
+        for cells in strings.loc[group.index].to_numpy():
+            out.add_row(*map(Text, cells))
+        out.add_section()
+    return out
+
+
+def markdown(aggregated: pd.DataFrame) -> str:
+    """`aggregate` as Markdown: for each task a line that describes it and a table."""
+    strings = text(aggregated)
+    parts = []
+    for task, group in aggregated.groupby("task"):
+        rows = strings.loc[group.index].drop(columns="task")
+        align = ["---"] + ["---:"] * (len(rows.columns) - 1)
+        lines = [rows.columns, align, *rows.map(lambda cell: cell.replace("|", "\\|")).to_numpy()]
+        parts += [f"**{task}**: {caption(group)}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _number(value: float) -> str:
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def _range(row: dict, name: str, show) -> str:
+    middle, *ends = (show(row[key]) for key in (name, f"{name}_q25", f"{name}_q75"))
+    return middle if {*ends} == {middle} else f"{middle} ({'–'.join(ends)})"
+
+
+def _time(row: dict, name: str, limit: float) -> str:
+    whole = name.endswith("step")
+
+    def show(value):
+        if np.isinf(value):
+            return f">{limit:,.0f}" if whole else f">{_number(limit)}"
+        return f"{value:,.0f}" if whole else _number(value)
+
+    return _range(row, name, show)
+
+
+def _remark(row: dict) -> str:
+    stopped = ["interrupted"] if "interrupted" in row["status"] else []
+    remarks = ([f"{row['diverged']} diverged"] if row["diverged"] else []) + stopped
+    return f" ({', '.join(remarks)})" if remarks else ""
+
+
+def write_tidy(dirs, out_dir) -> dict[str, Path]:
+    """Writes `curves.csv`, `seeds.csv` and `summary.csv` (`aggregate`; "inf" is a censored time).
+
+    Args:
+      dirs: one directory or several.
+
+    Returns:
+      The path of each file, by its name.
+    """
+    dirs = [dirs] if isinstance(dirs, str | os.PathLike) else list(dirs)
+    seeds = load_seeds(*dirs)
+    frames = {"curves.csv": load_curves(*dirs), "seeds.csv": seeds, "summary.csv": aggregate(seeds)}
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for name, frame in frames.items():
+        frame.to_csv(out_dir / name, index=False)
+    return {name: out_dir / name for name in frames}

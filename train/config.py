@@ -1,0 +1,152 @@
+"""One frozen, typed description of a run. Files in `configs/` build it; flags override any field."""
+
+import dataclasses
+import math
+
+import cells
+from cells.base import require
+from cells.registry import nearest
+from train import tasks
+from train.model import ModelConfig
+
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine", "linear")
+ON_NAN = ("stop", "drop")
+
+
+def _require_choice(owner, option, choices):
+    value = getattr(owner, option)
+    require(owner, option, value in choices, f"known; {nearest(value, choices)}")
+
+
+def _require_positive(owner, *options):
+    for option in options:
+        require(owner, option, getattr(owner, option) > 0, "above 0")
+
+
+def _require_at_least_0(owner, *options):
+    for option in options:
+        require(owner, option, 0 <= getattr(owner, option) < math.inf, "0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """How parameters are updated.
+
+    Options:
+      optimizer: one of OPTIMIZERS (optax's).
+      learning_rate: at its highest, after warm-up.
+      schedule: after warm-up: "constant", or down to learning_rate * final_fraction at the last step by
+        "cosine" or "linear".
+      warmup_steps: linear warm-up from 0.
+      clip_norm: gradients are scaled to at most this global norm; 0 turns it off.
+      weight_decay: of "adamw".
+      momentum: of "sgd".
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 3e-3
+    schedule: str = "cosine"
+    final_fraction: float = 0.1
+    warmup_steps: int = 50
+    clip_norm: float = 1.0
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+
+    def __post_init__(self):
+        _require_choice(self, "optimizer", OPTIMIZERS)
+        _require_choice(self, "schedule", SCHEDULES)
+        _require_positive(self, "learning_rate")
+        _require_at_least_0(self, "final_fraction", "warmup_steps", "clip_norm", "weight_decay", "momentum")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, on what, and what is kept.
+
+    Options:
+      steps: budget of optimiser steps.
+      batch_size: sequences per step and seed.
+      seeds: how many seeds train together; seed: the first of them.
+      eval_every: steps between evaluations on held-out data; also the steps of one dispatch.
+      eval_batch_size: sequences per evaluation batch.
+      stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends
+        when every seed has stopped. Off: every seed uses the whole budget.
+      on_nan: what a seed whose loss or gradient is not finite does: "stop" the run, or "drop" out
+        while the other seeds go on. Its parameters before that step are kept.
+      checkpoint_seconds: at least this long between checkpoints; one is always written at the end.
+      tensorboard: also write TensorBoard events (needs the extra `tensorboard`).
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    seeds: int = 4
+    seed: int = 0
+    eval_every: int = 100
+    eval_batch_size: int = 256
+    stop_when_solved: bool = True
+    on_nan: str = "stop"
+    checkpoint_seconds: float = 30.0
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        _require_positive(self, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
+        _require_at_least_0(self, "seed", "checkpoint_seconds")
+        _require_choice(self, "on_nan", ON_NAN)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run's numbers depend on, but for the software and the machine.
+
+    Options:
+      parameters: budget of parameters: the cell's hidden_size becomes the one whose whole model is
+        nearest to it; 0: `cell.hidden_size` as it is.
+      label: the name in tables and legends; empty: the cell's name.
+    """
+
+    cell: cells.Cell
+    task: tasks.Task
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    parameters: int = 0
+    label: str = ""
+
+    def __post_init__(self):
+        _require_at_least_0(self, "parameters")
+
+    def to_dict(self) -> dict:
+        """Nested plain dict, for JSON."""
+        as_dict = dataclasses.asdict(self)
+        for section, registry in (("cell", cells.CELLS), ("task", tasks.TASKS)):
+            as_dict[section] = {"name": registry.name_of(getattr(self, section)), **as_dict[section]}
+        return as_dict
+
+    @classmethod
+    def from_dict(cls, config: dict) -> "RunConfig":
+        """The inverse of `to_dict`.
+
+        Raises:
+          ValueError: unknown section, field, cell, task or option (with the nearest name), or a value
+            that a section refuses.
+        """
+        config = dict(config)
+        built = {}
+        for section, get in (("cell", cells.get), ("task", tasks.get)):
+            fields = dict(config.pop(section, {}))
+            if "name" not in fields:
+                raise ValueError(f"config.{section} needs a name")
+            built[section] = get(fields.pop("name"), **fields)
+        for section, kind in (("model", ModelConfig), ("optim", OptimConfig), ("train", TrainConfig)):
+            fields = dict(config.pop(section, {}))
+            allowed = [field.name for field in dataclasses.fields(kind)]
+            for name in fields:
+                if name not in allowed:
+                    raise ValueError(f"config.{section} has no field {name!r}; {nearest(name, allowed)}")
+            built[section] = kind(**fields)
+        rest = [field.name for field in dataclasses.fields(cls)]
+        for name in config:
+            if name not in rest:
+                raise ValueError(f"config has no field {name!r}; {nearest(name, rest)}")
+        return cls(**built, **config)

@@ -1,0 +1,155 @@
+"""What a run writes: resolved config, environment, metrics as append-only lines, summary, events."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+class WorkdirError(RuntimeError):
+    """A run directory holds something else than the run that was asked for."""
+
+
+def environment() -> dict:
+    """Versions, device, git commit, time and command line: what a figure's caption needs."""
+
+    def git(*args):
+        here = Path(__file__).parent
+        try:
+            done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": [str(device) for device in jax.devices()],
+        "device_kind": jax.devices()[0].device_kind,
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "git_commit": git("rev-parse", "HEAD"),
+        "git_dirty": None if status is None else bool(status),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def _cpu() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes JSON so that a crash leaves the old file or the new one, never half of one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)
+
+
+class Record:
+    """The files of one run directory.
+
+    Args:
+      directory: made if it does not exist.
+      config: the resolved config as a nested dict.
+      tensorboard: also write TensorBoard events.
+
+    Raises:
+      WorkdirError: the directory holds a run with another config.
+    """
+
+    def __init__(self, directory: Path, config: dict, tensorboard: bool = False):
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "config.json"
+        if path.exists():
+            _check_same(path, json.loads(json.dumps(config)))
+        write_json(path, config)
+        write_json(self.directory / "environment.json", environment())
+        self._metrics = self.directory / "metrics.jsonl"
+        self._events = _event_writer(self.directory) if tensorboard else None
+
+    def keep_until(self, step: int) -> None:
+        """Drops the metrics after `step` (and a torn last line): a resumed run writes them again."""
+        if not self._metrics.exists():
+            return
+        kept = []
+        for line in self._metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except json.JSONDecodeError:
+                break
+        part = self._metrics.with_name("metrics.part")
+        part.write_text("".join(kept))
+        part.replace(self._metrics)
+
+    def append(self, rows: list[dict]) -> None:
+        """Adds one line per row and pushes them to the disk."""
+        with self._metrics.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        if self._events:
+            for row in rows:
+                for name in ("train_loss", "valid_loss", "valid_metric"):
+                    self._events.add_scalar(f"{name}/seed_{row['seed']}", row[name], row["step"])
+            self._events.flush()
+
+    def summary(self, content: dict) -> None:
+        """Writes summary.json."""
+        write_json(self.directory / "summary.json", content)
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self._events:
+            self._events.close()
+
+
+def _event_writer(directory):
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise WorkdirError(
+            "train.tensorboard needs the package tensorboardX: pip install 'recurrent-cells[tensorboard]'"
+        ) from None
+    return SummaryWriter(str(directory / "tensorboard"))
+
+
+def _check_same(path: Path, config: dict) -> None:
+    """Refuses to mix two runs in one directory."""
+
+    def flat(tree, prefix=""):
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name, value
+
+    try:
+        old, new = dict(flat(json.loads(path.read_text()))), dict(flat(config))
+    except ValueError:
+        raise WorkdirError(f"{path} is damaged; use another --workdir, or --overwrite to start again") from None
+    differing = [name for name in old | new if old.get(name) != new.get(name)]
+    if differing:
+        told = ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} now" for name in differing[:3])
+        raise WorkdirError(
+            f"{path.parent} holds another run ({told}{', ...' if len(differing) > 3 else ''}); "
+            "use another --workdir, or --overwrite to start again"
+        )
