@@ -99,7 +99,7 @@ def one_clear_line():
 
     try:
         yield
-    except (ValueError, CheckpointError, WorkdirError, DataError) as error:
+    except (ValueError, CheckpointError, WorkdirError, DataError, FileNotFoundError) as error:
         if os.environ.get("RECURRENT_TRACEBACK"):
             raise
         fail(str(error))

@@ -80,6 +80,12 @@ def load_seeds(*dirs) -> pd.DataFrame:
     return seeds.sort_values(["task", "label", "run", "seed"], ignore_index=True)
 
 
+def seeds_frame(summary: dict) -> pd.DataFrame:
+    """`load_seeds` of one run that was not written to disk: the summary that `train.loop.train` returns."""
+    run = {"run": "run"} | {key: summary["run"][key] for key in RUN if key in summary["run"]}
+    return _frame([run | seed for seed in summary["seeds"]], SEED)
+
+
 def load_environments(*dirs) -> pd.DataFrame:
     """One row per run that recorded its environment: `run`, then versions, device, cpu, commit, command."""
     runs = [(path, run) for path, run, _ in _load(dirs) if (path / "environment.json").exists()]

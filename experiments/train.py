@@ -42,7 +42,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         f"strategy {run['strategy']}, {run['device']} x {run['devices']}, "
         f"compiled in {run['compile_seconds']:.1f} s, trained {run['run_seconds']:.1f} s"
     )
-    console.print(results.table(results.aggregate(results.seeds_frame([result.summary]))))
+    console.print(results.table(results.aggregate(results.seeds_frame(result.summary))))
     if FLAGS.workdir:
         console.print(f"written to {FLAGS.workdir}", soft_wrap=True)
     if run["message"]:

@@ -12,6 +12,7 @@ from train.model import ModelConfig
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 ON_NAN = ("stop", "drop")
+CHRONO = ("task", "cell")
 
 
 def _require_choice(owner, option, choices):
@@ -102,6 +103,8 @@ class RunConfig:
     Options:
       parameters: budget of parameters: the cell's hidden_size becomes the one whose whole model is
         nearest to it; 0: `cell.hidden_size` as it is.
+      chrono: "task": a cell with the option `chrono` (chrono initialisation, Tallec & Ollivier 2018)
+        gets the task's length for it, if it has no value of its own; "cell": left as the cell has it.
       label: the name in tables and legends; empty: the cell's name.
     """
 
@@ -111,9 +114,11 @@ class RunConfig:
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     parameters: int = 0
+    chrono: str = "task"
     label: str = ""
 
     def __post_init__(self):
+        _require_choice(self, "chrono", CHRONO)
         _require_at_least_0(self, "parameters")
 
     def to_dict(self) -> dict:

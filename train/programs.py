@@ -55,12 +55,14 @@ class Run(NamedTuple):
 
 
 def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
-    """Fills in what follows from the data and the parameter budget, and builds the model.
+    """Fills in what follows from the task, its data and the parameter budget, and builds the model.
 
     Raises:
       ValueError: the budget cannot be met, or the model does not fit the task.
     """
     spec = config.task.spec(data)
+    if config.chrono == "task" and getattr(config.cell, "chrono", 0) is None and spec.time >= 3:
+        config = dataclasses.replace(config, cell=dataclasses.replace(config.cell, chrono=spec.time))
     if config.parameters:
         name = cells.CELLS.name_of(config.cell)
         options = dataclasses.asdict(config.cell)

@@ -1,0 +1,26 @@
+"""What the cells learn: generated and real tasks behind one contract.
+
+    task = tasks.get("delayed_recall", gap=200)
+    data = task.load()                            # {} for generated tasks, host arrays for real ones
+    batch = task.train_batch(data, key, step, 32)
+
+`base` says what a task is; a new one is a file with a dataclass, and a line in the table below.
+"""
+
+from cells.registry import Registry
+from train.tasks.adding import Adding
+from train.tasks.base import Batch, Spec, Task
+from train.tasks.copy_memory import CopyMemory
+from train.tasks.datasets import DataError
+from train.tasks.delayed_recall import DelayedRecall
+from train.tasks.digits import Digits
+from train.tasks.mnist import Mnist, PermutedMnist
+from train.tasks.sentence import Sentence
+
+_TASKS = (Adding, CopyMemory, DelayedRecall, Digits, Mnist, PermutedMnist, Sentence)
+TASKS = Registry("task", {task.name: task for task in _TASKS})
+
+get = TASKS.get
+names = TASKS.names
+
+__all__ = ["TASKS", "Batch", "DataError", "Spec", "Task", "get", "names"]

@@ -1,0 +1,56 @@
+"""The adding problem (Hochreiter & Schmidhuber 1997, "Long short-term memory", experiment 4)."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from train.tasks import base
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adding(base.Synthetic):
+    """Each step shows a value in U[0, 1) and a marker; the answer is the sum of the two marked values.
+
+    One marker falls in the first half of the sequence, one in the second. Always answering 1 gives a mean
+    squared error of 1/6, the variance of the sum.
+
+    xs (batch, length, 2) float32: value, marker (0 or 1). ys (batch, 1) float32.
+
+    Options:
+      length: number of steps.
+    """
+
+    name: ClassVar[str] = "adding"
+    length: int = 200
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.at_least(self, length=2)
+
+    def spec(self, data):
+        return base.Spec(
+            inputs="features",
+            input_size=2,
+            output_size=1,
+            per_step=False,
+            pooling="last",
+            loss="squared_error",
+            metric="mse",
+            threshold=0.01,
+            baseline=1 / 6,
+            time=self.length,
+        )
+
+    def sample(self, key, batch_size):
+        key_values, key_first, key_second = jax.random.split(key, 3)
+        half = self.length // 2
+        values = jax.random.uniform(key_values, (batch_size, self.length))
+        first = jax.random.randint(key_first, (batch_size,), 0, half)
+        second = jax.random.randint(key_second, (batch_size,), half, self.length)
+        markers = jax.nn.one_hot(first, self.length) + jax.nn.one_hot(second, self.length)
+        xs = jnp.stack([values, markers], axis=-1)
+        ys = (values * markers).sum(axis=1, keepdims=True)
+        ones = jnp.ones(batch_size)
+        return xs, ys, ones, ones

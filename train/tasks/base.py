@@ -1,0 +1,237 @@
+"""The contract of a task: what the training loop asks of it, and what generators and data sets share.
+
+A task is a frozen dataclass without state. A batch is a pure function of (data, key, step), so a run that
+resumes at a step sees the same examples, bit for bit.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Data = Any  # a pytree of arrays: {} for generated tasks, see `InMemory` for the others
+
+SPLITS = ("valid", "test")
+
+
+class Batch(NamedTuple):
+    """What one step trains on, or what one step of an evaluation scores.
+
+    Rows past the end of a held-out split are there, for static shapes, with `weights` and `scored` 0.
+    """
+
+    xs: Array  # (batch, time) int32 tokens, or (batch, time, features) float32
+    ys: Array  # (batch,) int32 class | (batch, outputs) float32 | (batch, time) int32 class per step
+    lengths: Array | None  # (batch,) int32 real length of each row, may be 0; None: all rows are full
+    weights: Array  # float32 loss weights, (batch,) or, per step, (batch, time); 0 does not count
+    scored: Array  # float32, shaped like weights: what counts in the metric
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a model needs to know of a task, and when the task counts as solved."""
+
+    inputs: str  # "tokens" | "features"
+    input_size: int  # size of the vocabulary, or number of features
+    output_size: int  # classes, or regression outputs
+    per_step: bool  # an answer at every step, or one per sequence
+    pooling: str  # "last" | "mean" | "max": suggested pooling where there is one answer
+    loss: str  # "cross_entropy" | "squared_error"
+    metric: str  # "accuracy" | "mse"
+    threshold: float  # solved when accuracy >= threshold, or mse <= threshold
+    baseline: float  # metric of the best answer without memory or learning
+    time: int  # (maximum) sequence length
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """Options in the fields, everything else passed in. `name` is the registry's."""
+
+    name: ClassVar[str]
+
+    def spec(self, data: Data) -> Spec:
+        """Sizes, loss and thresholds, given what `load` returned (concrete arrays: not under jit)."""
+        raise NotImplementedError
+
+    def load(self, data_dir: str | None = None) -> Data:
+        """The data as a pytree of NumPy arrays; the loop moves it to the device.
+
+        Args:
+          data_dir: a folder that holds the files; see `train.tasks.datasets`.
+
+        Raises:
+          DataError: the files are damaged, or nowhere to be had.
+        """
+        raise NotImplementedError
+
+    def train_batch(self, data: Data, key: Array, step: Array | int, batch_size: int) -> Batch:
+        """The batch of training step `step` (int32, may be traced) of the run whose data key is `key`."""
+        raise NotImplementedError
+
+    def eval_size(self, data: Data, split: str) -> int:
+        """Number of examples in "valid" or "test", static."""
+        raise NotImplementedError
+
+    def eval_batch(self, data: Data, split: str, index: Array | int, batch_size: int) -> Batch:
+        """Rows index * batch_size onwards of "valid" or "test"."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Synthetic(Task):
+    """Examples made on the device: a subclass says `sample` and `spec`.
+
+    Options:
+      eval_examples: number of examples in each held-out split.
+    """
+
+    eval_examples: int = 1024
+
+    def __post_init__(self):
+        at_least(self, eval_examples=1)
+
+    def sample(self, key: Array, batch_size: int) -> tuple[Array, Array, Array, Array]:
+        """Independent examples: xs, ys, weights, scored as in `Batch`."""
+        raise NotImplementedError
+
+    def load(self, data_dir=None):
+        return {}
+
+    def train_batch(self, data, key, step, batch_size):
+        xs, ys, weights, scored = self.sample(jax.random.fold_in(key, step), batch_size)
+        return Batch(xs, ys, None, weights, scored)
+
+    def eval_size(self, data, split):
+        check_split(self, split)
+        return self.eval_examples
+
+    def eval_batch(self, data, split, index, batch_size):
+        check_split(self, split)
+        rows = index * batch_size + jnp.arange(batch_size)
+        # A key for each row: the held-out set is the same whatever the batch size.
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(held_out_key(split), rows)
+        examples = jax.vmap(lambda key: self.sample(key, 1))(keys)
+        xs, ys, weights, scored = jax.tree.map(lambda x: x[:, 0], examples)
+        inside = (rows < self.eval_examples).astype(jnp.float32)
+        inside = inside.reshape(inside.shape + (1,) * (weights.ndim - 1))
+        return Batch(xs, ys, None, weights * inside, scored * inside)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InMemory(Task):
+    """A labelled data set that fits in memory, one class per sequence: a subclass says `load` and `spec`.
+
+    `load` gives {"train" | "valid" | "test": {"xs": (n, ...), "ys": (n,) int32, "lengths": (n,) int32}},
+    "lengths" only where rows differ. Training goes through exact epochs: every row once in each, in an
+    order of the epoch's own. A boundary between epochs may fall inside a batch.
+    """
+
+    def inputs(self, xs: Array) -> Array:
+        """Stored rows (batch, ...) as the model's inputs."""
+        return xs.astype(jnp.int32)
+
+    def train_batch(self, data, key, step, batch_size):
+        n = len(data["train"]["ys"])
+        if n * batch_size >= 2**31:
+            raise ValueError(f"{self.name}: batch size {batch_size} is too large for {n} training rows")
+        # Position step * batch_size + i of an endless stream, without int32 overflow: n steps are
+        # exactly batch_size epochs.
+        ahead = step % n * batch_size + jnp.arange(batch_size)
+        rows = shuffled(key, step // n * batch_size + ahead // n, ahead % n, n)
+        return self._batch(data["train"], rows, jnp.ones(batch_size))
+
+    def eval_size(self, data, split):
+        check_split(self, split)
+        return len(data[split]["ys"])
+
+    def eval_batch(self, data, split, index, batch_size):
+        n = self.eval_size(data, split)
+        rows = index * batch_size + jnp.arange(batch_size)
+        return self._batch(data[split], jnp.minimum(rows, n - 1), (rows < n).astype(jnp.float32))
+
+    def _batch(self, arrays, rows, weights):
+        picked = {name: jnp.asarray(array)[rows] for name, array in arrays.items()}
+        return Batch(self.inputs(picked["xs"]), picked["ys"], picked.get("lengths"), weights, weights)
+
+
+def held_out_key(split: str) -> Array:
+    """The fixed key of a held-out split: no `jax.random.key(seed)` of a 32-bit seed equals it."""
+    words = np.frombuffer(split.ljust(8).encode(), ">u4").astype(np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def shuffled(key: Array, epochs: Array, positions: Array, n: int) -> Array:
+    """Pseudo-random permutations of range(n), evaluated at single positions, without storing them.
+
+    A Feistel network on pairs (x % a, x // a) with a * b just above n; a value that falls outside goes
+    through the network again until it is inside (cycle walking), which keeps it a permutation.
+    Source: Black & Rogaway 2002, "Ciphers with arbitrary finite domains".
+
+    Args:
+      key: PRNG key of the run.
+      epochs: (k,) int32; each epoch has a permutation of its own.
+      positions: (k,) int32 in [0, n).
+      n: number of rows, at least 1 and below 2**31.
+
+    Returns:
+      (k,) int32 in [0, n).
+    """
+    rounds = 8
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    keys = jax.vmap(fold, (0, None))(fold(key, epochs), jnp.arange(rounds))
+    words = jax.random.key_data(keys)[..., -1].T  # (rounds, k) uint32
+    a = math.isqrt(n - 1) + 1
+    b = -(-n // a)
+
+    def network(x):
+        left, right = x % a, x // a
+        for i in range(0, rounds, 2):
+            left = (left + scramble(right ^ words[i]) % a) % a
+            right = (right + scramble(left ^ words[i + 1]) % b) % b
+        return right * a + left
+
+    x = network(positions.astype(jnp.uint32))
+    x = jax.lax.while_loop(lambda x: (x >= n).any(), lambda x: jnp.where(x >= n, network(x), x), x)
+    return x.astype(jnp.int32)
+
+
+def scramble(x: Array) -> Array:
+    """Mixes the bits of uint32 words: the finaliser of MurmurHash3 (Appleby 2011)."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def majority(ys: Array) -> float:
+    """Share of the commonest class in `ys` (n,): the accuracy of always saying it."""
+    return float(np.bincount(np.asarray(ys)).max() / len(ys))
+
+
+def require(task: Task, option: str, ok: bool, wanted: str) -> None:
+    """Refuses a bad option of `task` with one line.
+
+    Raises:
+      ValueError: `ok` is false.
+    """
+    if not ok:
+        raise ValueError(f"{task.name}: {option} must be {wanted}, got {getattr(task, option)!r}")
+
+
+def at_least(task: Task, **least: int) -> None:
+    """Each named option is an integer of at least so much."""
+    for option, minimum in least.items():
+        value = getattr(task, option)
+        require(task, option, isinstance(value, int) and not isinstance(value, bool), "an integer")
+        require(task, option, value >= minimum, f"at least {minimum}")
+
+
+def check_split(task: Task, split: str) -> None:
+    """Raises ValueError unless `split` is a held-out split."""
+    if split not in SPLITS:
+        raise ValueError(f"{task.name}: split must be 'valid' or 'test', got {split!r}")

@@ -1,0 +1,60 @@
+"""Delayed recall: one symbol, a gap, a question. The cleanest measure of how far a cell remembers.
+
+The latch problem of Bengio, Simard & Frasconi 1994 ("Learning long-term dependencies with gradient descent is
+difficult"), with more symbols and the moment of the answer marked.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from train.tasks import base
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DelayedRecall(base.Synthetic):
+    """The first token is the answer; then come `gap` random fillers, then the query.
+
+    With m symbols and d distractors: tokens 0..m-1 are the symbols, m..m+d-1 the fillers, m+d the query.
+
+    xs (batch, gap + 2) int32. ys (batch,) int32.
+
+    Options:
+      gap: number of steps between the symbol and the query.
+      symbols: number of different symbols.
+      distractors: number of different fillers; 1 is a constant blank.
+    """
+
+    name: ClassVar[str] = "delayed_recall"
+    gap: int = 100
+    symbols: int = 8
+    distractors: int = 8
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.at_least(self, gap=1, symbols=2, distractors=1)
+
+    def spec(self, data):
+        return base.Spec(
+            inputs="tokens",
+            input_size=self.symbols + self.distractors + 1,
+            output_size=self.symbols,
+            per_step=False,
+            pooling="last",
+            loss="cross_entropy",
+            metric="accuracy",
+            threshold=0.99,
+            baseline=1 / self.symbols,
+            time=self.gap + 2,
+        )
+
+    def sample(self, key, batch_size):
+        key_symbol, key_fillers = jax.random.split(key)
+        query = self.symbols + self.distractors
+        symbol = jax.random.randint(key_symbol, (batch_size,), 0, self.symbols)
+        fillers = jax.random.randint(key_fillers, (batch_size, self.gap), self.symbols, query)
+        xs = jnp.concatenate([symbol[:, None], fillers, jnp.full((batch_size, 1), query)], axis=1)
+        ones = jnp.ones(batch_size)
+        return xs, symbol, ones, ones
