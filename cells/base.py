@@ -119,7 +119,8 @@ def input_initializer():
 
 def recurrent_initializer():
     """Weights from the state: orthogonal (Saxe 2014), which keeps the norm of the state."""
-    return jax.nn.initializers.orthogonal()
+    orthogonal = jax.nn.initializers.orthogonal()  # by a QR, which takes no bfloat16
+    return lambda key, shape, dtype: orthogonal(key, shape, jnp.promote_types(dtype, "float32")).astype(dtype)
 
 
 def chrono_bias(key: Array, hidden_size: int, longest: int, dtype) -> Array:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cells.base import Array, Cell, Params
+from cells.base import Cell, Params
 from cells.gru import GRU
 from cells.lstm import LSTM
 from cells.rnn import RNN
@@ -116,7 +116,7 @@ def to_torch(cell: Cell, params: Params) -> dict[str, np.ndarray]:
     """
     state = _pack("torch.nn and the sru package", cell, params)
     if hasattr(cell, "alpha"):
-        state["scale_x"] = np.array([cell.alpha], state["bias"].dtype)
+        state["scale_x"] = np.array([cell.alpha], jnp.promote_types(state["bias"].dtype, "float32"))
     return state
 
 
@@ -256,15 +256,17 @@ def _unpack(library, cell, state, dtype):
     return {name: jnp.asarray(params.get(name, zeros), dtype) for name, zeros in ours.items()}
 
 
-def _check_scale(cell, scale: Array, input_size: int) -> None:
+def _check_scale(cell, scale: np.ndarray, input_size: int) -> None:
     """Refuses the factor of a highway x * scale that is not the cell's alpha."""
     if np.size(scale) != 1:
         raise ValueError(f"weights do not fit {cell}: 'scale_x' is {np.shape(scale)}, expected (1,)")
-    scale = float(np.ravel(scale)[0])
-    if not cell.highway or input_size != cell.hidden_size or math.isclose(scale, cell.alpha, rel_tol=1e-6):
+    same = partial(
+        math.isclose, float(scale.ravel()[0]), rel_tol=max(1e-6, float(jnp.finfo(scale.dtype).eps))
+    )
+    if not cell.highway or input_size != cell.hidden_size or same(cell.alpha):
         return
-    fix = "no option of ours gives that"
-    if math.isclose(scale, 1, rel_tol=1e-6):
+    scale, fix = float(scale.ravel()[0]), "no option of ours gives that"
+    if same(1):
         fix = "set rescale=False"
     elif scale > 1:
         fix = f"set rescale=True, highway_bias={math.log((scale**2 - 1) / 2):.7g}"

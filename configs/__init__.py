@@ -67,6 +67,7 @@ def make(cell: str = "sru", task: str = "delayed_recall", **sections) -> ml_coll
             "optim": _fields(OptimConfig),
             "train": _fields(TrainConfig),
             "parameters": 0,
+            "chrono": "task",
             "label": "",
         }
     )

@@ -194,7 +194,8 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
         for split in ("valid", "test")
     }
     programs = Programs(
-        init=sharded(jax.vmap(init), each, each),
+        # Not sharded: the batched QR of orthogonal matrices can hang where several CPU devices run it.
+        init=jax.jit(jax.vmap(init)),
         train=sharded(train, each, whole, whole, donate=(0,)),
         evaluate=evaluate,
     )
@@ -208,7 +209,8 @@ def initial_state(run: Run) -> State:
     padded = -(-n // run.mesh.size) * run.mesh.size
     seeds = run.config.train.seed + np.minimum(np.arange(padded), n - 1).astype(np.int32)
     rates = np.full(padded, run.config.optim.learning_rate, np.float32)
-    return run.programs.init(seeds, rates)
+    sharding = jax.sharding.NamedSharding(run.mesh, PartitionSpec("seeds"))
+    return jax.device_put(run.programs.init(seeds, rates), sharding)
 
 
 def compiled(run: Run, state: State) -> tuple[Run, float]:

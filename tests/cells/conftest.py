@@ -1,0 +1,188 @@
+"""What the laws are tested on: every registered cell, its options, its strategies; and the plain loop.
+
+A test that asks for `case` runs for every cell and option, one that asks for `strategy` as well for
+every way to run it. A new cell in the registry gets all of them. Other strategies than the sequential
+one see the default options; with -m slow, all of them.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cells
+
+# Options worth a law that are not simply a bool (those are found by themselves).
+OPTIONS = {"rnn": [{"activation": "relu"}]}
+
+
+def _accepted(name, value):
+    """Whether this version's compiler knows the option."""
+    try:
+        jax.jit(lambda: 0.0, compiler_options={name: value})()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+# Trades run time for compile time, most of a test's time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+jit = functools.partial(jax.jit, compiler_options={k: v for k, v in QUICK.items() if _accepted(k, v)})
+
+
+class Case(NamedTuple):
+    name: str
+    options: dict
+
+    def __str__(self):
+        return "-".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+
+    def cell(self, hidden_size):
+        return cells.get(self.name, hidden_size=hidden_size, **self.options)
+
+
+def all_cases():
+    for name in cells.names():
+        fields = dataclasses.fields(cells.CELLS.cls(name))
+        bools = [{f.name: not f.default} for f in fields if isinstance(f.default, bool)]
+        yield from (Case(name, options) for options in [{}, *bools, *OPTIONS.get(name, [])])
+
+
+def all_strategies(cell):
+    return [name for name in cells.strategies(cell) if name != "auto"]
+
+
+def pytest_generate_tests(metafunc):
+    if "strategy" in metafunc.fixturenames:
+        pairs = [
+            pytest.param(case, s, id=f"{case}-{s}", marks=[pytest.mark.slow] * bool(i and case.options))
+            for case in all_cases()
+            for i, s in enumerate(all_strategies(case.cell(1)))
+        ]
+        metafunc.parametrize("case, strategy", pairs)
+    elif "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", list(all_cases()), ids=str)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+class Problem(NamedTuple):
+    """The arguments of a run."""
+
+    params: dict
+    xs: np.ndarray
+    carry: object
+    lengths: np.ndarray
+    mask: np.ndarray
+    resets: np.ndarray
+
+    @property
+    def valid(self):
+        return self.mask & (np.arange(self.xs.shape[1]) < self.lengths[:, None])
+
+
+class Result(NamedTuple):
+    ys: np.ndarray
+    carry: object
+    gradients: tuple  # with respect to params, xs, carry
+
+
+def _problem(cell, shape=(4, 5, 2), seed=0, flags=True, dtype=np.float64):
+    batch, time, features = shape
+    rng = np.random.default_rng(seed)
+
+    def normal(tree):  # not `cell.init`, whose zeros would hide mistakes
+        return jax.tree.map(lambda x: (0.7 * rng.normal(size=x.shape)).astype(dtype), tree)
+
+    params = normal(jax.eval_shape(functools.partial(cell.init, input_size=features), jax.random.key(0)))
+    carry = normal(jax.eval_shape(lambda: cell.initial_carry(batch)))
+    xs = rng.normal(size=shape).astype(dtype)
+    lengths, mask, resets = np.full(batch, time), np.ones((batch, time), bool), np.zeros((batch, time), bool)
+    if flags:
+        lengths = np.resize([time, 0, max(time - 1, 1), time], batch)
+        mask, resets = rng.random((batch, time)) < 0.75, rng.random((batch, time)) < 0.3
+    return Problem(params, xs, carry, lengths, mask, resets)
+
+
+def _loop(cell, params, xs, carry, lengths, mask, resets):
+    """What a scan is: the textbook step, one time after the other."""
+    valid = mask & (jnp.arange(xs.shape[1]) < lengths[:, None])
+    xs = jnp.where(valid[..., None], xs, 0)
+    fresh, ys = cell.initial_carry(len(xs), xs.dtype), []
+    for t in range(xs.shape[1]):
+        ok, reset = valid[:, t, None], resets[:, t, None]
+        start = jax.tree.map(lambda new, old, reset=reset: jnp.where(reset, new, old), fresh, carry)
+        after, y = cell.step(params, start, xs[:, t])
+        carry = jax.tree.map(lambda new, old, ok=ok: jnp.where(ok, new, old), after, carry)
+        ys.append(jnp.where(ok, y, 0))
+    return carry, jnp.stack(ys, 1)
+
+
+def _scalar(tree):
+    """A loss that tells rows and units apart, but not times, so that a run may be moved along."""
+    leaves = jax.tree.leaves(tree)
+    row_unit = [jnp.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1)) + jnp.arange(x.shape[-1]) for x in leaves]
+    return sum(jnp.sum(jnp.sin(x + i)) for x, i in zip(leaves, row_unit, strict=True))
+
+
+@functools.cache
+def _runner(cell, strategy, reverse=False):
+    """Compiled `Problem -> Result` of a strategy, or of the plain "loop"; one for all tests."""
+    if strategy == "loop":
+        run = functools.partial(_loop, cell)
+    else:
+        run = functools.partial(cells.scan, cell, reverse=reverse, strategy=strategy)
+
+    @jit
+    def result(*problem):
+        def loss(*args):
+            carry, ys = run(*args, *problem[3:])
+            return _scalar((carry, ys)), (carry, ys)
+
+        gradients, (carry, ys) = jax.grad(loss, (0, 1, 2), has_aux=True)(*problem[:3])
+        return Result(ys, carry, gradients)
+
+    def reversed_loop(p):
+        """The loop over everything turned around, padding too."""
+        full = np.full_like(p.lengths, p.xs.shape[1])
+        flipped = {name: getattr(p, name)[:, ::-1] for name in ("xs", "resets")}
+        r = forward(p._replace(**flipped, mask=p.valid[:, ::-1], lengths=full))
+        d_params, d_xs, d_carry = r.gradients
+        return Result(r.ys[:, ::-1], r.carry, (d_params, d_xs[:, ::-1], d_carry))
+
+    if strategy == "loop" and reverse:
+        forward = _runner(cell, "loop")
+        return reversed_loop
+    return lambda problem: jax.tree.map(np.asarray, result(*problem))
+
+
+def _same(got, want, tolerance=1e-10, what=""):
+    """Two pytrees are equal to a tolerance, absolute and relative."""
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        where = f"{what}{jax.tree_util.keystr(path)}"
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance, err_msg=where)
+
+
+class Laws(NamedTuple):
+    problem = staticmethod(_problem)
+    loop = staticmethod(_loop)
+    runner = staticmethod(_runner)
+    scalar = staticmethod(_scalar)
+    same = staticmethod(_same)
+    jit = staticmethod(jit)
+
+
+@pytest.fixture(scope="session")
+def laws():
+    """The tools above, for tests in other files."""
+    return Laws()

@@ -1,0 +1,89 @@
+"""Wrong names, options, shapes and dtypes: each refused with one line that says what was expected."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cells
+
+
+def refused(call, *words):
+    with pytest.raises(ValueError) as error:
+        call()
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("lsmt", {}, ["unknown cell 'lsmt'", "did you mean 'lstm'?", "sru_feedback"]),
+        ("sru-feedback", {}, ["did you mean 'sru_feedback'?"]),
+        ("xyzzy", {}, ["unknown cell 'xyzzy'", "choices: rnn, lstm"]),
+        ("lstm", {"forget_bais": 1.0}, ["no option 'forget_bais'", "did you mean 'forget_bias'?"]),
+        ("rnn", {"activation": "sigmoid"}, ["RNN: activation must be 'tanh' or 'relu', got 'sigmoid'"]),
+        ("rnn", {"recurrent_init": "zero"}, ["RNN: recurrent_init", "'identity'"]),
+        ("gru", {"chrono": 2}, ["GRU: chrono", "at least 3", "got 2"]),
+        ("lstm", {"forget_bias": float("nan")}, ["LSTM: forget_bias", "finite"]),
+        ("sru", {"highway_bias": "big"}, ["SRU: highway_bias", "'big'"]),
+    ],
+)
+def test_names_and_options(name, options, words):
+    refused(lambda: cells.get(name, hidden_size=2, **options), *words)
+
+
+def test_hidden_size(case):
+    for size in (0, -1, 2.0, None):
+        refused(lambda size=size: case.cell(size), "hidden_size must be a positive int", repr(size))
+    refused(lambda: cells.get(case.name), "needs the option 'hidden_size'")
+
+
+def test_cells_are_values(case):
+    """Equal options make equal cells, which hash: they can be static arguments."""
+    a, b = case.cell(3), case.cell(3)
+    assert a == b and hash(a) == hash(b) and a != case.cell(4)
+    with pytest.raises(AttributeError):
+        a.hidden_size = 5
+
+
+def test_arguments_of_a_scan(case):
+    cell = case.cell(4)
+    params, xs = cell.init(jax.random.key(0), 3), jnp.ones((2, 5, 3))
+    first = next(iter(params))
+
+    def check(*words, params=params, xs=xs, **kwargs):
+        call = functools.partial(cells.scan, cell, params, xs, **kwargs)
+        refused(call, *words)
+        refused(lambda: jax.eval_shape(call), *words)
+
+    check("(batch, time, features)", "(5, 3)", xs=xs[0])
+    check("none of them 0", "(2, 0, 3)", xs=xs[:, :0])
+    check("none of them 0", "(0, 5, 3)", xs=xs[:0])
+    check("floating", "int32", xs=jnp.ones((2, 5, 3), jnp.int32))
+    check("do not fit", "7 input features", "(3, 4)", "(7, 4)", xs=jnp.ones((2, 5, 7)))
+    check(f"{first} is missing", params={k: v for k, v in params.items() if k != first})
+    check("extra is (2,), expected none", params=params | {"extra": jnp.ones(2)})
+    check("carry", "initial_carry(2)", "(3, 4)", carry=cell.initial_carry(3))
+    check("carry", "initial_carry(2)", carry=[jnp.ones((2, 4))] * 3)
+    for name in ("mask", "resets"):
+        check(f"{name} must be bool (2, 5)", "float32 (2, 5)", **{name: jnp.ones((2, 5))})
+        check(f"{name} must be bool (2, 5)", "bool (5, 2)", **{name: jnp.ones((5, 2), bool)})
+    check("lengths must be integers (2,)", "float32", lengths=jnp.ones(2))
+    check("lengths must be integers (2,)", "(3,)", lengths=jnp.ones(3, int))
+    check("lengths must lie in 0..5", "2..6", lengths=np.array([2, 6]))
+    check("lengths must lie in 0..5", "-1..3", lengths=np.array([-1, 3]))
+    check("unknown strategy 'sequental'", "did you mean 'sequential'?", strategy="sequental")
+
+
+def test_numpy_arguments_are_taken(laws, case):
+    cell = case.cell(4)
+    params, xs = cell.init(jax.random.key(0), 3), np.ones((2, 3, 3), np.float32)
+    ones, zeros, lengths = np.ones((2, 3), bool), np.zeros((2, 3), bool), np.array([1, 3])
+    got = cells.scan(cell, jax.tree.map(np.asarray, params), xs, lengths=lengths, mask=ones, resets=zeros)
+    want = cells.scan(cell, params, jnp.asarray(xs), lengths=jnp.asarray(lengths))
+    laws.same(got, want, 1e-6)

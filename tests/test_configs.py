@@ -1,0 +1,165 @@
+"""Configs: defaults, files, overrides, sweeps."""
+
+import dataclasses
+import json
+
+import pytest
+
+import cells
+import configs
+from train import tasks
+from train.config import RunConfig
+
+
+@pytest.mark.parametrize("task", tasks.names())
+@pytest.mark.parametrize("cell", cells.names())
+def test_every_cell_and_task_has_a_config(cell, task):
+    run = configs.freeze(configs.make(cell, task))
+    assert cells.CELLS.name_of(run.cell) == cell
+    assert tasks.TASKS.name_of(run.task) == task
+
+
+def test_every_config_file_loads():
+    loaded = [name for name in configs.names() if name != "compare"]
+    assert set(cells.names()) <= set(loaded)
+    for name in loaded:
+        configs.freeze(configs.load(name))
+        configs.freeze(configs.load(f"configs/{name}.py"))
+
+
+def test_a_run_config_survives_json():
+    overrides = {"cell.chrono": "50", "task.gap": "7", "train.steps": "12", "label": "x"}
+    run = configs.freeze(configs.apply(configs.make("lstm"), overrides))
+    assert RunConfig.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+
+
+def test_a_saved_config_can_be_launched_again(tmp_path):
+    run = configs.freeze(configs.make("gru", "adding", task={"length": 30}, parameters=500))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(run.to_dict()))
+    assert configs.freeze(configs.load(str(path))) == run
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ({"task.lenth": "4"}, "'lenth'; did you mean 'length'?"),
+        ({"tsk.length": "4"}, "'tsk'; did you mean 'task'?"),
+        ({"task.length.x": "4"}, "'x'"),
+        ({"cell.forget_bias": "4"}, "config.cell of 'gru' has no field 'forget_bias'"),
+        ({"task.length": "4.5"}, "config.task.length must be int, got 4.5"),
+        ({"task.length": "many"}, "config.task.length must be int, got 'many'"),
+        ({"task.length": "true"}, "config.task.length must be int, got True"),
+        ({"optim.learning_rate": "fast"}, "config.optim.learning_rate must be float, got 'fast'"),
+        ({"cell.reset_after": "1"}, "config.cell.reset_after must be bool, got 1"),
+        ({"cell.name": "gruu"}, "unknown cell 'gruu'; did you mean 'gru'?"),
+        ({"task": "adding"}, "config.task is a section"),
+    ],
+)
+def test_a_bad_override_is_refused_with_one_line(overrides, told):
+    with pytest.raises(ValueError, match=".*") as refusal:
+        configs.apply(configs.make("gru", "adding"), overrides)
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"train.steps": "0"},
+        {"optim.learning_rate": "-1.0"},
+        {"optim.optimizer": "adma"},
+        {"train.on_nan": "explode"},
+        {"cell.hidden_size": "0"},
+        {"task.length": "0"},
+        {"model.dropout": "1.5"},
+        {"parameters": "-3"},
+        {"chrono": "tsk"},
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_one_line(overrides):
+    config = configs.apply(configs.make("gru", "adding"), overrides)
+    with pytest.raises(ValueError, match=next(iter(overrides)).split(".")[-1]) as refusal:
+        configs.freeze(config)
+    assert "\n" not in str(refusal.value)
+
+
+def test_values_are_read_by_the_type_of_their_field():
+    config = configs.apply(
+        configs.make("gru", "adding"),
+        {"optim.learning_rate": "1", "cell.chrono": "none", "cell.reset_after": "True", "label": "5"},
+    )
+    assert config.optim.learning_rate == 1.0
+    assert config.cell.chrono is None
+    assert config.cell.reset_after is True
+    assert config.label == "5"
+
+
+def test_another_cell_or_task_brings_its_own_options_and_keeps_what_the_file_said():
+    config = configs.make("sru", "adding", task={"length": 30}, train={"steps": 77}, cell={"hidden_size": 5})
+    swapped = configs.apply(config, {"cell.name": "lstm", "cell.forget_bias": "2.0"})
+    assert (swapped.cell.name, swapped.cell.hidden_size, swapped.cell.forget_bias) == ("lstm", 5, 2.0)
+    assert (swapped.task.length, swapped.train.steps) == (30, 77)
+    other = configs.apply(config, {"task.name": "digits"})
+    assert other.train.steps == 77
+    assert "length" not in other.task
+    assert other.train.batch_size == configs.make("sru", "digits").train.batch_size
+
+
+def test_apply_leaves_its_input_alone():
+    config = configs.make("sru", "adding")
+    before = config.to_json()
+    configs.apply(config, {"task.length": "3"})
+    assert config.to_json() == before
+
+
+@pytest.mark.parametrize("name", ["srv", "configs/srv.py"])
+def test_an_unknown_config_gets_the_nearest_name(name):
+    with pytest.raises(ValueError, match="did you mean 'sru'"):
+        configs.load(name)
+
+
+def test_a_damaged_saved_config_is_one_line(tmp_path):
+    path = tmp_path / "config.json"
+    for content in ("{", "[]", "{}", '{"cell": 3}'):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="is not a saved config"):
+            configs.load(str(path))
+
+
+def test_the_default_sweep_gives_every_cell_the_same_treatment():
+    runs = {name: configs.freeze(config) for name, config in configs.sweep("compare").items()}
+    by_task = {}
+    for run in runs.values():
+        by_task.setdefault(run.task, []).append(run)
+    for task_runs in by_task.values():
+        same = {dataclasses.replace(run, cell=task_runs[0].cell, label="") for run in task_runs}
+        assert len(same) == 1
+    assert all(run.parameters for run in runs.values())
+
+
+def test_options_in_a_sweep_make_variants_with_labels_of_their_own():
+    runs = configs.sweep("compare", ["gru", "gru:reset_after=true"], ["delayed_recall:gap=9"])
+    plain, variant = (configs.freeze(run) for run in runs.values())
+    assert (plain.label, variant.label) == ("gru", "gru:reset_after=true")
+    assert (plain.cell.reset_after, variant.cell.reset_after) == (False, True)
+    assert plain.task.gap == variant.task.gap == 9
+
+
+def test_overrides_of_a_sweep_go_where_they_fit_and_must_fit_somewhere():
+    runs = configs.sweep("compare", ["gru", "lstm"], None, {"cell.forget_bias": "3.0", "train.steps": 5})
+    for run in runs.values():
+        assert run.train.steps == 5
+        assert run.cell.get("forget_bias", 3.0) == 3.0
+    with pytest.raises(ValueError, match="did you mean 'steps'"):
+        configs.sweep("compare", overrides={"train.stepz": "5"})
+    with pytest.raises(ValueError, match="--cells"):
+        configs.sweep("compare", overrides={"cell.name": "gru"})
+    with pytest.raises(ValueError, match="did you mean 'lstm'"):
+        configs.sweep("compare", ["lstmm"])
+    with pytest.raises(ValueError, match="did you mean 'peepholes'"):
+        configs.sweep("compare", ["lstm:peephole=true"])
+    with pytest.raises(ValueError, match="name=value"):
+        configs.sweep("compare", ["lstm:peepholes"])
+    with pytest.raises(ValueError, match="not a sweep"):
+        configs.sweep("sru")

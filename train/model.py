@@ -1,0 +1,328 @@
+"""The model around the cells: embedding or dense input, a stack of cell layers, a head (Flax nnx).
+
+The training loop sees pure functions on a plain nested dict of arrays (`Model`). Cells stay Flax-free;
+`Recurrent` wraps one once. Randomness comes in by explicit keys only.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import cells
+from cells.base import require
+from cells.registry import nearest
+from train.tasks.base import Spec
+
+CONNECTIONS = ("none", "residual", "highway")
+NORMS = ("none", "pre", "post")
+POOLINGS = ("task", "last", "mean", "max")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The model around the cell.
+
+    Options:
+      depth: layers of cells.
+      bidirectional: a second cell in each layer reads each row from its last real step to its first.
+      connection: around each layer: "none", "residual" (y + x), or "highway" (Srivastava 2015:
+        t * y + (1 - t) * x with t = sigma(W x + b)). Where sizes differ, x goes through a projection.
+      layer_norm: "none", "pre" (on the cells' input; the connection goes around it) or "post" (on what
+        the layer gives on).
+      dropout: probability of dropping an output of a layer.
+      variational: one dropout mask for all steps of a sequence (Gal & Ghahramani 2016).
+      embedding_size: tokens: size of the embedding, 0 for the hidden size. Features: size of a dense
+        layer before the stack, 0 for none.
+      pooling: for one answer per sequence: the outputs at the "last" step, their "mean" or "max" over
+        steps, or what the "task" suggests. The backward direction's last step is the row's first.
+      strategy: how the cells run over time, see `cells.strategies`.
+    """
+
+    depth: int = 1
+    bidirectional: bool = False
+    connection: str = "none"
+    layer_norm: str = "none"
+    dropout: float = 0.0
+    variational: bool = False
+    embedding_size: int = 0
+    pooling: str = "task"
+    strategy: str = "auto"
+
+    def __post_init__(self):
+        for option, least in (("depth", 1), ("embedding_size", 0)):
+            value = getattr(self, option)
+            require(self, option, type(value) is int and value >= least, f"an integer, {least} or more")
+        for option in ("bidirectional", "variational"):
+            require(self, option, isinstance(getattr(self, option), bool), "True or False")
+        number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
+        require(self, "dropout", number and 0 <= self.dropout < 1, "in [0, 1)")
+        choices = {"connection": CONNECTIONS, "layer_norm": NORMS, "pooling": POOLINGS}
+        choices["strategy"] = cells.scans.STRATEGIES
+        for option, known in choices.items():
+            value = getattr(self, option)
+            if value not in known:
+                raise ValueError(f"ModelConfig: unknown {option} {value!r}; {nearest(value, known)}")
+
+
+class Model(NamedTuple):
+    """A model as pure functions, safe under jit, grad and vmap.
+
+    init(key) -> params, a nested dict of float32 arrays, fully determined by the key.
+    apply(params, xs, lengths=None, key=None, mask=None, resets=None) -> outputs, (batch, time,
+      output_size) or (batch, output_size) as the task asks, float32 or wider. xs as in `Batch`;
+      lengths, mask and resets as in `cells.scan`. Without a key nothing is dropped. Raises ValueError
+      for inputs that do not fit the task.
+    hidden_states(the same arguments) -> list of each layer's outputs, (batch, time, width), width
+      hidden_size or, bidirectional, twice that; zeros at padding.
+    parameters: how many there are.
+    """
+
+    init: Callable[..., Any]
+    apply: Callable[..., jax.Array]
+    hidden_states: Callable[..., list[jax.Array]]
+    parameters: int
+
+
+class Recurrent(nnx.Module):
+    """One cell as a Flax module that runs over time."""
+
+    def __init__(self, cell: cells.Cell, input_size: int, reverse: bool, strategy: str, rngs: nnx.Rngs):
+        self.cell, self.reverse, self.strategy = cell, reverse, strategy
+        params = cell.init(rngs.params(), input_size)
+        self.names = tuple(params)
+        for name, value in params.items():
+            setattr(self, name, nnx.Param(value))
+
+    def __call__(self, xs, **steps):
+        params = {name: getattr(self, name)[...] for name in self.names}
+        return cells.scan(self.cell, params, xs, reverse=self.reverse, strategy=self.strategy, **steps)[1]
+
+
+class Layer(nnx.Module):
+    """Norm, cell (or two, one for each direction), dropout, connection, norm."""
+
+    def __init__(self, cell: cells.Cell, input_size: int, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.width = cell.hidden_size * (2 if config.bidirectional else 1)
+        self.forward = Recurrent(cell, input_size, False, config.strategy, rngs)
+        if config.bidirectional:
+            self.backward = Recurrent(cell, input_size, True, config.strategy, rngs)
+        if config.connection != "none" and input_size != self.width:
+            self.shortcut = nnx.Linear(input_size, self.width, use_bias=False, rngs=rngs)
+        if config.connection == "highway":
+            # t starts near 0.27: layers begin close to the identity (Srivastava 2015, section 2.2).
+            bias = nnx.initializers.constant(-1.0)
+            self.transform = nnx.Linear(input_size, self.width, bias_init=bias, rngs=rngs)
+        if config.layer_norm != "none":
+            self.norm = nnx.LayerNorm(input_size if config.layer_norm == "pre" else self.width, rngs=rngs)
+
+    def __call__(self, xs, steps, resets_backward, key):
+        config = self.config
+        inputs = self.norm(xs) if config.layer_norm == "pre" else xs
+        ys = self.forward(inputs, **steps)
+        if config.bidirectional:
+            back = self.backward(inputs, **{**steps, "resets": resets_backward})
+            ys = jnp.concatenate([ys, back], axis=-1)
+        if config.dropout and key is not None:
+            ys = dropout(ys, config.dropout, key, config.variational)
+        if config.connection != "none":
+            short = self.shortcut(xs) if hasattr(self, "shortcut") else xs
+            t = jax.nn.sigmoid(self.transform(xs)) if config.connection == "highway" else None
+            ys = ys + short if t is None else t * ys + (1 - t) * short
+        return self.norm(ys) if config.layer_norm == "post" else ys
+
+
+class Network(nnx.Module):
+    """Embedding or dense input, the stack, the head."""
+
+    def __init__(self, cell: cells.Cell, spec: Spec, config: ModelConfig, rngs: nnx.Rngs):
+        self.spec, self.config = spec, config
+        size = input_width(cell.hidden_size, spec, config)
+        if spec.inputs == "tokens":
+            # Inputs of mean 0 and variance 1: what the cells' initialisation takes them to be.
+            normal = nnx.initializers.normal(1.0)
+            self.embed = nnx.Embed(spec.input_size, size, embedding_init=normal, rngs=rngs)
+        elif config.embedding_size:
+            self.dense = nnx.Linear(spec.input_size, size, rngs=rngs)
+        self.layers = nnx.Dict()
+        for number in range(config.depth):
+            self.layers[str(number)] = Layer(cell, size, config, rngs)
+            size = self.layers[str(number)].width
+        self.head = nnx.Linear(size, spec.output_size, rngs=rngs)
+
+    def hidden_states(self, xs, lengths=None, key=None, mask=None, resets=None):
+        check_inputs(self.spec, xs, lengths, mask, resets)
+        real = real_steps(xs, lengths, mask)
+
+        def clear(xs):  # what padding holds, NaN too, must reach neither outputs nor gradients
+            return xs if real is None else jnp.where(real.reshape(real.shape + (1,) * (xs.ndim - 2)), xs, 0)
+
+        xs = clear(xs)
+        if self.spec.inputs == "tokens":
+            xs = self.embed(xs)
+        elif self.config.embedding_size:
+            xs = self.dense(xs)
+        steps = {"lengths": lengths, "mask": mask, "resets": resets}
+        resets_backward = backward_resets(resets, real) if self.config.bidirectional else None
+        states = []
+        for number in range(self.config.depth):
+            layer_key = None if key is None else jax.random.fold_in(key, number)
+            xs = clear(self.layers[str(number)](xs, steps, resets_backward, layer_key))
+            states.append(xs)
+        return states
+
+    def __call__(self, xs, lengths=None, key=None, mask=None, resets=None):
+        ys = self.hidden_states(xs, lengths, key, mask, resets)[-1]
+        if not self.spec.per_step:
+            pooling = self.spec.pooling if self.config.pooling == "task" else self.config.pooling
+            ys = pool(ys, real_steps(xs, lengths, mask), pooling, self.config.bidirectional)
+        outputs = self.head(ys)
+        return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+
+
+def input_width(hidden_size: int, spec: Spec, config: ModelConfig) -> int:
+    """Number of features that the first layer sees."""
+    return config.embedding_size or (hidden_size if spec.inputs == "tokens" else spec.input_size)
+
+
+def check_inputs(spec: Spec, xs, lengths, mask, resets) -> None:
+    """Raises ValueError, one line, unless the arguments of `Model.apply` fit the task and each other."""
+    tokens = spec.inputs == "tokens"
+    kind = jnp.integer if tokens else jnp.floating
+    shape, features = jnp.shape(xs), () if tokens else (spec.input_size,)
+    if len(shape) != 2 + len(features) or shape[2:] != features or not jnp.issubdtype(xs.dtype, kind):
+        wanted = "integers (batch, time)" if tokens else f"floating (batch, time, {spec.input_size})"
+        raise ValueError(f"xs must be {wanted}, got {xs.dtype} {shape}")
+    wanted = {"lengths": (lengths, shape[:1]), "mask": (mask, shape[:2]), "resets": (resets, shape[:2])}
+    for name, (array, want) in wanted.items():
+        if array is not None and jnp.shape(array) != want:
+            raise ValueError(f"{name} must have shape {want}, got {jnp.shape(array)}")
+
+
+def real_steps(xs, lengths, mask):
+    """(batch, time) bool: the steps that are no padding; None where all are real."""
+    if lengths is None:
+        return None if mask is None else jnp.asarray(mask)
+    real = jnp.arange(xs.shape[1]) < jnp.asarray(lengths)[:, None]
+    return real if mask is None else real & mask
+
+
+def backward_resets(resets, real):
+    """Resets for reading backwards, so that no episode sees the next one; (batch, time) bool.
+
+    `cells.scan` resets before a step in the order in which steps are taken. Backwards that is the last
+    real step of an episode: the one whose next real step has a reset.
+    """
+    if resets is None or real is None:
+        return None if resets is None else jnp.roll(resets, -1, axis=1).at[:, -1].set(False)
+    time = resets.shape[1]
+    # The first real step at or after each step; `time` where there is none.
+    following = jax.lax.cummin(jnp.where(real, jnp.arange(time), time), axis=1, reverse=True)
+    following = jnp.pad(following[:, 1:], ((0, 0), (0, 1)), constant_values=time)
+    return jnp.take_along_axis(jnp.pad(resets, ((0, 0), (0, 1))), following, axis=1)
+
+
+def dropout(xs, rate: float, key, variational: bool):
+    """Drops entries of xs (batch, time, width), or units of a row at all steps; the mean is kept.
+
+    Time leads in the mask: a step's mask does not depend on how many steps follow it.
+    """
+    batch, time, width = xs.shape
+    keep = jax.random.bernoulli(key, 1 - rate, (1 if variational else time, batch, width))
+    return jnp.where(jnp.swapaxes(keep, 0, 1), xs / (1 - rate), 0)
+
+
+def pool(ys, real, pooling: str, bidirectional: bool):
+    """(batch, time, width) -> (batch, width) over the real steps; zeros for a row that has none."""
+    real = jnp.ones(ys.shape[:2], bool) if real is None else real
+    some = real[..., None]
+    if pooling == "mean":
+        return jnp.where(some, ys, 0).sum(1) / jnp.maximum(some.sum(1), 1)
+    if pooling == "max":
+        return jnp.where(some.any(1), jnp.where(some, ys, -jnp.inf).max(1), 0)
+
+    def at(steps, ys):
+        picked = jnp.take_along_axis(ys, steps[:, None, None], axis=1)[:, 0]
+        return jnp.where(some.any(1), picked, 0)
+
+    last = real.shape[1] - 1 - jnp.argmax(real[:, ::-1], axis=1)
+    if not bidirectional:
+        return at(last, ys)
+    # The last step that the backward direction takes is the first one of the row.
+    forward, backward = jnp.split(ys, 2, axis=-1)
+    return jnp.concatenate([at(last, forward), at(jnp.argmax(real, axis=1), backward)], axis=-1)
+
+
+def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig()) -> Model:
+    """The model of a cell for a task.
+
+    Raises:
+      ValueError: the cell cannot use the strategy.
+    """
+    cells.scans.resolve(cell, config.strategy)
+
+    def network(key):
+        return Network(cell, spec, config, nnx.Rngs(key))
+
+    def init(key):
+        return nnx.to_pure_dict(nnx.split(network(key))[1])
+
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: network(0)))
+
+    def apply(params, xs, lengths=None, key=None, mask=None, resets=None):
+        return nnx.merge(graph, params)(xs, lengths, key, mask, resets)
+
+    def hidden_states(params, xs, lengths=None, key=None, mask=None, resets=None):
+        return nnx.merge(graph, params).hidden_states(xs, lengths, key, mask, resets)
+
+    return Model(init, apply, hidden_states, count(shapes))
+
+
+def count(params) -> int:
+    """Number of parameters in a pytree of arrays or shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def matched_hidden_size(
+    cell_name: str, cell_options: dict, spec: Spec, config: ModelConfig, parameters: int
+) -> int:
+    """The hidden size whose whole model comes nearest to a budget of parameters; of two, the smaller.
+
+    Args:
+      cell_options: all options but hidden_size.
+      parameters: the budget.
+
+    Raises:
+      ValueError: one hidden unit is over the budget already.
+    """
+
+    def size_of(hidden_size):
+        return build(cells.get(cell_name, hidden_size=hidden_size, **cell_options), spec, config).parameters
+
+    if size_of(1) > parameters:
+        raise ValueError(
+            f"a budget of {parameters} parameters is too small: {cell_name} with hidden_size=1 has {size_of(1)}"
+        )
+    # Where a layer's output is as wide as its input, projections fall away (SRU's fourth, the shortcut)
+    # and the count dips. All other counts rise with the size: those are bisected, the dips compared.
+    width = input_width(0, spec, config)
+    dips = {size for size in (width, width / 2) if size >= 1 and size == int(size)}
+
+    def fits(hidden_size):
+        while hidden_size in dips:
+            hidden_size += 1
+        return size_of(hidden_size) <= parameters
+
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    # Up to two dips may follow each other before the next size that counts as usual.
+    candidates = {low, high, high + 1, high + 2, *map(int, dips)} - {0}
+    return min(sorted(candidates), key=lambda size: abs(size_of(size) - parameters))
