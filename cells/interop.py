@@ -260,12 +260,11 @@ def _check_scale(cell, scale: np.ndarray, input_size: int) -> None:
     """Refuses the factor of a highway x * scale that is not the cell's alpha."""
     if np.size(scale) != 1:
         raise ValueError(f"weights do not fit {cell}: 'scale_x' is {np.shape(scale)}, expected (1,)")
-    same = partial(
-        math.isclose, float(scale.ravel()[0]), rel_tol=max(1e-6, float(jnp.finfo(scale.dtype).eps))
-    )
+    scale, eps = float(scale.ravel()[0]), float(jnp.finfo(jnp.result_type(scale, 1.0)).eps)
+    same = partial(math.isclose, scale, rel_tol=max(1e-6, eps))
     if not cell.highway or input_size != cell.hidden_size or same(cell.alpha):
         return
-    scale, fix = float(scale.ravel()[0]), "no option of ours gives that"
+    fix = "no option of ours gives that"
     if same(1):
         fix = "set rescale=False"
     elif scale > 1:

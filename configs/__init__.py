@@ -49,12 +49,12 @@ def _named(registry, name, **values) -> ml_collections.ConfigDict:
     return section
 
 
-def make(cell: str = "sru", task: str = "delayed_recall", **sections) -> ml_collections.ConfigDict:
+def make(cell: str = "sru", task: str = "delayed_recall", /, **sections) -> ml_collections.ConfigDict:
     """The default config of a cell on a task: the task's recipe, then `sections`.
 
     Args:
       cell, task: registered names.
-      sections: e.g. `task={"gap": 50}, train={"steps": 500}, parameters=10_000`.
+      sections: by keyword, e.g. `task={"gap": 50}, train={"steps": 500}, parameters=10_000`.
 
     Raises:
       ValueError: unknown cell, task or field, or a value of the wrong type.
@@ -92,7 +92,7 @@ def load(name: str) -> ml_collections.ConfigDict:
     if name.endswith(".json"):
         return _from_json(Path(name))
     if name in cells.names() and not (FOLDER / f"{name}.py").is_file():
-        return make(cell=name)
+        return make(name)
     module = _module(name)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{name} does not define get_config()")

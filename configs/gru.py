@@ -1,5 +1,7 @@
+"""A GRU on delayed recall."""
+
 import configs
 
 
 def get_config():
-    return configs.make(cell="gru", task="delayed_recall")
+    return configs.make("gru", "delayed_recall")

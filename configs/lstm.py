@@ -1,5 +1,7 @@
+"""An LSTM on delayed recall."""
+
 import configs
 
 
 def get_config():
-    return configs.make(cell="lstm", task="delayed_recall")
+    return configs.make("lstm", "delayed_recall")

@@ -1,5 +1,7 @@
+"""A plain RNN on delayed recall."""
+
 import configs
 
 
 def get_config():
-    return configs.make(cell="rnn", task="delayed_recall")
+    return configs.make("rnn", "delayed_recall")

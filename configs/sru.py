@@ -1,5 +1,7 @@
+"""An SRU (linear state, associative scan) on delayed recall."""
+
 import configs
 
 
 def get_config():
-    return configs.make(cell="sru", task="delayed_recall")
+    return configs.make("sru", "delayed_recall")

@@ -1,5 +1,7 @@
+"""An SRU with full feedback on delayed recall."""
+
 import configs
 
 
 def get_config():
-    return configs.make(cell="sru_feedback", task="delayed_recall")
+    return configs.make("sru_feedback", "delayed_recall")

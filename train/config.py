@@ -13,6 +13,7 @@ OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 ON_NAN = ("stop", "drop")
 CHRONO = ("task", "cell")
+SEED_BATCHING = ("auto", "vmap", "map")
 
 
 def _require_choice(owner, option, choices):
@@ -69,6 +70,8 @@ class TrainConfig:
       steps: budget of optimiser steps.
       batch_size: sequences per step and seed.
       seeds: how many seeds train together; seed: the first of them.
+      seed_batching: how the seeds of one device train together: "vmap", in one batched program; "map",
+        one after the other inside the program; "auto": see `train.programs.seed_batching`.
       eval_every: steps between evaluations on held-out data; also the steps of one dispatch.
       eval_batch_size: sequences per evaluation batch.
       stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends
@@ -83,6 +86,7 @@ class TrainConfig:
     batch_size: int = 32
     seeds: int = 4
     seed: int = 0
+    seed_batching: str = "auto"
     eval_every: int = 100
     eval_batch_size: int = 256
     stop_when_solved: bool = True
@@ -94,6 +98,7 @@ class TrainConfig:
         _require_positive(self, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
         _require_at_least_0(self, "seed", "checkpoint_seconds")
         _require_choice(self, "on_nan", ON_NAN)
+        _require_choice(self, "seed_batching", SEED_BATCHING)
 
 
 @dataclasses.dataclass(frozen=True)

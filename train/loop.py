@@ -16,7 +16,7 @@ import numpy as np
 from cells import CELLS
 from train.config import RunConfig
 from train.metrics import higher_is_better
-from train.programs import Run, State, compiled, dispatch_steps, initial_state, make_run
+from train.programs import Run, State, compiled, dispatch_steps, held_out, initial_state, make_run
 from train.tasks import TASKS
 
 
@@ -100,7 +100,8 @@ def train(
         progress = {"seconds": seconds, "solved_seconds": solved_seconds, "last_rows": last_rows}
         checkpoints.save(step, _unpadded(run, state), progress)
 
-    run, compile_seconds = compiled(run, state)
+    valid_batches = held_out(run, "valid")
+    run, compile_seconds = compiled(run, state, valid_batches)
     dispatch, budget = dispatch_steps(config), options.steps
     saved_at, saved_step = time.monotonic(), step
     status = "finished"
@@ -123,14 +124,14 @@ def train(
             took = time.perf_counter() - start
             done = min(dispatch, budget - step)
             step, seconds = step + done, seconds + took
-            state, valid = run.programs.evaluate["valid"](state, run.data, jnp.int32(step))
+            state, valid = run.programs.evaluate(state, valid_batches, jnp.int32(step))
             logs, valid, solved, diverged = jax.device_get(
                 (logs, valid, state.solved_step, state.diverged_step)
             )
             rows = [
                 {
                     "step": step,
-                    "seed": options.seed + s,
+                    "seed": options.seed + int(s),
                     "examples": step * options.batch_size,
                     "tokens": step * options.batch_size * run.spec.time,
                     "seconds": seconds,
@@ -163,7 +164,7 @@ def train(
     if checkpoints and (step > saved_step or not restored):
         save()
 
-    _, test = run.programs.evaluate["test"](state, run.data, jnp.int32(step))
+    _, test = run.programs.evaluate(state, held_out(run, "test"), jnp.int32(step))
     test = jax.device_get(test)
     seeds = _seed_summaries(run, state, test, step, solved_seconds, last_rows)
     steps_run = max([row["final_step"] for row in seeds], default=0)
@@ -179,6 +180,7 @@ def train(
             "parameters": run.model.parameters,
             "hidden_size": config.cell.hidden_size,
             "strategy": run.strategy,
+            "seed_batching": run.seed_batching,
             "budget_steps": budget,
             "steps": steps_run,
             "batch_size": options.batch_size,

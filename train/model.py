@@ -146,6 +146,7 @@ class Network(nnx.Module):
             # Inputs of mean 0 and variance 1: what the cells' initialisation takes them to be.
             normal = nnx.initializers.normal(1.0)
             self.embed = nnx.Embed(spec.input_size, size, embedding_init=normal, rngs=rngs)
+            self.embed.dtype = None  # the parameters', as in nnx.Linear, not the one it was built with
         elif config.embedding_size:
             self.dense = nnx.Linear(spec.input_size, size, rngs=rngs)
         self.layers = nnx.Dict()
