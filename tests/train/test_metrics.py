@@ -81,7 +81,9 @@ def test_an_answer_at_every_step_by_hand():
 @pytest.mark.parametrize("measure", [metrics.loss_sum, metrics.score], ids=["loss_sum", "score"])
 def test_chunks_add_up_to_the_whole(spec, measure):
     outputs, batch = example(spec)
-    chunks = [measure(spec, *rows_of(outputs, batch, rows)) for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    chunks = [
+        measure(spec, *rows_of(outputs, batch, rows)) for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
     np.testing.assert_allclose(np.sum(chunks, 0), measure(spec, outputs, batch), rtol=1e-6)
 
 
@@ -127,7 +129,9 @@ def test_solved_at_the_threshold_and_better():
     metric = jnp.array([0.0, 0.01, 0.02, 0.89, 0.9, 1.0, jnp.nan])
     assert metrics.higher_is_better(CLASSES) and not metrics.higher_is_better(NUMBERS)
     np.testing.assert_array_equal(metrics.solved(CLASSES, metric), [0, 0, 0, 0, 1, 1, 0])
-    np.testing.assert_array_equal(jax.jit(lambda m: metrics.solved(NUMBERS, m))(metric), [1, 1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(
+        jax.jit(lambda m: metrics.solved(NUMBERS, m))(metric), [1, 1, 0, 0, 0, 0, 0]
+    )
     assert metrics.solved(CLASSES, 0.95) and not metrics.solved(CLASSES, math.nan)
     assert not metrics.solved(NUMBERS, math.nan)
 
