@@ -115,54 +115,59 @@ def train(
         )
 
     tell(math.nan, math.nan, math.nan)
-    with _Interrupt() as interrupted:
-        while step < budget and running().any():
-            was_running = running()
-            start = time.perf_counter()
-            state, logs = run.programs.train(state, run.data, jnp.int32(step))
-            jax.block_until_ready(logs)
-            took = time.perf_counter() - start
-            done = min(dispatch, budget - step)
-            step, seconds = step + done, seconds + took
-            state, valid = run.programs.evaluate(state, valid_batches, jnp.int32(step))
-            logs, valid, solved, diverged = jax.device_get(
-                (logs, valid, state.solved_step, state.diverged_step)
-            )
-            rows = [
-                {
-                    "step": step,
-                    "seed": options.seed + int(s),
-                    "examples": step * options.batch_size,
-                    "tokens": step * options.batch_size * run.spec.time,
-                    "seconds": seconds,
-                    "train_loss": float(logs["loss"][s]),
-                    "valid_loss": float(valid["loss"][s]),
-                    "valid_metric": float(valid["metric"][s]),
-                }
-                for s in np.flatnonzero(was_running)
-            ]
-            for row in rows:
-                s = row["seed"] - options.seed
-                if diverged[s] >= 0:  # it stopped with finite parameters, but its loss was not
-                    row |= {"train_loss": math.nan, "valid_loss": math.nan, "valid_metric": math.nan}
-                else:
-                    last_rows[row["seed"]] = row
-                if solved[s] == step:
-                    solved_seconds[row["seed"]] = seconds
-            if record:
-                record.append(rows)
-            tell(*(np.mean([r[name] for r in rows]) for name in ("train_loss", "valid_metric")), done / took)
-            if options.on_nan == "stop" and (diverged[: options.seeds] >= 0).any():
-                status = "diverged"
-                break
-            if interrupted:
-                status = "interrupted"
-                break
-            if checkpoints and time.monotonic() - saved_at >= options.checkpoint_seconds:
-                save()
-                saved_at, saved_step = time.monotonic(), step
-    if checkpoints and (step > saved_step or not restored):
-        save()
+    try:
+        with _Interrupt() as interrupted:
+            while step < budget and running().any():
+                was_running = running()
+                start = time.perf_counter()
+                state, logs = run.programs.train(state, run.data, jnp.int32(step))
+                jax.block_until_ready(logs)
+                took = time.perf_counter() - start
+                done = min(dispatch, budget - step)
+                step, seconds = step + done, seconds + took
+                state, valid = run.programs.evaluate(state, valid_batches, jnp.int32(step))
+                logs, valid, solved, diverged = jax.device_get(
+                    (logs, valid, state.solved_step, state.diverged_step)
+                )
+                rows = [
+                    {
+                        "step": step,
+                        "seed": options.seed + int(s),
+                        "examples": step * options.batch_size,
+                        "tokens": step * options.batch_size * run.spec.time,
+                        "seconds": seconds,
+                        "train_loss": float(logs["loss"][s]),
+                        "valid_loss": float(valid["loss"][s]),
+                        "valid_metric": float(valid["metric"][s]),
+                    }
+                    for s in np.flatnonzero(was_running)
+                ]
+                for row in rows:
+                    s = row["seed"] - options.seed
+                    if diverged[s] >= 0:  # it stopped with finite parameters, but its loss was not
+                        row |= {"train_loss": math.nan, "valid_loss": math.nan, "valid_metric": math.nan}
+                    else:
+                        last_rows[row["seed"]] = row
+                    if solved[s] == step:
+                        solved_seconds[row["seed"]] = seconds
+                if record:
+                    record.append(rows)
+                tell(*(np.mean([r[name] for r in rows]) for name in ("train_loss", "valid_metric")), done / took)
+                if options.on_nan == "stop" and (diverged[: options.seeds] >= 0).any():
+                    status = "diverged"
+                    break
+                if interrupted:
+                    status = "interrupted"
+                    break
+                if checkpoints and time.monotonic() - saved_at >= options.checkpoint_seconds:
+                    save()
+                    saved_at, saved_step = time.monotonic(), step
+        if checkpoints and (step > saved_step or not restored):
+            save()
+    finally:
+        if checkpoints:
+            checkpoints.close()  # what was saved is on disk, whatever ended the loop
+            record.close()
 
     _, test = run.programs.evaluate(state, held_out(run, "test"), jnp.int32(step))
     test = jax.device_get(test)
@@ -194,10 +199,8 @@ def train(
         },
         "seeds": seeds,
     }
-    if checkpoints:
-        checkpoints.close()
+    if record:
         record.summary(summary)
-        record.close()
     return Result(summary, _unpadded(run, state), run)
 
 

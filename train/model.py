@@ -306,7 +306,8 @@ def matched_hidden_size(
 
     if size_of(1) > parameters:
         raise ValueError(
-            f"a budget of {parameters} parameters is too small: {cell_name} with hidden_size=1 has {size_of(1)}"
+            f"a budget of {parameters} parameters is too small: {cell_name} with hidden_size=1 "
+            f"has {size_of(1)}"
         )
     # Where a layer's output is as wide as its input, projections fall away (SRU's fourth, the shortcut)
     # and the count dips. All other counts rise with the size: those are bisected, the dips compared.

@@ -106,7 +106,7 @@ def make_step(config: RunConfig, spec: Spec, model: Model, task: Task):
         data_key, dropout_key = step_keys(state.seed, i)
         batch = task.train_batch(data, data_key, i, config.train.batch_size)
         loss, grads = jax.value_and_grad(loss_of)(state.params, batch, dropout_key)
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         rule = optimizer(config.optim, config.train.steps, state.learning_rate)
         updates, opt_state = rule.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

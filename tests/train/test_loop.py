@@ -22,7 +22,22 @@ TINY = {
 }
 
 
-def config(cell="gru", task="delayed_recall", **sections):
+@pytest.fixture(autouse=True, scope="module")
+def compiled_in_a_hurry_and_once(tmp_path_factory):
+    """Compilation is most of these tests' time; what is compiled means the same."""
+    options = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    for name, value in options.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in zip(options, (False, None, 1.0), strict=True):
+        jax.config.update(name, value)
+
+
+def config(cell="gru", task="delayed_recall", /, **sections):
     base = configs.make(cell, task, **(TINY if task == "delayed_recall" else {}))
     flat = {f"{s}.{f}": v for s, fields in sections.items() for f, v in fields.items()}
     return configs.freeze(configs.apply(base, flat))

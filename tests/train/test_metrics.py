@@ -80,10 +80,9 @@ def test_an_answer_at_every_step_by_hand():
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("measure", [metrics.loss_sum, metrics.score], ids=["loss_sum", "score"])
 def test_chunks_add_up_to_the_whole(spec, measure):
+    measure = jax.jit(measure, static_argnums=0)
     outputs, batch = example(spec)
-    chunks = [
-        measure(spec, *rows_of(outputs, batch, rows)) for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
-    ]
+    chunks = [measure(spec, *rows_of(outputs, batch, slice(i, i + 2))) for i in (0, 2, 4)]
     np.testing.assert_allclose(np.sum(chunks, 0), measure(spec, outputs, batch), rtol=1e-6)
 
 

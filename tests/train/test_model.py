@@ -77,7 +77,7 @@ COMBINATIONS = list(
 
 
 def combinations():
-    """(cell name, spec, config): each cell gets a share of all; of them some always, with -m slow the rest."""
+    """(cell name, spec, config): each cell has a share of all, most of it behind -m slow."""
     cases, names = [], cells.names()
     for i, combination in enumerate(COMBINATIONS):
         inputs, (per_step, pooling), bidirectional, connection, norm = combination
@@ -92,7 +92,7 @@ def combinations():
         )
         spec = spec_of("tokens" if inputs == "tokens" else "features", per_step)
         label = f"{name}-{inputs}-{'steps' if per_step else pooling}-{bidirectional:d}-{connection}-{norm}"
-        cases.append(pytest.param(name, spec, config, id=label, marks=[pytest.mark.slow] * (i % 7 != 0)))
+        cases.append(pytest.param(name, spec, config, id=label, marks=[pytest.mark.slow] * (i % 11 != 0)))
     return cases
 
 
@@ -225,10 +225,9 @@ def value_and_gradient(model, spec):
 @pytest.mark.parametrize(
     "name, number",
     [
-        (name, i)
+        pytest.param(name, i, marks=[pytest.mark.slow] * (i != n % len(PADDED)))
         for n, name in enumerate(cells.names())
         for i in range(len(PADDED))
-        if name == "gru" or i == n % 4
     ],
 )
 def test_padding_changes_neither_values_nor_gradients_and_all_may_be_padding(name, number, x64):
