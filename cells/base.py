@@ -117,10 +117,16 @@ def input_initializer():
     return jax.nn.initializers.lecun_uniform()
 
 
-def recurrent_initializer():
-    """Weights from the state: orthogonal (Saxe 2014), which keeps the norm of the state."""
-    orthogonal = jax.nn.initializers.orthogonal()  # by a QR, which takes no bfloat16
-    return lambda key, shape, dtype: orthogonal(key, shape, jnp.promote_types(dtype, "float32")).astype(dtype)
+# One matrix at a time, under `vmap` too: on a CPU a batch of QRs waits for threads of the pool that it
+# runs in itself, and can wait for ever.
+_qr = jax.custom_batching.sequential_vmap(lambda matrix: tuple(jnp.linalg.qr(matrix)))
+
+
+def orthogonal(key: Array, shape: tuple[int, int], dtype) -> Array:
+    """Weights from the state: a random orthogonal matrix (Saxe 2014), which keeps the state's norm."""
+    # The QR takes no bfloat16; the signs make it uniform over all orthogonal matrices (Mezzadri 2007).
+    q, r = _qr(jax.random.normal(key, shape, jnp.promote_types(dtype, jnp.float32)))
+    return (q * jnp.sign(jnp.diagonal(r))).astype(dtype)
 
 
 def chrono_bias(key: Array, hidden_size: int, longest: int, dtype) -> Array:

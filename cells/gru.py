@@ -35,7 +35,7 @@ class GRU(base.Cell):
         key_W, key_U, key_b = jax.random.split(key, 3)
         H = self.hidden_size
         params = base.dense_weights(key_W, "rzn", "W", (input_size, H), base.input_initializer(), dtype)
-        params |= base.dense_weights(key_U, "rzn", "U", (H, H), base.recurrent_initializer(), dtype)
+        params |= base.dense_weights(key_U, "rzn", "U", (H, H), base.orthogonal, dtype)
         params |= {f"b_{gate}": jnp.zeros(H, dtype) for gate in "rn"}
         params["b_z"] = jnp.full(H, self.update_bias, dtype)
         if self.chrono:

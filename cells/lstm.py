@@ -41,7 +41,7 @@ class LSTM(base.Cell):
         key_W, key_U, key_b = jax.random.split(key, 3)
         H = self.hidden_size
         params = base.dense_weights(key_W, "ifgo", "W", (input_size, H), base.input_initializer(), dtype)
-        params |= base.dense_weights(key_U, "ifgo", "U", (H, H), base.recurrent_initializer(), dtype)
+        params |= base.dense_weights(key_U, "ifgo", "U", (H, H), base.orthogonal, dtype)
         params |= {f"b_{gate}": jnp.zeros(H, dtype) for gate in "igo"}
         params["b_f"] = jnp.full(H, self.forget_bias, dtype)
         if self.chrono:

@@ -33,7 +33,7 @@ class RNN(base.Cell):
         key_W, key_U = jax.random.split(key)
         H = self.hidden_size
         identity = self.recurrent_init == "identity"
-        U = jnp.eye(H, dtype=dtype) if identity else base.recurrent_initializer()(key_U, (H, H), dtype)
+        U = jnp.eye(H, dtype=dtype) if identity else base.orthogonal(key_U, (H, H), dtype)
         return {
             "W": base.input_initializer()(key_W, (input_size, H), dtype),
             "U": self.recurrent_scale * U,

@@ -183,6 +183,15 @@ def test_layers_of_a_deep_stack_keep_their_order(x64):
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_full_lengths_are_the_same_as_none(pooling, x64):
+    model = build(cell_of("gru"), spec_of(), ModelConfig(bidirectional=True, pooling=pooling))
+    params, xs, resets = normal_params(model), inputs_of(spec_of()), np.eye(BATCH, TIME, 1, dtype=bool)
+    apply, full = jit(model.apply), np.full(BATCH, TIME)
+    assert_close(apply(params, xs, resets=resets), apply(params, xs, full, resets=resets))
+    assert np.any(apply(params, xs, resets=resets) != apply(params, xs))
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
 def test_the_task_suggests_the_pooling(pooling, x64):
     suggested = build(cell_of("gru"), spec_of(pooling=pooling), ModelConfig())
     chosen = build(cell_of("gru"), spec_of(), ModelConfig(pooling=pooling))
