@@ -7,8 +7,8 @@ share. Every cell gets the same parameter budget, learning rate, steps and seeds
 CELLS = ("rnn", "lstm", "gru", "sru")
 
 TASKS = {
-    "delayed_recall": {"task": {"gap": 100}, "train": {"steps": 1500}},
-    "digits": {"train": {"steps": 1500}},
+    "delayed_recall": {"task": {"gap": 100}},
+    "digits": {},
 }
 
 SHARED = {"parameters": 10_000, "train": {"seeds": 4, "on_nan": "drop"}}

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -40,6 +40,8 @@ def run(main, doc: str) -> None:
     def body(rest):
         if len(rest) > 1:
             fail(f"unexpected argument {rest[1]!r}; flags begin with --")
+        if FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # jax tells at INFO which accelerators it did not find
         with one_clear_line():
             use_cores(FLAGS.devices)
             sys.exit(main(config, overrides))
@@ -138,7 +140,8 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_):
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
 
     def __call__(self, progress):
         told = "training"

@@ -16,8 +16,7 @@ def run(cell, params, carry, us, initial, valid, resets, reverse, solver):
     a, b = cell.linear(params, us)
     first = carry[None]
     if resets is not None:
-        # A reset of a skipped element is skipped too. The state after a reset is `initial`, not zero.
-        resets = resets if valid is None else resets & valid
+        # The state before a reset is `initial`, whatever came before.
         a, b = jnp.where(resets, 0, a), jnp.where(resets, a * initial + b, b)
     if valid is not None:
         a, b = jnp.where(valid, a, 1), jnp.where(valid, b, 0)
@@ -43,7 +42,7 @@ def solve(a, b, first, reverse, solver):
       All the states, (time, batch, hidden_size).
     """
     start = -1 if reverse else 0
-    b = b.at[start].add(a[start] * first)
+    b = b.at[start].add(_times(a[start], first))
 
     def shift(cs, reverse):
         zero = jnp.zeros_like(cs[:1])
@@ -58,11 +57,16 @@ def solve(a, b, first, reverse, solver):
     )
 
 
+def _times(a, c):
+    """a * c, where a = 0 forgets even an infinite c, as a reset must."""
+    return jnp.where(a == 0, 0, a * c)
+
+
 def sequential(a, b, reverse):
     """One step after the other: least work, depth T."""
 
     def step(c, ab):
-        c = ab[0] * c + ab[1]
+        c = _times(ab[0], c) + ab[1]
         return c, c
 
     return lax.scan(step, jnp.zeros_like(b[0]), (a, b), reverse=reverse)[1]
@@ -72,7 +76,7 @@ def _combine(left, right):
     """(a, b) of two stretches run one after the other: c -> a_r * (a_l * c + b_l) + b_r."""
     a_l, b_l = left
     a_r, b_r = right
-    return a_l * a_r, a_r * b_l + b_r
+    return _times(a_r, a_l), _times(a_r, b_l) + b_r
 
 
 def associative(a, b, reverse):
@@ -92,7 +96,7 @@ def chunked(a, b, reverse, chunk=None):
 
     def step(c, ab):
         products, sums = lax.associative_scan(_combine, ab)
-        cs = products * c + sums
+        cs = _times(products, c) + sums
         return cs[-1], cs
 
     chunks = tuple(x.reshape(-1, chunk, *x.shape[1:]) for x in (a, b))
