@@ -1,8 +1,8 @@
 """Recurrent cells as pure functions on pytrees, and the scans that run them over time.
 
-    cell = cells.get("lstm", hidden_size=64)
-    params = cell.init(key, input_size)
-    carry, ys = cells.scan(cell, params, xs)    # xs (batch, time, features) -> ys (batch, time, hidden)
+cell = cells.get("lstm", hidden_size=64)
+params = cell.init(key, input_size)
+carry, ys = cells.scan(cell, params, xs)    # xs (batch, time, features) -> ys (batch, time, hidden)
 """
 
 from cells.base import Cell

@@ -22,6 +22,7 @@ from train import tasks
 from train.config import OptimConfig, RunConfig, TrainConfig
 from train.model import ModelConfig
 
+
 class UnknownFieldError(ValueError):
     """A config has no such field."""
 

@@ -2,20 +2,21 @@
 
 import contextlib
 import errno
+import logging
 import math
 import os
 import sys
 import textwrap
 import time
 
-from absl import app, flags, logging
+from absl import app, flags
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 flags.DEFINE_string(
     "data_dir",
     None,
-    "Folder of the real data sets (else: the environment variable RECURRENT_DATA_DIR, then the download cache).",
+    "Folder of the real data sets (else: environment variable RECURRENT_DATA_DIR, then the download cache).",
 )
 flags.DEFINE_integer(
     "devices",
@@ -40,8 +41,8 @@ def run(main, doc: str) -> None:
     def body(rest):
         if len(rest) > 1:
             fail(f"unexpected argument {rest[1]!r}; flags begin with --")
-        if FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.WARNING)  # jax tells at INFO which accelerators it did not find
+        # It tells which accelerators it did not find.
+        logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
         with one_clear_line():
             use_cores(FLAGS.devices)
             sys.exit(main(config, overrides))

@@ -37,7 +37,11 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     """Runs the sweep; returns the exit code."""
     import configs
 
-    for name, flag in (("train.seeds", FLAGS.seeds), ("train.steps", FLAGS.steps), ("parameters", FLAGS.parameters)):
+    for name, flag in (
+        ("train.seeds", FLAGS.seeds),
+        ("train.steps", FLAGS.steps),
+        ("parameters", FLAGS.parameters),
+    ):
         if flag is not None:
             overrides.setdefault(name, flag)
     runs = configs.sweep(config or "compare", FLAGS.cells, FLAGS.tasks, overrides)
@@ -57,8 +61,8 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
 
     first = next(iter(run_configs.values())).train
     console.print(
-        f"{len(run_configs)} runs of {first.seeds} seeds on {len(jax.devices())} {jax.default_backend()} device(s); "
-        f"results go to {workdir}",
+        f"{len(run_configs)} runs of {first.seeds} seeds on {len(jax.devices())} {jax.default_backend()} "
+        f"device(s); results go to {workdir}",
         soft_wrap=True,
     )
     for number, (name, run_config) in enumerate(run_configs.items(), 1):

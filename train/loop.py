@@ -152,7 +152,10 @@ def train(
                         solved_seconds[row["seed"]] = seconds
                 if record:
                     record.append(rows)
-                tell(*(np.mean([r[name] for r in rows]) for name in ("train_loss", "valid_metric")), done / took)
+                tell(
+                    *(np.mean([r[name] for r in rows]) for name in ("train_loss", "valid_metric")),
+                    done / took,
+                )
                 if options.on_nan == "stop" and (diverged[: options.seeds] >= 0).any():
                     status = "diverged"
                     break
@@ -237,10 +240,12 @@ def _message(status, seeds, step, workdir) -> str:
     """One line for a person, for the runs that did not just finish."""
     kept = f"; metrics and the last finite parameters are in {workdir}" if workdir else ""
     if status == "diverged":
-        first = min((row for row in seeds if row["diverged_step"] is not None), key=lambda r: r["diverged_step"])
+        first = min(
+            (row for row in seeds if row["diverged_step"] is not None), key=lambda r: r["diverged_step"]
+        )
         return (
-            f"the loss or gradient of seed {first['seed']} is not finite at step {first['diverged_step']}{kept}; "
-            "try a lower optim.learning_rate or optim.clip_norm, or train.on_nan=drop to go on without it"
+            f"the loss or gradient of seed {first['seed']} is not finite at step {first['diverged_step']}"
+            f"{kept}; try a lower optim.learning_rate or optim.clip_norm, or train.on_nan=drop to go on without it"
         )
     if status == "interrupted":
         how = "; the same command goes on from here" if workdir else ""

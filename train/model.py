@@ -5,6 +5,7 @@ The training loop sees pure functions on a plain nested dict of arrays (`Model`)
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ class ModelConfig:
       variational: one dropout mask for all steps of a sequence (Gal & Ghahramani 2016).
       embedding_size: tokens: size of the embedding, 0 for the hidden size. Features: size of a dense
         layer before the stack, 0 for none.
+      embedding_scale: standard deviation of the initial embedding.
       pooling: for one answer per sequence: the outputs at the "last" step, their "mean" or "max" over
         steps, or what the "task" suggests. The backward direction's last step is the row's first.
       strategy: how the cells run over time, see `cells.strategies`.
@@ -49,6 +51,7 @@ class ModelConfig:
     dropout: float = 0.0
     variational: bool = False
     embedding_size: int = 0
+    embedding_scale: float = 1.0
     pooling: str = "task"
     strategy: str = "auto"
 
@@ -56,6 +59,8 @@ class ModelConfig:
         for option, least in (("depth", 1), ("embedding_size", 0)):
             value = getattr(self, option)
             require(self, option, type(value) is int and value >= least, f"an integer, {least} or more")
+        scale = self.embedding_scale
+        require(self, "embedding_scale", isinstance(scale, int | float) and 0 < scale < math.inf, "above 0")
         for option in ("bidirectional", "variational"):
             require(self, option, isinstance(getattr(self, option), bool), "True or False")
         number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
@@ -143,8 +148,8 @@ class Network(nnx.Module):
         self.spec, self.config = spec, config
         size = input_width(cell.hidden_size, spec, config)
         if spec.inputs == "tokens":
-            # Inputs of mean 0 and variance 1: what the cells' initialisation takes them to be.
-            normal = nnx.initializers.normal(1.0)
+            # By default inputs of mean 0 and variance 1: what the cells' initialisation takes them to be.
+            normal = nnx.initializers.normal(config.embedding_scale)
             self.embed = nnx.Embed(spec.input_size, size, embedding_init=normal, rngs=rngs)
             self.embed.dtype = None  # the parameters', as in nnx.Linear, not the one it was built with
         elif config.embedding_size:

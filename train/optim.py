@@ -18,8 +18,9 @@ def schedule(config: OptimConfig, steps: int, learning_rate) -> optax.Schedule:
         "constant": lambda step: learning_rate,
         "linear": optax.linear_schedule(learning_rate, final, decay_steps),
         # optax.cosine_decay_schedule refuses a traced learning rate, hence the factor.
-        "cosine": lambda step: learning_rate
-        * optax.cosine_decay_schedule(1.0, decay_steps, config.final_fraction)(step),
+        "cosine": lambda step: (
+            learning_rate * optax.cosine_decay_schedule(1.0, decay_steps, config.final_fraction)(step)
+        ),
     }[config.schedule]
     if not config.warmup_steps:
         return after

@@ -209,9 +209,7 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
         return state, {"loss": jnp.where(counted, losses, 0).sum() / counted.sum()}
 
     def sharded(f, *in_specs, donate=()):
-        f = jax.shard_map(
-            f, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec("seeds"), check_vma=False
-        )
+        f = jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec("seeds"), check_vma=False)
         return jax.jit(f, donate_argnums=donate)
 
     each, whole = PartitionSpec("seeds"), PartitionSpec()

@@ -145,7 +145,9 @@ def _check_same(path: Path, config: dict) -> None:
     try:
         old, new = dict(flat(json.loads(path.read_text()))), dict(flat(config))
     except ValueError:
-        raise WorkdirError(f"{path} is damaged; use another --workdir, or --overwrite to start again") from None
+        raise WorkdirError(
+            f"{path} is damaged; use another --workdir, or --overwrite to start again"
+        ) from None
     differing = [name for name in old | new if old.get(name) != new.get(name)]
     if differing:
         told = ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} now" for name in differing[:3])

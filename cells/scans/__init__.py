@@ -37,7 +37,7 @@ def resolve(cell: Cell, strategy: str = "auto", backend: str | None = None) -> s
         return "associative" if cell.is_linear and not on_cpu else "sequential"
     if strategy not in strategies(cell):
         raise ValueError(
-            f"{type(cell).__name__} cannot use strategy {strategy!r}: its next state is not a linear function "
+            f"{type(cell).__name__} cannot use strategy {strategy!r}: its next state is no linear function "
             f"of its last one (c = a * c' + b), so steps cannot be combined before they are known; "
             f"it can use: {', '.join(strategies(cell))}"
         )
@@ -120,7 +120,9 @@ def _check(cell, params, xs, lengths, mask, resets):
         raise ValueError(f"xs must be floating, got {xs.dtype}")
     batch, time, features = shape
     key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-    want = jax.eval_shape(lambda k: cell.init(jax.random.wrap_key_data(k, impl="threefry2x32"), features), key)
+    want = jax.eval_shape(
+        lambda k: cell.init(jax.random.wrap_key_data(k, impl="threefry2x32"), features), key
+    )
     want = {name: p.shape for name, p in want.items()}
     got = {name: jnp.shape(p) for name, p in params.items()}
     if want != got:
@@ -140,7 +142,10 @@ def _check(cell, params, xs, lengths, mask, resets):
             got = f"{jnp.asarray(lengths).dtype} {jnp.shape(lengths)}"
             raise ValueError(f"lengths must be integers ({batch},), that is (batch,), got {got}")
         if not isinstance(lengths, jax.core.Tracer):
-            low, high = np.asarray(lengths).min(), np.asarray(lengths).max()  # NumPy: known even while tracing
+            low, high = (
+                np.asarray(lengths).min(),
+                np.asarray(lengths).max(),
+            )  # NumPy: known even while tracing
             if low < 0 or high > time:
                 raise ValueError(f"lengths must lie in 0..{time} (time), got {low}..{high}")
     return jnp.result_type(xs, *params.values())

@@ -29,7 +29,12 @@ def command(module, *flags):
 
 def run(module, *flags, **env):
     return subprocess.run(
-        command(module, *flags), cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **env}
+        command(module, *flags),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **env},
     )
 
 
@@ -127,7 +132,10 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, how):
     flags += ["--config.train.checkpoint_seconds=0"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = subprocess.Popen(
-        command("train", *flags, f"--workdir={killed}"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("train", *flags, f"--workdir={killed}"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:

@@ -128,7 +128,9 @@ def test_a_resumed_run_gives_the_same_numbers_bit_for_bit(tmp_path, dropout):
     assert without_times(lines(tmp_path / "whole")) == without_times(lines(tmp_path / "killed"))
     times = ("solved_seconds",)
     for a, b in zip(whole.summary["seeds"], resumed.summary["seeds"], strict=True):
-        assert {k: v for k, v in a.items() if k not in times} == {k: v for k, v in b.items() if k not in times}
+        assert {k: v for k, v in a.items() if k not in times} == {
+            k: v for k, v in b.items() if k not in times
+        }
 
 
 def test_real_data_resume_at_the_same_place_in_the_epoch(tmp_path):
