@@ -244,8 +244,9 @@ def _message(status, seeds, step, workdir) -> str:
             (row for row in seeds if row["diverged_step"] is not None), key=lambda r: r["diverged_step"]
         )
         return (
-            f"the loss or gradient of seed {first['seed']} is not finite at step {first['diverged_step']}"
-            f"{kept}; try a lower optim.learning_rate or optim.clip_norm, or train.on_nan=drop to go on without it"
+            f"the loss or gradient of seed {first['seed']} is not finite "
+            f"at step {first['diverged_step']}{kept}; try a lower optim.learning_rate or optim.clip_norm, "
+            "or train.on_nan=drop to go on without it"
         )
     if status == "interrupted":
         how = "; the same command goes on from here" if workdir else ""

@@ -1,0 +1,61 @@
+"""The README's examples do what it says."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import cells
+import configs
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def python_block(start):
+    return next(
+        block for block in re.findall(r"```python\n(.*?)```", README, re.S) if block.startswith(start)
+    )
+
+
+def test_the_new_cell_runs_as_its_step_says():
+    namespace = {}
+    exec(python_block("# cells/mgu.py"), namespace)  # noqa: S102
+    cell = namespace["MGU"](hidden_size=5)
+    params = cell.init(jax.random.key(0), 3)
+    xs = jax.random.normal(jax.random.key(1), (2, 7, 3))
+    carry, ys = cells.scan(cell, params, xs)
+    h = cell.initial_carry(2)
+    for t in range(7):
+        h, y = cell.step(params, h, xs[:, t])
+        np.testing.assert_allclose(ys[:, t], y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(carry, h, rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_example_runs():
+    namespace = {"xs": jnp.ones((2, 4, 8))}
+    exec(python_block("import cells, jax"), namespace)  # noqa: S102
+    assert namespace["ys"].shape == (2, 4, 64)
+
+
+def test_the_config_example_is_a_config():
+    namespace = {}
+    exec(python_block("import configs"), namespace)  # noqa: S102
+    run = configs.freeze(namespace["get_config"]())
+    assert (run.task.length, run.model.depth, run.train.seeds) == (400, 2, 8)
+
+
+def test_the_parameter_counts_of_the_table():
+    D, H = 3, 5
+    formulas = {
+        "rnn": H * (D + H + 1),
+        "lstm": 4 * H * (D + H + 1),
+        "gru": 3 * H * (D + H + 1),
+        "sru": H * (4 * D + 2),
+        "sru_feedback": H * (4 * D + 2) + 2 * H,
+    }
+    for name, formula in formulas.items():
+        params = cells.get(name, hidden_size=H).init(jax.random.key(0), D)
+        assert sum(p.size for p in params.values()) == formula
+        assert f"[`{name}`](cells/" in README
