@@ -30,6 +30,7 @@ flags.DEFINE_integer(
     "parameters", None, "Parameter budget of every model; 0: cell.hidden_size as it is.", lower_bound=0
 )
 flags.DEFINE_string("workdir", "runs/compare", "Where everything is written.")
+flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
 
 

@@ -18,6 +18,7 @@ from experiments import cli
 
 flags.DEFINE_string("workdir", None, "Run directory. Without it nothing is written.")
 flags.DEFINE_boolean("show_config", False, "Print the config with all its fields, and stop.")
+flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
 
 

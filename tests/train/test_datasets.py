@@ -93,7 +93,8 @@ def test_the_argument_comes_before_the_variable_and_the_variable_before_the_cach
     monkeypatch.setenv(datasets.VARIABLE, str(tmp_path / "two"))
     assert datasets.read("words.all", tmp_path / "one") == CONTENT
     monkeypatch.setenv(datasets.VARIABLE, str(tmp_path / "one"))
-    assert datasets.read("words.all", tmp_path / "nowhere") == CONTENT
+    (tmp_path / "empty").mkdir()
+    assert datasets.read("words.all", tmp_path / "empty") == CONTENT
 
 
 def test_a_wrong_file_is_refused_even_where_a_right_one_follows(tmp_path, monkeypatch):
@@ -165,15 +166,23 @@ def test_a_damaged_cache_is_downloaded_again(server, monkeypatch, tmp_path):
     assert datasets.read("words.all") == CONTENT
 
 
+def test_a_folder_that_does_not_exist_is_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv(datasets.VARIABLE, str(tmp_path))
+    put(tmp_path, "words.all", CONTENT)
+    with pytest.raises(datasets.DataError, match="no such folder: .*nowhere"):
+        datasets.read("words.all", tmp_path / "nowhere")
+
+
 def test_nothing_to_be_had_is_quick_quiet_and_says_both_ways(tmp_path, capfd, caplog):
+    (tmp_path / "empty").mkdir()
     start = time.monotonic()
     with caplog.at_level(logging.INFO), pytest.raises(datasets.DataError) as error:
-        datasets.read("words.all", tmp_path / "nowhere")
+        datasets.read("words.all", tmp_path / "empty")
     assert time.monotonic() - start < 5
     text = one_line(error)
     for part in ("--data_dir", datasets.VARIABLE, "sentence/words.all", f"{CLOSED}/words.all", "refused"):
         assert part in text
-    assert str(tmp_path / "nowhere") in text
+    assert str(tmp_path / "empty") in text
     assert capfd.readouterr() == ("", "")
 
 

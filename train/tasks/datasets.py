@@ -93,11 +93,14 @@ def read(name: str, data_dir: str | os.PathLike | None = None) -> bytes:
       data_dir: a folder to look in first.
 
     Raises:
-      DataError: a file that was found is not the right one, or there is none to be had.
+      DataError: `data_dir` does not exist, a file that was found is not the right one, or there is none
+        to be had.
       ValueError: unknown name.
     """
     if name not in FILES:
         raise ValueError(f"unknown data file {name!r}; {nearest(name, FILES)}")
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise DataError(f"no such folder: {data_dir} (--data_dir)")
     file = FILES[name]
     folders = [Path(folder).expanduser() for folder in (data_dir, os.environ.get(VARIABLE)) if folder]
     for folder in folders:
