@@ -34,9 +34,11 @@ class Cell:
     is_linear: ClassVar[bool] = False
 
     def __post_init__(self):
-        require(
-            self, "hidden_size", isinstance(self.hidden_size, int) and self.hidden_size > 0, "a positive int"
-        )
+        positive = type(self.hidden_size) is int and self.hidden_size > 0
+        require(self, "hidden_size", positive, "a positive int")
+        for field in dataclasses.fields(self):
+            if field.type is bool:
+                require(self, field.name, isinstance(getattr(self, field.name), bool), "True or False")
 
     # --- the specification
 

@@ -234,9 +234,16 @@ def sweep(
     for needed in ("CELLS", "TASKS", "SHARED"):
         if not hasattr(module, needed):
             raise ValueError(f"{name} is not a sweep: it does not define {needed}")
+    task_names = list(module.TASKS) if task_names is None else task_names
+    cell_names = list(module.CELLS) if cell_names is None else cell_names
+    for kind, given in (("cells", cell_names), ("tasks", task_names)):
+        if not given:
+            raise ValueError(f"--{kind} names none")
+        if twice := sorted({name for name in given if given.count(name) > 1}):
+            raise ValueError(f"--{kind} names {twice[0]!r} twice; add an option to tell them apart")
     runs = {}
-    for task_text in task_names or module.TASKS:
-        for cell_text in cell_names or module.CELLS:
+    for task_text in task_names:
+        for cell_text in cell_names:
             (cell, cell_options), (task, task_options) = _with_options(cell_text), _with_options(task_text)
             config = make(cell, task, **module.SHARED)
             for section in (module.TASKS.get(task, {}), {"cell": cell_options, "task": task_options}):

@@ -161,5 +161,9 @@ def test_overrides_of_a_sweep_go_where_they_fit_and_must_fit_somewhere():
         configs.sweep("compare", ["lstm:peephole=true"])
     with pytest.raises(ValueError, match="name=value"):
         configs.sweep("compare", ["lstm:peepholes"])
+    with pytest.raises(ValueError, match="--cells names none"):
+        configs.sweep("compare", [])
+    with pytest.raises(ValueError, match="--tasks names 'digits' twice"):
+        configs.sweep("compare", None, ["digits", "digits"])
     with pytest.raises(ValueError, match="not a sweep"):
         configs.sweep("sru")

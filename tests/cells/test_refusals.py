@@ -87,3 +87,12 @@ def test_numpy_arguments_are_taken(laws, case):
     got = cells.scan(cell, jax.tree.map(np.asarray, params), xs, lengths=lengths, mask=ones, resets=zeros)
     want = cells.scan(cell, params, jnp.asarray(xs), lengths=jnp.asarray(lengths))
     laws.same(got, want, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"hidden_size": 3.5}, {"hidden_size": True}, {"hidden_size": 4, "peepholes": "yes"}]
+)
+def test_an_option_of_the_wrong_type_is_refused_with_one_line(options):
+    with pytest.raises(ValueError, match=f"LSTM: {list(options)[-1]} must be") as refusal:
+        cells.get("lstm", **options)
+    assert "\n" not in str(refusal.value)
