@@ -1,6 +1,9 @@
 """Checkpoints by orbax: the whole state of a run, written atomically, the last two kept."""
 
+import contextlib
+import errno
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ class Checkpoints:
     def __init__(self, directory: Path):
         import orbax.checkpoint as ocp  # a second to import: only where checkpoints are wanted
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised; no need to print them too
         self._ocp = ocp
         self.directory = Path(directory).absolute()
         self._manager = ocp.CheckpointManager(
@@ -31,9 +34,10 @@ class Checkpoints:
     def save(self, step: int, state: Any, progress: dict) -> None:
         """Starts writing `state` (pytree of arrays) and `progress` (JSON) as of `step`; returns early."""
         args = self._ocp.args
-        self._manager.save(
-            step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(progress))
-        )
+        with self._one_clear_error():
+            self._manager.save(
+                step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(progress))
+            )
 
     def restore(self, like: Any) -> tuple[int, Any, dict] | None:
         """The newest readable (step, state, progress); None where nothing was ever saved.
@@ -71,5 +75,17 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until what was started is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._one_clear_error():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _one_clear_error(self):
+        """What goes wrong while writing, perhaps only told at the next save, as OSError or one line."""
+        try:
+            yield
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory)) from error
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            raise CheckpointError(f"cannot write a checkpoint to {self.directory}: {reason}") from error

@@ -1,5 +1,6 @@
 """The training loop as laws: learning, seeds, resuming, stopping, refusing."""
 
+import errno
 import json
 import math
 import shutil
@@ -281,3 +282,20 @@ def test_one_program_serves_every_seed_and_learning_rate():
         state = initial_state(run)
         texts.add(run.programs.train.lower(state, run.data, jax.numpy.int32(0)).as_text())
     assert len(texts) == 1
+
+
+def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c")
+
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nmore lines")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(OSError, match="No space left") as refusal:
+        checkpoints.save(1, {"a": jax.numpy.arange(3)}, {})
+    assert refusal.value.errno == errno.ENOSPC
+    monkeypatch.setattr(
+        checkpoints._manager, "save", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a\nb"))
+    )
+    with pytest.raises(CheckpointError, match="cannot write a checkpoint .*: a$"):
+        checkpoints.save(1, {"a": jax.numpy.arange(3)}, {})
