@@ -22,9 +22,13 @@ class Cell:
 
     * `step`: the textbook recurrence, one time step. It is the specification.
     * `init`: the initial parameters.
-    * the fast path, in two parts: `project`, all that does not depend on the state, for the whole
-      sequence in one matmul; then either `recur` (any cell), the rest of one step, or `linear` and
-      `readout` (cells whose state obeys c_t = a_t * c_{t-1} + b_t, which can run in parallel).
+    * the fast path, in three parts: `project`, all that does not depend on the state, for the whole
+      sequence in one matmul; `recur`, what is left of one step; `readout`, the outputs from all the
+      states, for the whole sequence again. A cell whose state obeys c_t = a_t * c_{t-1} + b_t can run
+      in parallel: it says a and b in `linear`, in place of or beside `recur`.
+
+    JAX derives the gradient of `recur`. A cell may write it by hand, which is faster: `backward` and
+    `weight_gradients`.
 
     Shapes: `x` (batch, input_size); `xs` (..., input_size); state (batch, hidden_size).
     """
@@ -62,19 +66,24 @@ class Cell:
 
     # --- the fast path
 
-    def project(self, params: Params, xs: Array) -> Any:
-        """Everything that depends on the inputs alone: xs (..., input_size) -> a pytree of (..., k)."""
+    def project(self, params: Params, xs: Array) -> tuple[Any, Any]:
+        """All that depends on the inputs alone: xs (..., input_size) -> us, rest.
+
+        Returns:
+          us: what `recur` or `linear` needs, a pytree of (..., k).
+          rest: what only `readout` needs, likewise; None for nothing.
+        """
         raise NotImplementedError
 
     def recurrent_weights(self, params: Params) -> dict[str, Array | tuple[Array, Array]]:
-        """What multiplies the state, by name: a matrix, a vector (elementwise), or (matrix, bias)."""
+        """What multiplies the state, by name: a matrix, a vector (elementwise), or (either, bias)."""
         return {}
 
-    def recur(self, w: Mapping[str, Product], carry: Carry, u: Any) -> tuple[Carry, Array]:
-        """What is left of one step. `w` maps each recurrent weight's name to a function of the state.
+    def recur(self, w: Mapping[str, Product], carry: Carry, u: Any) -> tuple[Carry, Any]:
+        """What is left of one step -> new carry, what `backward` will want of this step or ().
 
-        Each function is called exactly once: the scans use that to take the weights' gradients out
-        of the loop over time.
+        `w` maps each recurrent weight's name to a function of the state. Each function is called exactly
+        once: the scans use that to take the weights' gradients out of the loop over time.
         """
         raise NotImplementedError
 
@@ -82,9 +91,38 @@ class Cell:
         """For linear cells: a, b of c_t = a_t * c_{t-1} + b_t, each (time, batch, hidden_size)."""
         raise NotImplementedError
 
-    def readout(self, params: Params, us: Any, previous: Array, cs: Array) -> Array:
-        """For linear cells: outputs from the states before (`previous`) and after (`cs`) each step."""
+    def readout(self, params: Params, rest: Any, previous: Carry, states: Carry) -> Array:
+        """Outputs from the states before (`previous`) and after each step: by default the state itself."""
+        return states
+
+    # --- the gradient by hand
+
+    def backward(
+        self, w: Mapping[str, Product], before: Carry, after: Carry, u: Any, saved: Any, d_after: Carry
+    ) -> tuple[Carry, Any]:
+        """The gradient of one `recur` -> d_before, d_u.
+
+        Args:
+          w: as in `recur`, but transposed: functions of a product's gradient, without bias.
+          before, after: the carry before and after the step.
+          u: what `recur` had; saved: what it kept.
+          d_after: the gradient of the carry after the step.
+        """
         raise NotImplementedError
+
+    def weight_gradients(self, before: Carry, after: Carry, saved: Any, d_us: Any) -> dict[str, Any]:
+        """The gradient of `recurrent_weights`, from sequences (time, batch, k) of what `backward` has."""
+        raise NotImplementedError
+
+
+def outer(xs: Array, ds: Array) -> Array:
+    """The gradient of W in y_t = x_t W, from all steps in one matmul: (..., m), (..., n) -> (m, n)."""
+    return jnp.matmul(xs.reshape(-1, xs.shape[-1]).T, ds.reshape(-1, ds.shape[-1]))
+
+
+def total(ds: Array) -> Array:
+    """The gradient of a bias, from all steps: (..., n) -> (n,)."""
+    return ds.reshape(-1, ds.shape[-1]).sum(0)
 
 
 def require(owner, option: str, ok: bool, wanted: str) -> None:

@@ -56,16 +56,39 @@ class GRU(base.Cell):
         return h, h
 
     def project(self, params, xs):
-        us = xs @ base.stack(params, "W_r", "W_z", "W_n") + base.stack(params, "b_r", "b_z", "b_n")
-        return us[..., : -self.hidden_size], us[..., -self.hidden_size :]
+        return xs @ base.stack(params, "W_r", "W_z", "W_n") + base.stack(params, "b_r", "b_z", "b_n"), None
 
     def recurrent_weights(self, params):
-        U_rz, U_n = base.stack(params, "U_r", "U_z"), params["U_n"]
-        return {"U_rz": U_rz, "U_n": (U_n, params["c_n"]) if self.reset_after else U_n}
+        if self.reset_after:
+            H = self.hidden_size
+            bias = jnp.concatenate([jnp.zeros_like(params["c_n"], shape=2 * H), params["c_n"]])
+            return {"U": (base.stack(params, "U_r", "U_z", "U_n"), bias)}
+        return {"U_rz": base.stack(params, "U_r", "U_z"), "U_n": params["U_n"]}
 
     def recur(self, w, carry, u):
-        h_, (u_rz, u_n) = carry, u
-        r, z = base.split(sigmoid(u_rz + w["U_rz"](h_)), 2)
-        n = jnp.tanh(u_n + (r * w["U_n"](h_) if self.reset_after else w["U_n"](r * h_)))
-        h = z * h_ + (1 - z) * n
-        return h, h
+        h_, (a_r, a_z, a_n) = carry, base.split(u, 3)
+        q_r, q_z, *q_n = base.split(w["U" if self.reset_after else "U_rz"](h_), 3 if self.reset_after else 2)
+        r, z = sigmoid(a_r + q_r), sigmoid(a_z + q_z)
+        n = jnp.tanh(a_n + (r * q_n[0] if self.reset_after else w["U_n"](r * h_)))
+        return z * h_ + (1 - z) * n, (r, z, n, *q_n)
+
+    def backward(self, w, before, after, u, saved, d_after):
+        r, z, n, *q_n = saved
+        d_z = d_after * (before - n) * z * (1 - z)
+        d_n = d_after * (1 - z) * (1 - n * n)
+        if self.reset_after:
+            d_r = d_n * q_n[0] * r * (1 - r)
+            d_before = w["U"](jnp.concatenate([d_r, d_z, d_n * r], axis=-1))
+        else:
+            d_rh = w["U_n"](d_n)
+            d_r = d_rh * before * r * (1 - r)
+            d_before = d_rh * r + w["U_rz"](jnp.concatenate([d_r, d_z], axis=-1))
+        return d_after * z + d_before, jnp.concatenate([d_r, d_z, d_n], axis=-1)
+
+    def weight_gradients(self, before, after, saved, d_us):
+        r, H = saved[0], self.hidden_size
+        d_rz, d_n = d_us[..., : 2 * H], d_us[..., 2 * H :]
+        if self.reset_after:
+            d_q = jnp.concatenate([d_rz, r * d_n], axis=-1)
+            return {"U": (base.outer(before, d_q), base.total(d_q))}
+        return {"U_rz": base.outer(before, d_rz), "U_n": base.outer(r * before, d_n)}

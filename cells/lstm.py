@@ -67,20 +67,46 @@ class LSTM(base.Cell):
         return LSTMCarry(c, h), h
 
     def project(self, params, xs):
-        W = base.stack(params, "W_i", "W_f", "W_o", "W_g")
-        return xs @ W + base.stack(params, "b_i", "b_f", "b_o", "b_g")
+        return xs @ base.stack(params, "W_i", "W_f", "W_o", "W_g"), None
 
     def recurrent_weights(self, params):
+        U, b = (base.stack(params, *(f"{name}_{gate}" for gate in "ifog")) for name in "Ub")
         peepholes = {name: params[name] for name in ("p_i", "p_f", "p_o") if self.peepholes}
-        return {"U": base.stack(params, "U_i", "U_f", "U_o", "U_g"), **peepholes}
+        return {"U": (U, b), **peepholes}
 
     def recur(self, w, carry, u):
         c_, h_ = carry
         a_i, a_f, a_o, a_g = base.split(u + w["U"](h_), 4)
         if self.peepholes:
             a_i, a_f = a_i + w["p_i"](c_), a_f + w["p_f"](c_)
-        c = sigmoid(a_f) * c_ + sigmoid(a_i) * jnp.tanh(a_g)
+        i, f, g = sigmoid(a_i), sigmoid(a_f), jnp.tanh(a_g)
+        c = f * c_ + i * g
         if self.peepholes:
             a_o = a_o + w["p_o"](c)
-        h = sigmoid(a_o) * jnp.tanh(c)
-        return LSTMCarry(c, h), h
+        o = sigmoid(a_o)
+        return LSTMCarry(c, o * jnp.tanh(c)), (i, f, o, g)
+
+    def readout(self, params, rest, previous, states):
+        return states.h
+
+    def backward(self, w, before, after, u, saved, d_after):
+        i, f, o, g = saved
+        tanh_c = jnp.tanh(after.c)
+        d_o = d_after.h * tanh_c * o * (1 - o)
+        d_c = d_after.c + d_after.h * o * (1 - tanh_c * tanh_c)
+        if self.peepholes:
+            d_c += w["p_o"](d_o)
+        d_i, d_f, d_g = d_c * g * i * (1 - i), d_c * before.c * f * (1 - f), d_c * i * (1 - g * g)
+        d_u = jnp.concatenate([d_i, d_f, d_o, d_g], axis=-1)
+        d_before = d_c * f
+        if self.peepholes:
+            d_before += w["p_i"](d_i) + w["p_f"](d_f)
+        return LSTMCarry(d_before, w["U"](d_u)), d_u
+
+    def weight_gradients(self, before, after, saved, d_us):
+        gradients = {"U": (base.outer(before.h, d_us), base.total(d_us))}
+        if self.peepholes:
+            d_i, d_f, d_o, _ = base.split(d_us, 4)
+            seen = {"p_i": (before.c, d_i), "p_f": (before.c, d_f), "p_o": (after.c, d_o)}
+            gradients |= {name: base.total(c * d) for name, (c, d) in seen.items()}
+        return gradients

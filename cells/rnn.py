@@ -50,11 +50,17 @@ class RNN(base.Cell):
         return jnp.tanh(a) if self.activation == "tanh" else jax.nn.relu(a)
 
     def project(self, params, xs):
-        return xs @ params["W"] + params["b"]
+        return xs @ params["W"], None
 
     def recurrent_weights(self, params):
-        return {"U": params["U"]}
+        return {"U": (params["U"], params["b"])}
 
     def recur(self, w, carry, u):
-        h = self.phi(u + w["U"](carry))
-        return h, h
+        return self.phi(u + w["U"](carry)), ()
+
+    def backward(self, w, before, after, u, saved, d_after):
+        d_u = d_after * (1 - after * after) if self.activation == "tanh" else jnp.where(after > 0, d_after, 0)
+        return w["U"](d_u), d_u
+
+    def weight_gradients(self, before, after, saved, d_us):
+        return {"U": (base.outer(before, d_us), base.total(d_us))}

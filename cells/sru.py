@@ -81,12 +81,33 @@ class _SRU(base.Cell):
         return c, h
 
     def project(self, params, xs):
-        u, u_f, u_r, *u_x = base.split(
-            xs @ base.stack(params, "W", "W_f", "W_r", *(["W_x"] if "W_x" in params else [])),
-            4 if "W_x" in params else 3,
-        )
-        highway = (u_x[0] if u_x else xs * self.alpha) if self.highway else None
-        return u, u_f + params["b_f"], u_r + params["b_r"], highway
+        u_r = xs @ params["W_r"] + params["b_r"]
+        highway = (xs @ params["W_x"] if "W_x" in params else xs * self.alpha) if self.highway else None
+        return (xs @ params["W"], xs @ params["W_f"] + params["b_f"]), (u_r, highway)
+
+    def recurrent_weights(self, params):
+        return {"v_f": params["v_f"]} if "f" in self.feedback else {}
+
+    def recur(self, w, carry, u):
+        c_, (u, a_f) = carry, u
+        f = sigmoid(a_f + w["v_f"](c_) if "f" in self.feedback else a_f)
+        return f * c_ + (1 - f) * u, f
+
+    def readout(self, params, rest, previous, states):
+        u_r, highway = rest
+        r = sigmoid(u_r + params["v_r"] * previous if "r" in self.feedback else u_r)
+        return r * states if highway is None else r * states + (1 - r) * highway
+
+    def backward(self, w, before, after, u, saved, d_after):
+        f, (u, _) = saved, u
+        d_f = d_after * (before - u) * f * (1 - f)
+        d_before = d_after * f
+        if "f" in self.feedback:
+            d_before += w["v_f"](d_f)
+        return d_before, (d_after * (1 - f), d_f)
+
+    def weight_gradients(self, before, after, saved, d_us):
+        return {"v_f": base.total(before * d_us[1])} if "f" in self.feedback else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +117,6 @@ class SRUFeedback(_SRU):
     """
 
     feedback = "fr"
-
-    def recurrent_weights(self, params):
-        return {f"v_{gate}": params[f"v_{gate}"] for gate in self.feedback}
-
-    def recur(self, w, carry, u):
-        c_, (u, u_f, u_r, highway) = carry, u
-        f, r = sigmoid(u_f + w["v_f"](c_)), sigmoid(u_r + w["v_r"](c_))
-        c = f * c_ + (1 - f) * u
-        return c, r * c if highway is None else r * c + (1 - r) * highway
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +139,6 @@ class SRU(_SRU):
         return "r" if self.reset_feedback else ""
 
     def linear(self, params, us):
-        u, u_f, _, _ = us
-        f = sigmoid(u_f)
+        u, a_f = us
+        f = sigmoid(a_f)
         return f, (1 - f) * u
-
-    def readout(self, params, us, previous, cs):
-        _, _, u_r, highway = us
-        r = sigmoid(u_r + params["v_r"] * previous if self.reset_feedback else u_r)
-        return r * cs if highway is None else r * cs + (1 - r) * highway

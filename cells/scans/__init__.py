@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from cells.base import Array, Carry, Cell, Params
 from cells.registry import nearest
@@ -100,15 +101,25 @@ def scan(
     if valid is not None:
         xs = jnp.where(valid[..., None], xs, 0)  # whatever padding holds, NaN too, stays out
 
-    us = cell.project(params, jnp.swapaxes(xs, 0, 1).astype(dtype))
+    params, xs, carry, initial = sequential.varying_alike((params, xs, carry, initial))
+    # Time leads from here on; flat, so that the projections and their gradients are plain matmuls.
+    xs = lax.optimization_barrier(jnp.swapaxes(xs, 0, 1).astype(dtype)).reshape(time * batch, -1)
+    us, rest = jax.tree.map(lambda u: u.reshape(time, batch, -1), cell.project(params, xs))
     us = jax.tree.map(lambda u: u.astype(state_dtype), us)
+    rest = jax.tree.map(lambda u: u.astype(state_dtype), rest)
     valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
-    if cell.is_linear:
-        run, how = linear.run, {"solver": SOLVERS[strategy]}
+    if strategy == "sequential" and type(cell).recur is not Cell.recur:
+        weights = cell.recurrent_weights(params)
+        states = sequential.run(cell, weights, carry, us, initial, valid, resets, reverse)
     else:
-        run, how = sequential.run, {}
-    carry, ys = run(cell, params, carry, us, initial, valid, resets, reverse, **how)
-    return carry, jnp.swapaxes(ys, 0, 1).astype(dtype)
+        solver = SOLVERS[strategy]
+        states = linear.run(cell, params, carry, us, initial, valid, resets, reverse, solver)
+    previous = sequential.previous(states, carry, initial, resets, reverse)
+    ys = cell.readout(params, rest, previous, states)
+    if valid is not None:
+        ys = jnp.where(valid, ys, 0)
+    last = jax.tree.map(lambda state: state[0 if reverse else -1], states)
+    return last, jnp.swapaxes(ys, 0, 1).astype(dtype)
 
 
 def _check(cell, params, xs, lengths, mask, resets):

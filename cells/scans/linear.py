@@ -12,22 +12,14 @@ CHUNK = 64  # steps solved in parallel by `chunked`
 
 
 def run(cell, params, carry, us, initial, valid, resets, reverse, solver):
-    """Runs a linear cell: coefficients, the recurrence, the readout; see `sequential.run`."""
+    """Runs a linear cell; see `sequential.run` for the arguments and what it returns."""
     a, b = cell.linear(params, us)
-    first = carry[None]
     if resets is not None:
         # The state before a reset is `initial`, whatever came before.
         a, b = jnp.where(resets, 0, a), jnp.where(resets, a * initial + b, b)
     if valid is not None:
         a, b = jnp.where(valid, a, 1), jnp.where(valid, b, 0)
-    cs = solve(a, b, carry, reverse, solver)
-    previous = jnp.concatenate([cs[1:], first] if reverse else [first, cs[:-1]])
-    if resets is not None:
-        previous = jnp.where(resets, initial, previous)
-    ys = cell.readout(params, us, previous, cs)
-    if valid is not None:
-        ys = jnp.where(valid, ys, 0)
-    return cs[0 if reverse else -1], ys
+    return solve(a, b, carry, reverse, solver)
 
 
 def solve(a, b, first, reverse, solver):

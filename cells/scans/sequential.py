@@ -1,10 +1,16 @@
 """`lax.scan` over time, for any cell, with the recurrent weights' gradients taken out of the loop.
 
-Plain autodiff adds up each recurrent weight's gradient step by step, a whole matrix T times. Here the
-derivative rule treats every product of a weight with the state, a_t = h_t U, as an input of the scan
-with tangent h_t dU. Forwards that is one matmul before the tangent scan; transposed, the backward scan
-emits the gradient of each a_t and one matmul after it makes dU. As it is a JVP rule, forward mode,
-reverse mode and higher orders all follow from it.
+Plain autodiff adds up each recurrent weight's gradient step by step, a whole matrix T times. Two ways
+around it live here:
+
+* `_backward`, for cells that write their gradient by hand: a reverse scan emits the gradient of each
+  step's input, and one matmul after it makes each weight's gradient. It is what reverse mode runs.
+* `_tangent`, for any cell: every product of a weight with the state, a_t = h_t U, counts as an input of
+  the scan with tangent h_t dU. Forwards that is one matmul before the tangent scan; transposed, one
+  matmul after the backward scan. It is what forward mode and higher orders run, and what reverse mode
+  runs for a cell without `backward`.
+
+Both are one linear map and its transpose; `lax.custom_linear_solve` is how JAX is told so.
 """
 
 from functools import partial
@@ -13,33 +19,33 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cells.base import Cell
 
-def run(cell, params, carry, us, initial, valid, resets, reverse):
+
+def run(cell, weights, carry, us, initial, valid, resets, reverse):
     """Runs a cell's `recur` over time-major inputs; see `cells.scan` for the meaning of the arguments.
 
     Args:
+      weights: from `cell.recurrent_weights`.
       us: pytree of (time, batch, k) from `cell.project`.
       initial: carry after a reset.
       valid, resets: (time, batch, 1) bool or None.
 
     Returns:
-      Final carry, ys (time, batch, hidden_size).
+      The carry after each step, leaves (time, batch, hidden_size).
     """
-    weights = cell.recurrent_weights(params)
     return _run((cell, reverse), weights, carry, us, (initial, valid, resets))
 
 
-def _products(weights, offsets, states):
-    """Each weight as a function of the state: h -> h U [+ bias] + offset; records h in `states`."""
+def previous(states, carry, initial, resets, reverse):
+    """The carry that each step starts from, given the one after each step and the first one."""
 
-    def product(name, weight, h):
-        weight, bias = weight if isinstance(weight, tuple) else (weight, None)
-        states[name] = h
-        a = multiply(h, weight)
-        a = a if bias is None else a + bias
-        return a + offsets[name] if offsets else a
+    def shift(states, first):
+        pieces = [states[1:], first[None]] if reverse else [first[None], states[:-1]]
+        return jnp.concatenate(pieces)
 
-    return {name: partial(product, name, weight) for name, weight in weights.items()}
+    before = jax.tree.map(shift, states, carry)
+    return before if resets is None else _where(resets, initial, before)
 
 
 def multiply(h, weight):
@@ -49,47 +55,166 @@ def multiply(h, weight):
     return jnp.matmul(h.astype(weight.dtype), weight, preferred_element_type=h.dtype)
 
 
-def _scan(static, weights, carry, us, flags, offsets):
-    cell, reverse = static
-    initial, valid, resets = flags
+def varying_alike(tree):
+    """Under `shard_map`: arrays that are equal on all devices join those that differ between them."""
 
-    def body(carry, inputs):
-        u, offset, ok, reset = inputs
-        states = {}
-        before = carry
-        if reset is not None:
-            carry = jax.tree.map(lambda i, c: jnp.where(reset, i, c), initial, carry)
-        carry, y = cell.recur(_products(weights, offset, states), carry, u)
-        if ok is not None:
-            carry = jax.tree.map(lambda new, old: jnp.where(ok, new, old), carry, before)
-            y = jnp.where(ok, y, 0)
-        return carry, (y, states)
+    def axes(x):
+        aval = jax.typeof(x)
+        return aval.vma if hasattr(aval, "vma") else aval.mat.varying  # jax before and from 0.12
 
-    carry, (ys, states) = lax.scan(body, carry, (us, offsets, valid, resets), reverse=reverse)
-    return (carry, ys), states
+    union = frozenset().union(*map(axes, jax.tree.leaves(tree)))
+
+    def vary(x):
+        missing = tuple(sorted(union - axes(x)))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(vary, tree)
+
+
+def _where(condition, then, otherwise):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), then, otherwise)
+
+
+def _parts(weight):
+    """(matrix or vector, bias or None)."""
+    return weight if isinstance(weight, tuple) else (weight, None)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _run(static, weights, carry, us, flags):
-    return _scan(static, weights, carry, us, flags, {})[0]
+    return _forward(static, weights, carry, us, flags)[0]
 
 
 @_run.defjvp
 def _run_jvp(static, primals, tangents):
-    weights, carry, us, flags = primals
-    d_weights, d_carry, d_us, _ = tangents
-    _, states = jax.eval_shape(lambda: _scan(static, weights, carry, us, flags, {}))
-    zeros = {
-        name: jnp.zeros((*h.shape[:-1], jax.tree.leaves(weights[name])[0].shape[-1]), h.dtype)
-        for name, h in states.items()
-    }
-    out, pushforward, states = jax.linearize(
-        lambda *args: _scan(static, weights, *args[:2], flags, args[2]), carry, us, zeros, has_aux=True
-    )
-    d_products = {}
-    for name, d_weight in d_weights.items():
-        d_weight, d_bias = d_weight if isinstance(d_weight, tuple) else (d_weight, None)
-        d_products[name] = multiply(states[name], d_weight)
-        if d_bias is not None:
-            d_products[name] += d_bias
-    return out, pushforward(d_carry, d_us, d_products)
+    tangents = tangents[:3]  # the flags have none
+    if type(static[0]).backward is Cell.backward:
+        states, tangent = _tangent(static, *primals)
+        return states, tangent(*tangents)
+    states, saved = _forward(static, *primals)
+    _, tangent = _tangent(static, *primals)
+    backward = partial(_backward, static, *primals, states, saved)
+    return states, _with_transpose(tangent, backward, tangents, states)
+
+
+def _with_transpose(f, transpose, xs, like):
+    """f(*xs) for a linear f whose transpose is known: the solution y of y - f(xs) = 0."""
+
+    def solve(_, b):
+        xs, ys = b
+        return xs, jax.tree.map(jnp.add, f(*xs), ys)
+
+    def transpose_solve(_, b):
+        xs, ys = b
+        return jax.tree.map(jnp.add, xs, transpose(ys)), ys
+
+    def matvec(solution):
+        xs, ys = solution
+        return xs, jax.tree.map(jnp.subtract, ys, f(*xs))
+
+    # Its transposition wants every part of the right-hand side to depend on what is differentiated: each
+    # is tied to all of them, by a term that is never chosen.
+    tie = sum(x.ravel()[0].astype(jnp.float32) for x in jax.tree.leaves(xs))
+
+    def tied(x):
+        return jnp.where(False, tie.astype(x.dtype), x)
+
+    b = jax.tree.map(tied, (xs, jax.tree.map(jnp.zeros_like, like)))
+    return lax.custom_linear_solve(matvec, b, solve, transpose_solve)[1]
+
+
+def _forward(static, weights, carry, us, flags):
+    """All states, and what each step keeps for the backward pass."""
+    cell, reverse = static
+    initial, valid, resets = flags
+    w = {name: partial(_product, weight) for name, weight in weights.items()}
+
+    def body(carry, inputs):
+        u, ok, reset = inputs
+        start = carry if reset is None else _where(reset, initial, carry)
+        new, saved = cell.recur(w, start, u)
+        carry = new if ok is None else _where(ok, new, carry)
+        return carry, (carry, saved)
+
+    return lax.scan(body, carry, (us, valid, resets), reverse=reverse)[1]
+
+
+def _product(weight, h):
+    weight, bias = _parts(weight)
+    product = multiply(h, weight)
+    return product if bias is None else product + bias
+
+
+def _backward(static, weights, carry, us, flags, states, saved, d_states):
+    """The gradient of `_forward`'s states -> d_weights, d_carry, d_us."""
+    cell, reverse = static
+    initial, valid, resets = flags
+    before = previous(states, carry, initial, resets, reverse)
+    # Transposed once: the product with a transposed matrix packs it anew in every step. The barrier
+    # keeps XLA from folding the transposition back into the loop.
+    transposed = {name: lax.optimization_barrier(_parts(weight)[0].T) for name, weight in weights.items()}
+    w = {name: partial(_product, weight) for name, weight in transposed.items()}
+
+    def body(d_carry, inputs):
+        d_state, before, after, u, kept, ok, reset = inputs
+        d_after = jax.tree.map(jnp.add, d_carry, d_state)
+        d_new = d_after if ok is None else _where(ok, d_after, jax.tree.map(jnp.zeros_like, d_after))
+        d_before, d_u = cell.backward(w, before, after, u, kept, d_new)
+        zeros = jax.tree.map(jnp.zeros_like, d_before)
+        if reset is not None:
+            d_before = _where(reset, zeros, d_before)
+        if ok is not None:
+            d_before = _where(ok, d_before, d_after)
+            d_u = _where(ok, d_u, jax.tree.map(jnp.zeros_like, d_u))
+        return d_before, d_u
+
+    inputs = (d_states, before, states, us, saved, valid, resets)
+    d_carry = jax.tree.map(jnp.zeros_like, carry)
+    d_carry, d_us = lax.scan(body, d_carry, inputs, reverse=not reverse)
+    d_weights = cell.weight_gradients(before, states, saved, d_us)
+    d_weights = jax.tree.map(lambda d, weight: d.astype(weight.dtype), d_weights, weights)
+    return d_weights, d_carry, d_us
+
+
+def _tangent(static, weights, carry, us, flags):
+    """All states, and the map from tangents of weights, carry and us to the states'."""
+    cell, reverse = static
+    initial, valid, resets = flags
+
+    def scan(carry, us, offsets):
+        def body(carry, inputs):
+            u, offset, ok, reset = inputs
+            seen = {}
+
+            def product(name, weight, h):
+                seen[name] = h
+                return _product(weight, h) + offset[name]
+
+            w = {name: partial(product, name, weight) for name, weight in weights.items()}
+            start = carry if reset is None else _where(reset, initial, carry)
+            new, _ = cell.recur(w, start, u)
+            carry = new if ok is None else _where(ok, new, carry)
+            return carry, (carry, seen)
+
+        return lax.scan(body, carry, (us, offsets, valid, resets), reverse=reverse)[1]
+
+    first = jax.tree.map(lambda u: u[0], us)
+    seen = {}  # the shape of what each weight multiplies
+
+    def probe(name, weight, h):
+        product = _product(weight, h)
+        seen[name] = jax.ShapeDtypeStruct((len(jax.tree.leaves(us)[0]), *product.shape), product.dtype)
+        return product
+
+    jax.eval_shape(lambda: cell.recur({n: partial(probe, n, w) for n, w in weights.items()}, carry, first))
+    zeros = {name: jnp.zeros(like.shape, like.dtype) for name, like in seen.items()}
+    zeros, _ = varying_alike((zeros, carry))
+    states, pushforward, seen = jax.linearize(scan, carry, us, zeros, has_aux=True)
+
+    def tangent(d_weights, d_carry, d_us):
+        d_products = {}
+        for name, d_weight in d_weights.items():
+            d_products[name] = _product(d_weight, seen[name])
+        return pushforward(d_carry, d_us, d_products)
+
+    return states, tangent
