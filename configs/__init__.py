@@ -196,6 +196,8 @@ def _set(config, path: str, value) -> None:
     kind = section.get_type(field)
     if kind is str and value is not None:
         value = str(value)
+    if kind is tuple and not isinstance(value, str | None):
+        value = tuple(value) if isinstance(value, list | tuple) else (value,)
     if isinstance(value, bool) is not (kind is bool) and value is not None:
         raise ValueError(f"config.{path} must be {kind.__name__}, got {value!r}")
     try:

@@ -13,6 +13,8 @@ from absl import app, flags
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from train import host
+
 flags.DEFINE_string(
     "data_dir",
     None,
@@ -21,8 +23,15 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "devices",
     0,
-    "CPU only: how many devices jax sees; the seeds of a run are spread over them. 0: one per core.",
+    "CPU only: how many devices jax sees; the seeds of a run, or the batch of a single seed, are spread "
+    "over them. 0: one per core.",
     lower_bound=0,
+)
+flags.DEFINE_enum(
+    "allocator",
+    "kept",
+    host.ALLOCATORS,
+    "Linux: whether freed memory stays with the process, which is faster, or the C library decides.",
 )
 flags.DEFINE_boolean("overwrite", False, "Start again where the run directory already holds a run.")
 FLAGS = flags.FLAGS
@@ -44,7 +53,7 @@ def run(main, doc: str) -> None:
         # It tells which accelerators it did not find.
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
         with one_clear_line():
-            use_cores(FLAGS.devices)
+            host.prepare(FLAGS.devices, FLAGS.allocator)
             sys.exit(main(config, overrides))
 
     app.run(body, argv=argv)
@@ -73,18 +82,6 @@ def split_config_flags(argv: list[str]) -> tuple[str | None, dict[str, str], lis
         else:
             overrides[flag.removeprefix("config.")] = value
     return config, overrides, rest
-
-
-def use_cores(devices: int = 0) -> None:
-    """Makes jax see one CPU device per core, so that a run's seeds use them all.
-
-    XLA's own threads give a scan over time next to nothing. Must come before jax first runs anything;
-    GPUs and TPUs are left alone.
-    """
-    import jax
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", devices or cores or 1)
 
 
 def fail(message: str, code: int = 2) -> None:

@@ -4,7 +4,8 @@ A run directory is any folder that holds `summary.json` or `metrics.jsonl`. In e
 
 - `seconds` is wall time since training began, compilation excluded, all seeds of a run together;
 - a seed that did not reach the threshold is censored: it counts as infinite time, not as missing;
-- runs of one task with one label are pooled, and where their options differ, `label` says how.
+- runs of one task with one label are pooled, and where their options differ, `label` says how; so it does
+  where a run trained with several learning rates.
 """
 
 import json
@@ -22,14 +23,14 @@ RUN = (
     "run task cell label metric higher_is_better threshold baseline parameters hidden_size strategy "
     "batch_size budget_steps steps seconds_per_step compile_seconds run_seconds status device devices"
 ).split()
-CURVE = "step examples tokens seconds train_loss valid_loss valid_metric".split()
+CURVE = "learning_rate step examples tokens seconds train_loss valid_loss valid_metric".split()
 SEED = (
-    "solved solved_step solved_examples solved_tokens solved_seconds final_step train_loss valid_loss "
-    "valid_metric test_loss test_metric diverged_step"
+    "learning_rate solved solved_step solved_examples solved_tokens solved_seconds final_step train_loss "
+    "valid_loss valid_metric test_loss test_metric diverged_step"
 ).split()
 UNITS = ("step", "examples", "tokens", "seconds")
 # Fields of a config that do not make another experiment.
-_NOT_OPTIONS = {"name", "label", "seed", "seeds", "checkpoint_seconds", "tensorboard"}
+_NOT_OPTIONS = {"name", "label", "seed", "seeds", "checkpoint_seconds", "tensorboard", "learning_rates"}
 _MEASURED = ("cell", "hidden_size", "strategy", "device", "devices")  # what a config left open
 _NONE = object()
 
@@ -62,8 +63,10 @@ def load_curves(*dirs) -> pd.DataFrame:
       FileNotFoundError: see `find_runs`.
       ValueError: a file is not JSON; a torn last line of `metrics.jsonl` is ignored.
     """
-    rows = [run | line for path, run, _ in _load(dirs) for line in _lines(path / "metrics.jsonl")]
-    curves = _frame(rows, CURVE).drop_duplicates(["run", "seed", "step"], keep="last")
+    rows = []
+    for path, run, _ in _load(dirs):
+        rows += _rows(run, _lines(path / "metrics.jsonl"))
+    curves = _frame(rows, CURVE).drop_duplicates(["run", "label", "seed", "step"], keep="last")
     return curves.sort_values(["task", "label", "run", "seed", "step"], ignore_index=True)
 
 
@@ -76,14 +79,14 @@ def load_seeds(*dirs) -> pd.DataFrame:
     Raises:
       FileNotFoundError, ValueError: see `load_curves`.
     """
-    seeds = _frame([run | seed for _, run, seeds in _load(dirs) for seed in seeds], SEED)
+    seeds = _frame([row for _, run, seeds in _load(dirs) for row in _rows(run, seeds)], SEED)
     return seeds.sort_values(["task", "label", "run", "seed"], ignore_index=True)
 
 
 def seeds_frame(summary: dict) -> pd.DataFrame:
     """`load_seeds` of one run that was not written to disk: the summary that `train.loop.train` returns."""
     run = {"run": "run"} | {key: summary["run"][key] for key in RUN if key in summary["run"]}
-    return _frame([run | seed for seed in summary["seeds"]], SEED)
+    return _frame(_rows(run, summary["seeds"]), SEED)
 
 
 def load_environments(*dirs) -> pd.DataFrame:
@@ -114,6 +117,16 @@ def _load(dirs) -> list[tuple[Path, dict, list[dict]]]:
     for group in same.values():
         _tell_apart(group)
     return loaded
+
+
+def _rows(run: dict, rows: list[dict]) -> list[dict]:
+    """The rows of a run with the run's columns; where it trained a grid, labels say the learning rate."""
+    several = len({row.get("learning_rate") for row in rows}) > 1
+    tell = {row["learning_rate"]: f" (learning_rate={row['learning_rate']:g})" for row in rows if several}
+    return [
+        run | row | {"label": run["label"] + tell[row["learning_rate"]]} if several else run | row
+        for row in rows
+    ]
 
 
 def _tell_apart(group: list[tuple[dict, dict]]):

@@ -38,6 +38,7 @@ class OptimConfig:
     Options:
       optimizer: one of OPTIMIZERS (optax's).
       learning_rate: at its highest, after warm-up.
+      learning_rates: a grid: every seed trains with each of them, in one program, in place of learning_rate.
       schedule: after warm-up: "constant", or down to learning_rate * final_fraction at the last step by
         "cosine" or "linear".
       warmup_steps: linear warm-up from 0.
@@ -48,6 +49,7 @@ class OptimConfig:
 
     optimizer: str = "adam"
     learning_rate: float = 3e-3
+    learning_rates: tuple = ()
     schedule: str = "cosine"
     final_fraction: float = 0.1
     warmup_steps: int = 50
@@ -59,6 +61,12 @@ class OptimConfig:
         _require_choice(self, "optimizer", OPTIMIZERS)
         _require_choice(self, "schedule", SCHEDULES)
         _require_positive(self, "learning_rate")
+        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))  # JSON has lists
+        rates = self.learning_rates
+        numbers = all(isinstance(r, int | float) and not isinstance(r, bool) and r > 0 for r in rates)
+        require(
+            self, "learning_rates", numbers and len(set(rates)) == len(rates), "different numbers above 0"
+        )
         _require_at_least_0(self, "final_fraction", "warmup_steps", "clip_norm", "weight_decay", "momentum")
 
 
@@ -72,6 +80,7 @@ class TrainConfig:
       seeds: how many seeds train together; seed: the first of them.
       seed_batching: how the seeds of one device train together: "vmap", in one batched program; "map",
         one after the other inside the program; "auto": see `train.programs.seed_batching`.
+      batch_devices: how many devices share the batch of a seed; 0: see `train.programs.layout`.
       eval_every: steps between evaluations on held-out data; also the steps of one dispatch.
       eval_batch_size: sequences per evaluation batch.
       stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends
@@ -87,6 +96,7 @@ class TrainConfig:
     seeds: int = 4
     seed: int = 0
     seed_batching: str = "auto"
+    batch_devices: int = 0
     eval_every: int = 100
     eval_batch_size: int = 256
     stop_when_solved: bool = True
@@ -96,7 +106,7 @@ class TrainConfig:
 
     def __post_init__(self):
         _require_positive(self, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
-        _require_at_least_0(self, "seed", "checkpoint_seconds")
+        _require_at_least_0(self, "seed", "checkpoint_seconds", "batch_devices")
         _require_choice(self, "on_nan", ON_NAN)
         _require_choice(self, "seed_batching", SEED_BATCHING)
 
@@ -125,6 +135,13 @@ class RunConfig:
     def __post_init__(self):
         _require_choice(self, "chrono", CHRONO)
         _require_at_least_0(self, "parameters")
+
+    @property
+    def lanes(self) -> list[tuple[int, float]]:
+        """What trains side by side: (seed, learning rate), the seeds of the first rate first."""
+        rates = self.optim.learning_rates or (self.optim.learning_rate,)
+        seeds = range(self.train.seed, self.train.seed + self.train.seeds)
+        return [(seed, rate) for rate in rates for seed in seeds]
 
     def to_dict(self) -> dict:
         """Nested plain dict, for JSON."""

@@ -68,7 +68,7 @@ def train(
       ValueError, DataError, WorkdirError, CheckpointError, OSError: with one clear line.
     """
     run = make_run(config, data_dir)
-    config, options = run.config, run.config.train
+    config, options, lanes = run.config, run.config.train, run.config.lanes
     record = checkpoints = None
     if workdir is not None:
         from train.checkpoint import Checkpoints
@@ -85,8 +85,8 @@ def train(
         step, kept, progress = restored
         state = _padded(run, state, kept)
         seconds = progress["seconds"]
-        solved_seconds = {int(seed): s for seed, s in progress["solved_seconds"].items()}
-        last_rows = {int(seed): row for seed, row in progress["last_rows"].items()}
+        solved_seconds = {int(lane): s for lane, s in progress["solved_seconds"].items()}
+        last_rows = {int(lane): row for lane, row in progress["last_rows"].items()}
     if record:
         record.keep_until(step)
 
@@ -94,7 +94,7 @@ def train(
         alive = state.diverged_step < 0
         if options.stop_when_solved:
             alive &= state.solved_step < 0
-        return np.asarray(alive)[: options.seeds]
+        return np.asarray(alive)[: len(lanes)]
 
     def save():
         progress = {"seconds": seconds, "solved_seconds": solved_seconds, "last_rows": last_rows}
@@ -107,11 +107,9 @@ def train(
     status = "finished"
 
     def tell(loss, metric, rate):
-        solved = int((np.asarray(state.solved_step)[: options.seeds] >= 0).sum())
+        solved = int((np.asarray(state.solved_step)[: len(lanes)] >= 0).sum())
         watch(
-            Progress(
-                step, budget, loss, metric, run.spec.metric, solved, options.seeds, rate, compile_seconds
-            )
+            Progress(step, budget, loss, metric, run.spec.metric, solved, len(lanes), rate, compile_seconds)
         )
 
     tell(math.nan, math.nan, math.nan)
@@ -129,34 +127,33 @@ def train(
                 logs, valid, solved, diverged = jax.device_get(
                     (logs, valid, state.solved_step, state.diverged_step)
                 )
-                rows = [
-                    {
+                rows = []
+                for lane in np.flatnonzero(was_running):
+                    row = {
                         "step": step,
-                        "seed": options.seed + int(s),
+                        "seed": lanes[lane][0],
+                        "learning_rate": lanes[lane][1],
                         "examples": step * options.batch_size,
                         "tokens": step * options.batch_size * run.spec.time,
                         "seconds": seconds,
-                        "train_loss": float(logs["loss"][s]),
-                        "valid_loss": float(valid["loss"][s]),
-                        "valid_metric": float(valid["metric"][s]),
+                        "train_loss": float(logs["loss"][lane]),
+                        "valid_loss": float(valid["loss"][lane]),
+                        "valid_metric": float(valid["metric"][lane]),
                     }
-                    for s in np.flatnonzero(was_running)
-                ]
-                for row in rows:
-                    s = row["seed"] - options.seed
-                    if diverged[s] >= 0:  # it stopped with finite parameters, but its loss was not
+                    if diverged[lane] >= 0:  # it stopped with finite parameters, but its loss was not
                         row |= {"train_loss": math.nan, "valid_loss": math.nan, "valid_metric": math.nan}
                     else:
-                        last_rows[row["seed"]] = row
-                    if solved[s] == step:
-                        solved_seconds[row["seed"]] = seconds
+                        last_rows[int(lane)] = row
+                    if solved[lane] == step:
+                        solved_seconds[int(lane)] = seconds
+                    rows.append(row)
                 if record:
                     record.append(rows)
                 tell(
                     *(np.mean([r[name] for r in rows]) for name in ("train_loss", "valid_metric")),
                     done / took,
                 )
-                if options.on_nan == "stop" and (diverged[: options.seeds] >= 0).any():
+                if options.on_nan == "stop" and (diverged[: len(lanes)] >= 0).any():
                     status = "diverged"
                     break
                 if interrupted:
@@ -208,28 +205,28 @@ def train(
 
 
 def _seed_summaries(run, state, test, step, solved_seconds, last_rows) -> list[dict]:
-    """One dict per seed, as in summary.json."""
+    """One dict per seed and learning rate, as in summary.json."""
     options = run.config.train
     rows = []
-    for s in range(options.seeds):
-        seed = options.seed + s
-        solved, diverged = int(state.solved_step[s]), int(state.diverged_step[s])
+    for lane, (seed, learning_rate) in enumerate(run.config.lanes):
+        solved, diverged = int(state.solved_step[lane]), int(state.diverged_step[lane])
         stopped = options.stop_when_solved and solved >= 0
         final = diverged if diverged >= 0 else solved if stopped else step
-        last = last_rows.get(seed, {})
+        last = last_rows.get(lane, {})
         examples = solved * options.batch_size
         rows.append(
             {
                 "seed": seed,
+                "learning_rate": learning_rate,
                 "solved": solved >= 0,
                 "solved_step": solved if solved >= 0 else None,
                 "solved_examples": examples if solved >= 0 else None,
                 "solved_tokens": examples * run.spec.time if solved >= 0 else None,
-                "solved_seconds": solved_seconds.get(seed),
+                "solved_seconds": solved_seconds.get(lane),
                 "final_step": final,
                 **{name: last.get(name) for name in ("train_loss", "valid_loss", "valid_metric")},
-                "test_loss": float(test["loss"][s]),
-                "test_metric": float(test["metric"][s]),
+                "test_loss": float(test["loss"][lane]),
+                "test_metric": float(test["metric"][lane]),
                 "diverged_step": diverged if diverged >= 0 else None,
             }
         )
@@ -255,8 +252,8 @@ def _message(status, seeds, step, workdir) -> str:
 
 
 def _unpadded(run: Run, state: State) -> State:
-    """The state of the asked-for seeds, without those that fill up the devices."""
-    n = run.config.train.seeds
+    """The state of the asked-for lanes, without those that fill up the devices."""
+    n = len(run.config.lanes)
     return state if run.mesh.size == 1 else jax.tree.map(lambda x: np.asarray(x)[:n], state)
 
 

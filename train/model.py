@@ -20,6 +20,7 @@ from train.tasks.base import Spec
 
 CONNECTIONS = ("none", "residual", "highway")
 NORMS = ("none", "pre", "post")
+DTYPES = ("float32", "bfloat16")
 POOLINGS = ("task", "last", "mean", "max")
 
 
@@ -42,6 +43,10 @@ class ModelConfig:
       pooling: for one answer per sequence: the outputs at the "last" step, their "mean" or "max" over
         steps, or what the "task" suggests. The backward direction's last step is the row's first.
       strategy: how the cells run over time, see `cells.strategies`.
+      remat: long sequences in little memory: gradients keep the states only every so many steps and
+        compute the rest again; -1: every sqrt(time) steps; 0: keep everything.
+      compute_dtype: "bfloat16" halves what matmuls and layers read and write; parameters, the cells'
+        state, the loss and the optimiser stay float32.
     """
 
     depth: int = 1
@@ -54,9 +59,11 @@ class ModelConfig:
     embedding_scale: float = 1.0
     pooling: str = "task"
     strategy: str = "auto"
+    remat: int = 0
+    compute_dtype: str = "float32"
 
     def __post_init__(self):
-        for option, least in (("depth", 1), ("embedding_size", 0)):
+        for option, least in (("depth", 1), ("embedding_size", 0), ("remat", -1)):
             value = getattr(self, option)
             require(self, option, type(value) is int and value >= least, f"an integer, {least} or more")
         scale = self.embedding_scale
@@ -66,7 +73,7 @@ class ModelConfig:
         number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
         require(self, "dropout", number and 0 <= self.dropout < 1, "in [0, 1)")
         choices = {"connection": CONNECTIONS, "layer_norm": NORMS, "pooling": POOLINGS}
-        choices["strategy"] = cells.scans.STRATEGIES
+        choices |= {"strategy": cells.scans.STRATEGIES, "compute_dtype": DTYPES}
         for option, known in choices.items():
             value = getattr(self, option)
             if value not in known:
@@ -95,8 +102,8 @@ class Model(NamedTuple):
 class Recurrent(nnx.Module):
     """One cell as a Flax module that runs over time."""
 
-    def __init__(self, cell: cells.Cell, input_size: int, reverse: bool, strategy: str, rngs: nnx.Rngs):
-        self.cell, self.reverse, self.strategy = cell, reverse, strategy
+    def __init__(self, cell: cells.Cell, input_size: int, reverse: bool, config: ModelConfig, rngs: nnx.Rngs):
+        self.cell, self.reverse, self.config = cell, reverse, config
         params = cell.init(rngs.params(), input_size)
         self.names = tuple(params)
         for name, value in params.items():
@@ -104,7 +111,8 @@ class Recurrent(nnx.Module):
 
     def __call__(self, xs, **steps):
         params = {name: getattr(self, name)[...] for name in self.names}
-        return cells.scan(self.cell, params, xs, reverse=self.reverse, strategy=self.strategy, **steps)[1]
+        how = {"reverse": self.reverse, "strategy": self.config.strategy, "remat": self.config.remat}
+        return cells.scan(self.cell, params, xs, **how, **steps)[1]
 
 
 class Layer(nnx.Module):
@@ -113,9 +121,9 @@ class Layer(nnx.Module):
     def __init__(self, cell: cells.Cell, input_size: int, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         self.width = cell.hidden_size * (2 if config.bidirectional else 1)
-        self.forward = Recurrent(cell, input_size, False, config.strategy, rngs)
+        self.forward = Recurrent(cell, input_size, False, config, rngs)
         if config.bidirectional:
-            self.backward = Recurrent(cell, input_size, True, config.strategy, rngs)
+            self.backward = Recurrent(cell, input_size, True, config, rngs)
         if config.connection != "none" and input_size != self.width:
             self.shortcut = nnx.Linear(input_size, self.width, use_bias=False, rngs=rngs)
         if config.connection == "highway":
@@ -279,11 +287,21 @@ def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig()) -> 
 
     graph, shapes = nnx.split(nnx.eval_shape(lambda: network(0)))
 
+    def low(tree):
+        if config.compute_dtype == "float32":
+            return tree  # as it is: float64 parameters compute in float64
+
+        def cast(x):
+            x = jnp.asarray(x)
+            return x.astype(config.compute_dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+        return jax.tree.map(cast, tree)
+
     def apply(params, xs, lengths=None, key=None, mask=None, resets=None):
-        return nnx.merge(graph, params)(xs, lengths, key, mask, resets)
+        return nnx.merge(graph, low(params))(low(xs), lengths, key, mask, resets)
 
     def hidden_states(params, xs, lengths=None, key=None, mask=None, resets=None):
-        return nnx.merge(graph, params).hidden_states(xs, lengths, key, mask, resets)
+        return nnx.merge(graph, low(params)).hidden_states(low(xs), lengths, key, mask, resets)
 
     return Model(init, apply, hidden_states, count(shapes))
 

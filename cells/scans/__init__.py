@@ -8,6 +8,7 @@ from jax import lax
 from cells.base import Array, Carry, Cell, Params
 from cells.registry import nearest
 from cells.scans import linear, sequential
+from cells.scans import remat as rematerialise
 
 SOLVERS = {
     "sequential": linear.sequential,
@@ -55,6 +56,7 @@ def scan(
     resets: Array | None = None,
     reverse: bool = False,
     strategy: str = "auto",
+    remat: int = 0,
 ) -> tuple[Carry, Array]:
     """Runs `cell` over time.
 
@@ -72,6 +74,8 @@ def scan(
       reverse: takes the steps of each row from its last real one to its first; outputs stay at their
         input's place.
       strategy: one of `strategies(cell)`.
+      remat: for long sequences: gradients keep the states only every `remat` steps and compute the rest
+        again; -1: every sqrt(time) steps; 0: keep everything.
 
     Returns:
       The carry after each row's last step taken, in float32 or wider, and ys (batch, time,
@@ -81,6 +85,8 @@ def scan(
       ValueError: wrong shapes or dtypes, unknown strategy, a strategy the cell cannot use.
     """
     strategy = resolve(cell, strategy)
+    if isinstance(remat, bool) or not isinstance(remat, int) or remat < -1:
+        raise ValueError(f"remat must be a number of steps, 0 (off) or -1 (sqrt(time)), got {remat!r}")
     dtype = _check(cell, params, xs, lengths, mask, resets)
     batch, time, _ = xs.shape
     state_dtype = jnp.promote_types(dtype, jnp.float32)
@@ -102,11 +108,28 @@ def scan(
         xs = jnp.where(valid[..., None], xs, 0)  # whatever padding holds, NaN too, stays out
 
     params, xs, carry, initial = sequential.varying_alike((params, xs, carry, initial))
+
+    def run(xs, carry, valid, resets):
+        return _run(cell, params, xs.astype(dtype), carry, initial, valid, resets, reverse, strategy)
+
+    if remat:
+        carry, ys = rematerialise.run(
+            run, xs, carry, valid, resets, reverse, rematerialise.chunk_size(remat, time)
+        )
+    else:
+        carry, ys = run(xs, carry, valid, resets)
+    return carry, ys.astype(dtype)
+
+
+def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
+    """`scan` of checked arguments; valid, resets (batch, time) or None."""
+    batch, time, features = xs.shape
+    state_dtype = jax.tree.leaves(initial)[0].dtype
     # Time leads from here on; flat, so that the projections and their gradients are plain matmuls.
-    xs = lax.optimization_barrier(jnp.swapaxes(xs, 0, 1).astype(dtype)).reshape(time * batch, -1)
-    us, rest = jax.tree.map(lambda u: u.reshape(time, batch, -1), cell.project(params, xs))
-    us = jax.tree.map(lambda u: u.astype(state_dtype), us)
-    rest = jax.tree.map(lambda u: u.astype(state_dtype), rest)
+    xs = lax.optimization_barrier(jnp.swapaxes(xs, 0, 1)).reshape(time * batch, features)
+    us, rest = jax.tree.map(
+        lambda u: u.reshape(time, batch, -1).astype(state_dtype), cell.project(params, xs)
+    )
     valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
     if strategy == "sequential" and type(cell).recur is not Cell.recur:
         weights = cell.recurrent_weights(params)
@@ -119,7 +142,7 @@ def scan(
     if valid is not None:
         ys = jnp.where(valid, ys, 0)
     last = jax.tree.map(lambda state: state[0 if reverse else -1], states)
-    return last, jnp.swapaxes(ys, 0, 1).astype(dtype)
+    return last, jnp.swapaxes(ys, 0, 1)
 
 
 def _check(cell, params, xs, lengths, mask, resets):

@@ -10,7 +10,7 @@ from train.tasks import base
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adding(base.Synthetic):
+class Adding(base.Stretchable):
     """Each step shows a value in U[0, 1) and a marker; the answer is the sum of the two marked values.
 
     One marker falls in the first half of the sequence, one in the second. Always answering 1 gives a mean
@@ -20,10 +20,13 @@ class Adding(base.Synthetic):
 
     Options:
       length: number of steps.
+      max_length: the longest length that the compiled program can take; 0: just `length`, without padding.
     """
 
     name: ClassVar[str] = "adding"
+    stretch: ClassVar[str] = "length"
     length: int = 200
+    max_length: int = 0
 
     def __post_init__(self):
         super().__post_init__()
@@ -40,17 +43,20 @@ class Adding(base.Synthetic):
             metric="mse",
             threshold=0.01,
             baseline=1 / 6,
-            time=self.length,
+            time=self.longest,
         )
 
-    def sample(self, key, batch_size):
+    def sample(self, key, batch_size, length=None):
+        length = self.length if length is None else length
         key_values, key_first, key_second = jax.random.split(key, 3)
-        half = self.length // 2
-        values = jax.random.uniform(key_values, (batch_size, self.length))
-        first = jax.random.randint(key_first, (batch_size,), 0, half)
-        second = jax.random.randint(key_second, (batch_size,), half, self.length)
-        markers = jax.nn.one_hot(first, self.length) + jax.nn.one_hot(second, self.length)
+        values = jax.random.uniform(key_values, (batch_size, self.longest))
+        first = jax.random.randint(key_first, (batch_size,), 0, length // 2)
+        second = jax.random.randint(key_second, (batch_size,), length // 2, length)
+        markers = jax.nn.one_hot(first, self.longest) + jax.nn.one_hot(second, self.longest)
         xs = jnp.stack([values, markers], axis=-1)
         ys = (values * markers).sum(axis=1, keepdims=True)
         ones = jnp.ones(batch_size)
         return xs, ys, ones, ones
+
+    def real_length(self, length):
+        return length

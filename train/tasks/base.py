@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
-Data = Any  # a pytree of arrays: {} for generated tasks, see `InMemory` for the others
+Data = Any  # a pytree of arrays, see `Synthetic.load` and `InMemory`
 
 SPLITS = ("valid", "test")
 
@@ -58,6 +58,10 @@ class Task:
         """Sizes, loss and thresholds, given what `load` returned (concrete arrays: not under jit)."""
         raise NotImplementedError
 
+    def static(self) -> "Task":
+        """The task without what `load` gives as values: two runs with the same one share a program."""
+        return self
+
     def load(self, data_dir: str | None = None) -> Data:
         """The data as a pytree of NumPy arrays; the loop moves it to the device.
 
@@ -95,16 +99,20 @@ class Synthetic(Task):
     def __post_init__(self):
         at_least(self, eval_examples=1)
 
-    def sample(self, key: Array, batch_size: int) -> tuple[Array, Array, Array, Array]:
-        """Independent examples: xs, ys, weights, scored as in `Batch`."""
+    def sample(self, key: Array, batch_size: int, **values) -> tuple[Array, Array, Array, Array]:
+        """Independent examples: xs, ys, weights, scored as in `Batch`; `values` as in `load`."""
+        raise NotImplementedError
+
+    def real_length(self, **values) -> Array:
+        """The number of real steps of every row, where `load` gives values; the rest is padding."""
         raise NotImplementedError
 
     def load(self, data_dir=None):
+        """{}, or the options that a compiled program takes as values: see `Task.static`."""
         return {}
 
     def train_batch(self, data, key, step, batch_size):
-        xs, ys, weights, scored = self.sample(jax.random.fold_in(key, step), batch_size)
-        return Batch(xs, ys, None, weights, scored)
+        return self._batch(data, *self.sample(jax.random.fold_in(key, step), batch_size, **data))
 
     def eval_size(self, data, split):
         check_split(self, split)
@@ -115,11 +123,46 @@ class Synthetic(Task):
         rows = index * batch_size + jnp.arange(batch_size)
         # A key for each row: the held-out set is the same whatever the batch size.
         keys = jax.vmap(jax.random.fold_in, (None, 0))(held_out_key(split), rows)
-        examples = jax.vmap(lambda key: self.sample(key, 1))(keys)
+        examples = jax.vmap(lambda key: self.sample(key, 1, **data))(keys)
         xs, ys, weights, scored = jax.tree.map(lambda x: x[:, 0], examples)
         inside = (rows < self.eval_examples).astype(jnp.float32)
         inside = inside.reshape(inside.shape + (1,) * (weights.ndim - 1))
-        return Batch(xs, ys, None, weights * inside, scored * inside)
+        return self._batch(data, xs, ys, weights * inside, scored * inside)
+
+    def _batch(self, data, xs, ys, weights, scored):
+        lengths = jnp.full(len(xs), self.real_length(**data), jnp.int32) if data else None
+        return Batch(xs, ys, lengths, weights, scored)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stretchable(Synthetic):
+    """A generated task of any length, up to a longest one that one compiled program serves.
+
+    A subclass names its option of length in `stretch` (such as "gap") and has a second one, "max_gap".
+    Where that is above 0, `load` gives {"gap": ...}, sequences are padded to max_gap, and a run with
+    another gap needs no compilation.
+    """
+
+    stretch: ClassVar[str]
+
+    def __post_init__(self):
+        super().__post_init__()
+        length, longest = getattr(self, self.stretch), getattr(self, f"max_{self.stretch}")
+        at_least(self, **{f"max_{self.stretch}": 0})
+        ok = longest == 0 or longest >= length
+        require(self, f"max_{self.stretch}", ok, f"0 (off) or at least {self.stretch} = {length}")
+
+    @property
+    def longest(self) -> int:
+        """The length that shapes are made for."""
+        return getattr(self, f"max_{self.stretch}") or getattr(self, self.stretch)
+
+    def load(self, data_dir=None):
+        padded = getattr(self, f"max_{self.stretch}") > 0
+        return {self.stretch: np.int32(getattr(self, self.stretch))} if padded else {}
+
+    def static(self):
+        return dataclasses.replace(self, **{self.stretch: self.longest})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

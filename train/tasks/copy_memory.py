@@ -11,7 +11,7 @@ from train.tasks import base
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CopyMemory(base.Synthetic):
+class CopyMemory(base.Stretchable):
     """Read `items` symbols, wait, and write them down in order after a delimiter.
 
     With m symbols: tokens 0..m-1 are the symbols, m is the blank, m+1 the delimiter.
@@ -26,12 +26,15 @@ class CopyMemory(base.Synthetic):
 
     Options:
       length: steps from the end of the symbols to the delimiter, which is the last of them.
+      max_length: the longest length that the compiled program can take; 0: just `length`, without padding.
       symbols: number of different symbols.
       items: how many are to be kept.
     """
 
     name: ClassVar[str] = "copy_memory"
+    stretch: ClassVar[str] = "length"
     length: int = 100
+    max_length: int = 0
     symbols: int = 8
     items: int = 10
 
@@ -50,15 +53,22 @@ class CopyMemory(base.Synthetic):
             metric="accuracy",
             threshold=0.99,
             baseline=1 / self.symbols,
-            time=self.length + 2 * self.items,
+            time=self.longest + 2 * self.items,
         )
 
-    def sample(self, key, batch_size):
+    def sample(self, key, batch_size, length=None):
+        length = self.length if length is None else length
         blank, delimiter = self.symbols, self.symbols + 1
         symbols = jax.random.randint(key, (batch_size, self.items), 0, self.symbols)
-        blanks = jnp.full((batch_size, self.length + self.items), blank)
-        xs = jnp.concatenate([symbols, blanks.at[:, self.length - 1].set(delimiter)], axis=1)
-        ys = jnp.concatenate([blanks, symbols], axis=1)
-        weights = jnp.ones(ys.shape)
-        scored = weights.at[:, : -self.items].set(0)
-        return xs, ys, weights, scored
+        step = jnp.arange(self.longest + 2 * self.items)
+        answer = length + self.items  # the step at which the answer begins
+        item = jnp.clip(step - answer, 0, self.items - 1)
+        answering = (step >= answer) & (step < answer + self.items)
+        ys = jnp.where(answering, symbols[:, item], blank)
+        xs = jnp.full(ys.shape, blank).at[:, : self.items].set(symbols)
+        xs = jnp.where(step == answer - 1, delimiter, xs)
+        real = jnp.broadcast_to(step < answer + self.items, ys.shape)
+        return xs, ys, real.astype(jnp.float32), (real & answering).astype(jnp.float32)
+
+    def real_length(self, length):
+        return length + 2 * self.items

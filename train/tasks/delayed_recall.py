@@ -14,7 +14,7 @@ from train.tasks import base
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DelayedRecall(base.Synthetic):
+class DelayedRecall(base.Stretchable):
     """The first token is the answer; then come `gap` random fillers, then the query.
 
     With m symbols and d distractors: tokens 0..m-1 are the symbols, m..m+d-1 the fillers, m+d the query.
@@ -23,12 +23,15 @@ class DelayedRecall(base.Synthetic):
 
     Options:
       gap: number of steps between the symbol and the query.
+      max_gap: the longest gap that the compiled program can take; 0: just `gap`, without padding.
       symbols: number of different symbols.
       distractors: number of different fillers; 1 is a constant blank.
     """
 
     name: ClassVar[str] = "delayed_recall"
+    stretch: ClassVar[str] = "gap"
     gap: int = 100
+    max_gap: int = 0
     symbols: int = 8
     distractors: int = 8
 
@@ -47,14 +50,19 @@ class DelayedRecall(base.Synthetic):
             metric="accuracy",
             threshold=0.99,
             baseline=1 / self.symbols,
-            time=self.gap + 2,
+            time=self.longest + 2,
         )
 
-    def sample(self, key, batch_size):
+    def sample(self, key, batch_size, gap=None):
+        gap = self.gap if gap is None else gap
         key_symbol, key_fillers = jax.random.split(key)
         query = self.symbols + self.distractors
         symbol = jax.random.randint(key_symbol, (batch_size,), 0, self.symbols)
-        fillers = jax.random.randint(key_fillers, (batch_size, self.gap), self.symbols, query)
+        fillers = jax.random.randint(key_fillers, (batch_size, self.longest), self.symbols, query)
         xs = jnp.concatenate([symbol[:, None], fillers, jnp.full((batch_size, 1), query)], axis=1)
+        xs = jnp.where(jnp.arange(self.longest + 2) == gap + 1, query, xs)
         ones = jnp.ones(batch_size)
         return xs, symbol, ones, ones
+
+    def real_length(self, gap):
+        return gap + 2
