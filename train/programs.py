@@ -242,7 +242,8 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     sizes = tuple((split, config.task.eval_size(data, split)) for split in SPLITS)
     data = jax.device_put(data, NamedSharding(mesh, PartitionSpec()))
     batching = seed_batching(config, spec, mesh)
-    strategy = cells.scans.resolve(config.cell, config.model.strategy)
+    rows = config.train.batch_size // mesh.shape["batch"]
+    strategy = cells.scans.resolve(config.cell, config.model.strategy, time=spec.time, batch=rows)
     programs = make_programs(_static(config), spec, mesh, sizes, batching)
     return Run(config, spec, model, data, programs, mesh, strategy, batching)
 

@@ -7,7 +7,7 @@ from jax import lax
 
 from cells.base import Array, Carry, Cell, Params
 from cells.registry import nearest
-from cells.scans import linear, sequential
+from cells.scans import auto, linear, sequential
 from cells.scans import remat as rematerialise
 
 SOLVERS = {
@@ -23,11 +23,10 @@ def strategies(cell: Cell) -> list[str]:
     return list(STRATEGIES) if cell.is_linear else ["sequential", "auto"]
 
 
-def resolve(cell: Cell, strategy: str = "auto", backend: str | None = None) -> str:
-    """The strategy that will run: `auto` becomes a name, every other one is checked.
-
-    On a CPU a plain scan beats the associative one, which moves O(T log T) memory; on a GPU or TPU
-    the associative scan has O(log T) depth (see experiments/speed.py for the measurements).
+def resolve(
+    cell: Cell, strategy: str = "auto", backend: str | None = None, time: int = 1000, batch: int = 32
+) -> str:
+    """The strategy that will run: `auto` becomes a name (see `cells.scans.auto`), every other one is checked.
 
     Raises:
       ValueError: unknown strategy, or one that the cell cannot use, with the reason.
@@ -35,8 +34,8 @@ def resolve(cell: Cell, strategy: str = "auto", backend: str | None = None) -> s
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {strategy!r}; {nearest(strategy, STRATEGIES)}")
     if strategy == "auto":
-        on_cpu = (backend or jax.default_backend()) == "cpu"
-        return "associative" if cell.is_linear and not on_cpu else "sequential"
+        backend = backend or jax.default_backend()
+        return auto.choose(cell.is_linear, backend, time, batch * cell.hidden_size)
     if strategy not in strategies(cell):
         raise ValueError(
             f"{type(cell).__name__} cannot use strategy {strategy!r}: its next state is no linear function "
@@ -84,11 +83,12 @@ def scan(
     Raises:
       ValueError: wrong shapes or dtypes, unknown strategy, a strategy the cell cannot use.
     """
-    strategy = resolve(cell, strategy)
+    resolve(cell, strategy)
     if isinstance(remat, bool) or not isinstance(remat, int) or remat < -1:
         raise ValueError(f"remat must be a number of steps, 0 (off) or -1 (sqrt(time)), got {remat!r}")
     dtype = _check(cell, params, xs, lengths, mask, resets)
     batch, time, _ = xs.shape
+    strategy = resolve(cell, strategy, time=time, batch=batch)
     state_dtype = jnp.promote_types(dtype, jnp.float32)
 
     initial = cell.initial_carry(batch, state_dtype)
@@ -128,7 +128,7 @@ def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
     # Time leads from here on; flat, so that the projections and their gradients are plain matmuls.
     xs = lax.optimization_barrier(jnp.swapaxes(xs, 0, 1)).reshape(time * batch, features)
     us, rest = jax.tree.map(
-        lambda u: u.reshape(time, batch, -1).astype(state_dtype), cell.project(params, xs)
+        lambda u: u.reshape(time, batch, -1).astype(state_dtype), _project(cell, params, xs)
     )
     valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
     if strategy == "sequential" and type(cell).recur is not Cell.recur:
@@ -143,6 +143,21 @@ def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
         ys = jnp.where(valid, ys, 0)
     last = jax.tree.map(lambda state: state[0 if reverse else -1], states)
     return last, jnp.swapaxes(ys, 0, 1)
+
+
+def _project(cell, params, xs):
+    """`cell.project`, whose contract a new cell may have misread."""
+    projected = cell.project(params, xs)
+    if not isinstance(projected, tuple) or len(projected) != 2:
+        raise TypeError(
+            f"{type(cell).__name__}.project must return a tuple (us, rest): what `recur` needs, what only "
+            f"`readout` needs (None for nothing); got {type(projected).__name__}"
+        )
+    if projected[1] is not None and type(cell).readout is Cell.readout:
+        raise TypeError(
+            f"{type(cell).__name__}.project returns a `rest`, but there is no `readout` to use it"
+        )
+    return projected
 
 
 def _check(cell, params, xs, lengths, mask, resets):
