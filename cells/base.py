@@ -64,6 +64,10 @@ class Cell:
         """One textbook step: x (batch, input_size) -> new carry, y (batch, hidden_size)."""
         raise NotImplementedError
 
+    def gates(self, params: Params, carry: Carry, x: Array) -> dict[str, Array]:
+        """The gates of one step, by name, each (batch, hidden_size) in (0, 1); {} for a cell without."""
+        return {}
+
     # --- the fast path
 
     def project(self, params: Params, xs: Array) -> tuple[Any, Any]:

@@ -44,10 +44,15 @@ class GRU(base.Cell):
             params["c_n"] = jnp.zeros(H, dtype)
         return params
 
-    def step(self, params, carry, x):
+    def gates(self, params, carry, x):
         p, h_ = params, carry
         r = sigmoid(x @ p["W_r"] + h_ @ p["U_r"] + p["b_r"])
         z = sigmoid(x @ p["W_z"] + h_ @ p["U_z"] + p["b_z"])
+        return {"reset": r, "update": z}
+
+    def step(self, params, carry, x):
+        p, h_ = params, carry
+        r, z = self.gates(params, carry, x).values()
         if self.reset_after:
             n = jnp.tanh(x @ p["W_n"] + p["b_n"] + r * (h_ @ p["U_n"] + p["c_n"]))
         else:

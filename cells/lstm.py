@@ -55,7 +55,7 @@ class LSTM(base.Cell):
         zeros = super().initial_carry(batch_size, dtype)
         return LSTMCarry(c=zeros, h=zeros)
 
-    def step(self, params, carry, x):
+    def _parts(self, params, carry, x):  # what `step` and `gates` share
         p, (c_, h_) = params, carry
         peep = {gate: p.get(f"p_{gate}", 0.0) for gate in "ifo"}
         i = sigmoid(x @ p["W_i"] + h_ @ p["U_i"] + p["b_i"] + peep["i"] * c_)
@@ -63,8 +63,16 @@ class LSTM(base.Cell):
         g = jnp.tanh(x @ p["W_g"] + h_ @ p["U_g"] + p["b_g"])
         c = f * c_ + i * g
         o = sigmoid(x @ p["W_o"] + h_ @ p["U_o"] + p["b_o"] + peep["o"] * c)
+        return i, f, o, c
+
+    def step(self, params, carry, x):
+        _, _, o, c = self._parts(params, carry, x)
         h = o * jnp.tanh(c)
         return LSTMCarry(c, h), h
+
+    def gates(self, params, carry, x):
+        i, f, o, _ = self._parts(params, carry, x)
+        return {"input": i, "forget": f, "output": o}
 
     def project(self, params, xs):
         return xs @ base.stack(params, "W_i", "W_f", "W_o", "W_g"), None

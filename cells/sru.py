@@ -25,6 +25,8 @@ class _SRU(base.Cell):
         (section 3.2); off: alpha = 1.
       chrono: longest dependency expected, in steps: b_f = log U(1, chrono - 1), in place of forget_bias.
       highway: off: h = r * c.
+      tailored: W, W_f, W_r, W_x, v from +-sqrt(3 / d), variance 1 / d, as in section 3.2 and appendix A; off:
+        from +-1 / sqrt(hidden_size), variance 1 / (3 hidden_size), as torch.nn starts recurrent layers.
 
     Where input and hidden size differ, a fourth projection W_x x stands for x * alpha, and alpha is
     folded into the initial W_x (as in the authors' package).
@@ -35,6 +37,7 @@ class _SRU(base.Cell):
     rescale: bool = True
     chrono: int | None = None
     highway: bool = True
+    tailored: bool = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -55,10 +58,15 @@ class _SRU(base.Cell):
         key_W, key_x, key_v, key_b = jax.random.split(key, 4)
         H = self.hidden_size
         uniform = base.input_initializer()  # +-sqrt(3 / d), variance 1 / d
+        if not self.tailored:
+            uniform = _plain
         params = base.dense_weights(key_W, "cfr", "W", (input_size, H), uniform, dtype)
         params["W"] = params.pop("W_c")
         for gate, key_gate in zip("fr", jax.random.split(key_v), strict=True):
             if gate in self.feedback:
+                if not self.tailored:
+                    params[f"v_{gate}"] = _plain(key_gate, (H,), dtype)
+                    continue
                 params[f"W_{gate}"] *= math.sqrt(0.5)
                 v = jax.random.uniform(key_gate, (H,), dtype, -math.sqrt(3), math.sqrt(3))
                 params[f"v_{gate}"] = math.sqrt(0.5) * v
@@ -70,11 +78,16 @@ class _SRU(base.Cell):
         params["b_r"] = jnp.full(H, self.highway_bias, dtype)
         return params
 
-    def step(self, params, carry, x):
+    def gates(self, params, carry, x):
         p, c_ = params, carry
         f = sigmoid(x @ p["W_f"] + p.get("v_f", 0.0) * c_ + p["b_f"])
-        c = f * c_ + (1 - f) * (x @ p["W"])
         r = sigmoid(x @ p["W_r"] + p.get("v_r", 0.0) * c_ + p["b_r"])
+        return {"forget": f, "reset": r}
+
+    def step(self, params, carry, x):
+        p, c_ = params, carry
+        f, r = self.gates(params, carry, x).values()
+        c = f * c_ + (1 - f) * (x @ p["W"])
         h = r * c
         if self.highway:
             h += (1 - r) * (x @ p["W_x"] if "W_x" in p else x * self.alpha)
@@ -108,6 +121,12 @@ class _SRU(base.Cell):
 
     def weight_gradients(self, before, after, saved, d_us):
         return {"v_f": base.total(before * d_us[1])} if "f" in self.feedback else {}
+
+
+def _plain(key, shape, dtype):
+    """Uniform in +-1 / sqrt(hidden_size), the last axis."""
+    bound = 1 / math.sqrt(shape[-1])
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 @dataclasses.dataclass(frozen=True)

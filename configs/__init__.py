@@ -72,12 +72,12 @@ def make(cell: str = "sru", task: str = "delayed_recall", /, **sections) -> ml_c
             "label": "",
         }
     )
-    _update(config, RECIPES.get(task, {}))
-    _update(config, sections)
+    update(config, RECIPES.get(task, {}))
+    update(config, sections)
     return config
 
 
-def _update(config, sections: dict) -> None:
+def update(config, sections: dict) -> None:
     """Sets the fields of a nested dict, each checked."""
     for section, value in sections.items():
         for field, item in value.items() if isinstance(value, dict) else [("", value)]:
@@ -163,11 +163,12 @@ def apply(config: ml_collections.ConfigDict, overrides: dict[str, str]) -> ml_co
     else:
         config = config.copy_and_resolve_references()
     for path, text in overrides.items():
-        _set(config, path, _literal(text))
+        _set(config, path, literal(text))
     return config
 
 
-def _literal(text):
+def literal(text):
+    """What a flag's text says: a number, True, None, a tuple, else the text; no text is left as it is."""
     if not isinstance(text, str):
         return text
     words = {"true": True, "false": False, "none": None}
@@ -246,10 +247,10 @@ def sweep(
     runs = {}
     for task_text in task_names:
         for cell_text in cell_names:
-            (cell, cell_options), (task, task_options) = _with_options(cell_text), _with_options(task_text)
+            (cell, cell_options), (task, task_options) = with_options(cell_text), with_options(task_text)
             config = make(cell, task, **module.SHARED)
             for section in (module.TASKS.get(task, {}), {"cell": cell_options, "task": task_options}):
-                _update(config, section)
+                update(config, section)
             config.label = cell_text
             runs[f"{task_text}-{cell_text}".replace(":", "_")] = config
     for path, value in (overrides or {}).items():
@@ -258,7 +259,7 @@ def sweep(
         refusals = []
         for config in runs.values():
             try:
-                _set(config, path, _literal(value))
+                _set(config, path, literal(value))
             except UnknownFieldError as refusal:
                 refusals.append(refusal)
         if len(refusals) == len(runs):
@@ -266,7 +267,7 @@ def sweep(
     return runs
 
 
-def _with_options(text: str) -> tuple[str, dict]:
+def with_options(text: str) -> tuple[str, dict]:
     """ "gru:reset_after=true" -> ("gru", {"reset_after": True})."""
     name, *given = text.split(":")
     options = {}
@@ -274,5 +275,5 @@ def _with_options(text: str) -> tuple[str, dict]:
         field, equals, value = option.partition("=")
         if not equals:
             raise ValueError(f"{text!r}: write an option as name=value, got {option!r}")
-        options[field] = _literal(value)
+        options[field] = literal(value)
     return name, options

@@ -12,6 +12,10 @@ RECIPES = {
         "task": {"eval_examples": 512},
         "train": {"steps": 1500, "batch_size": 32, "eval_every": 25},
     },
+    "mixed_recall": {
+        "task": {"eval_examples": 256},
+        "train": {"steps": 1500, "batch_size": 32, "eval_every": 50},
+    },
     "copy_memory": {
         "train": {"steps": 4000, "batch_size": 32},
     },
@@ -29,7 +33,12 @@ RECIPES = {
     "permuted_mnist": {
         "train": {"steps": 10_000, "batch_size": 64, "eval_every": 500},
     },
-    # Words matter more than their distance: the gates start where the cells have them.
+    # No dependency is of a known length, here and for sentences: the gates start where the cells have them.
+    "word_problem": {
+        "task": {"eval_examples": 512},
+        "train": {"steps": 2000, "batch_size": 32},
+        "chrono": "cell",
+    },
     "sentence": {
         "model": {"dropout": 0.3},
         "optim": {"learning_rate": 1e-3},

@@ -54,6 +54,8 @@ def test_a_saved_config_can_be_launched_again(tmp_path):
         ({"cell.reset_after": "1"}, "config.cell.reset_after must be bool, got 1"),
         ({"cell.name": "gruu"}, "unknown cell 'gruu'; did you mean 'gru'?"),
         ({"task": "adding"}, "config.task is a section"),
+        ({"optim.learning_rates": "fast"}, "config.optim.learning_rates must be tuple, got 'fast'"),
+        ({"optim.learning_rates": "0.1,fast"}, "config.optim.learning_rates must be tuple, got '0.1,fast'"),
     ],
 )
 def test_a_bad_override_is_refused_with_one_line(overrides, told):
@@ -75,6 +77,21 @@ def test_a_bad_override_is_refused_with_one_line(overrides, told):
         {"model.dropout": "1.5"},
         {"parameters": "-3"},
         {"chrono": "tsk"},
+        {"train.steps": "none"},
+        {"parameters": "none"},
+        {"optim.learning_rate": "1e999"},
+        {"optim.learning_rates": "none"},
+        {"optim.learning_rates": "0.1,1e999"},
+        {"optim.learning_rates": "0.1,-0.2"},
+        {"optim.learning_rates": "0.1,0.1"},
+        {"optim.learning_rates": "0.1,True"},
+        {"optim.learning_rates": "0.1,'fast'"},
+        {"optim.learning_rates": "0.1,(0.2,)"},
+        {"model.remat": "-2"},
+        {"model.compute_dtype": "float16"},
+        {"train.batch_devices": "-1"},
+        {"train.seed_batching": "vmpa"},
+        {"task.max_length": "3"},
     ],
 )
 def test_a_value_out_of_range_is_refused_with_one_line(overrides):
@@ -93,6 +110,24 @@ def test_values_are_read_by_the_type_of_their_field():
     assert config.cell.chrono is None
     assert config.cell.reset_after is True
     assert config.label == "5"
+
+
+@pytest.mark.parametrize(
+    "text, want",
+    [
+        ("0.001,0.003", (0.001, 0.003)),
+        ("[1e-3, 1]", (0.001, 1)),
+        ("0.5", (0.5,)),
+        ("()", ()),
+        ((0.1, 0.2), (0.1, 0.2)),
+    ],
+)
+def test_a_list_of_values_is_read_with_or_without_brackets(text, want):
+    config = configs.apply(configs.make("gru", "adding"), {"optim.learning_rates": text})
+    run = configs.freeze(config)
+    assert run.optim.learning_rates == want
+    assert [rate for _, rate in run.lanes[:: run.train.seeds]] == list(want or [run.optim.learning_rate])
+    assert RunConfig.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
 def test_another_cell_or_task_brings_its_own_options_and_keeps_what_the_file_said():

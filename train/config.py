@@ -21,14 +21,20 @@ def _require_choice(owner, option, choices):
     require(owner, option, value in choices, f"known; {nearest(value, choices)}")
 
 
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _require_positive(owner, *options):
     for option in options:
-        require(owner, option, getattr(owner, option) > 0, "above 0")
+        value = getattr(owner, option)
+        require(owner, option, _is_number(value) and value > 0, "above 0")
 
 
 def _require_at_least_0(owner, *options):
     for option in options:
-        require(owner, option, 0 <= getattr(owner, option) < math.inf, "0 or more")
+        value = getattr(owner, option)
+        require(owner, option, _is_number(value) and value >= 0, "0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +67,11 @@ class OptimConfig:
         _require_choice(self, "optimizer", OPTIMIZERS)
         _require_choice(self, "schedule", SCHEDULES)
         _require_positive(self, "learning_rate")
-        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))  # JSON has lists
         rates = self.learning_rates
-        numbers = all(isinstance(r, int | float) and not isinstance(r, bool) and r > 0 for r in rates)
-        require(
-            self, "learning_rates", numbers and len(set(rates)) == len(rates), "different numbers above 0"
-        )
+        numbers = isinstance(rates, list | tuple) and all(_is_number(r) and r > 0 for r in rates)
+        different = numbers and len(set(rates)) == len(rates)
+        require(self, "learning_rates", different, "different numbers above 0")
+        object.__setattr__(self, "learning_rates", tuple(rates))  # JSON has lists
         _require_at_least_0(self, "final_fraction", "warmup_steps", "clip_norm", "weight_decay", "momentum")
 
 

@@ -27,10 +27,16 @@ def cores() -> int:
 
 
 def use_cores(devices: int = 0) -> None:
-    """Makes jax see one CPU device per core. XLA's own threads give a scan over time next to nothing."""
+    """Makes jax see one CPU device per core. XLA's own threads give a scan over time next to nothing.
+
+    A number that the user told jax by the environment stays, unless `devices` is given.
+    """
     import jax
 
-    jax.config.update("jax_num_cpu_devices", devices or cores())
+    told = "JAX_NUM_CPU_DEVICES" in os.environ
+    told |= "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if devices or not told:
+        jax.config.update("jax_num_cpu_devices", devices or cores())
 
 
 def keep_memory() -> bool:
@@ -59,7 +65,9 @@ def cache_compilations() -> None:
     import jax
     import pooch
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") == "":
+        jax.config.update("jax_compilation_cache_dir", None)  # "" would be the working directory to XLA
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = pooch.os_cache("recurrent-cells") / "compiled"
         try:
             folder.mkdir(parents=True, exist_ok=True)

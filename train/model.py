@@ -252,7 +252,10 @@ def dropout(xs, rate: float, key, variational: bool):
 
 def pool(ys, real, pooling: str, bidirectional: bool):
     """(batch, time, width) -> (batch, width) over the real steps; zeros for a row that has none."""
-    real = jnp.ones(ys.shape[:2], bool) if real is None else real
+    if real is None:  # every step is
+        forward, backward = jnp.split(ys, 2, axis=-1) if bidirectional else (ys, ys[..., :0])
+        last = jnp.concatenate([forward[:, -1], backward[:, 0]], axis=-1)
+        return {"mean": ys.mean(1), "max": ys.max(1), "last": last}[pooling]
     some = real[..., None]
     if pooling == "mean":
         return jnp.where(some, ys, 0).sum(1) / jnp.maximum(some.sum(1), 1)

@@ -50,7 +50,8 @@ def environment() -> dict:
 def _command() -> str:
     """The command line, as a person would type it."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    return shlex.join(["python", *(["-m", module.name] if module else sys.argv[:1]), *sys.argv[1:]])
+    program = ["-m", module.name.removesuffix(".__main__")] if module else sys.argv[:1]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def _cpu() -> str:

@@ -1,8 +1,9 @@
 """What the laws are tested on: every registered cell, its options, its strategies; and the plain loop.
 
 A test that asks for `case` runs for every cell and option, one that asks for `strategy` as well for
-every way to run it. A new cell in the registry gets all of them. Other strategies than the sequential
-one see the default options; with -m slow, all of them.
+every way to run it, one that asks for `recurrence` for the cases that differ in a step over time. A new cell
+in the registry gets all of them. Other strategies than the sequential one see the default options; with
+-m slow, all of them.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import cells
+from cells.scans import sequential
 
 # Options worth a law that are not simply a bool (those are found by themselves).
 OPTIONS = {"rnn": [{"activation": "relu"}]}
@@ -52,6 +54,28 @@ def all_cases():
         yield from (Case(name, options) for options in [{}, *bools, *OPTIONS.get(name, [])])
 
 
+@functools.cache
+def all_recurrences():
+    """One of all cases that take the same steps: options that act before or after the loop are left out."""
+
+    def steps(cell):
+        params = jax.eval_shape(functools.partial(cell.init, input_size=2), jax.random.key(0))
+        weights, carry = jax.eval_shape(lambda p: (cell.recurrent_weights(p), cell.initial_carry(1)), params)
+        us = jax.eval_shape(lambda p: cell.project(p, jnp.ones((1, 1, 2)))[0], params)
+
+        def run(weights, carry, us):
+            return sequential._forward((cell, False), weights, carry, us, (carry, None, None))
+
+        return str(jax.make_jaxpr(run)(weights, carry, us))
+
+    seen = {}
+    for case in all_cases():
+        cell = case.cell(2)
+        linear_only = type(cell).recur is cells.Cell.recur
+        seen.setdefault((case.name, str(case) if linear_only else steps(cell)), case)
+    return list(seen.values())
+
+
 def all_strategies(cell):
     return [name for name in cells.strategies(cell) if name != "auto"]
 
@@ -64,6 +88,8 @@ def pytest_generate_tests(metafunc):
             for i, s in enumerate(all_strategies(case.cell(1)))
         ]
         metafunc.parametrize("case, strategy", pairs)
+    elif "recurrence" in metafunc.fixturenames:
+        metafunc.parametrize("recurrence", all_recurrences(), ids=str)
     elif "case" in metafunc.fixturenames:
         metafunc.parametrize("case", list(all_cases()), ids=str)
 
@@ -134,12 +160,12 @@ def _scalar(tree):
 
 
 @functools.cache
-def _runner(cell, strategy, reverse=False):
+def _runner(cell, strategy, reverse=False, remat=0):
     """Compiled `Problem -> Result` of a strategy, or of the plain "loop"; one for all tests."""
     if strategy == "loop":
         run = functools.partial(_loop, cell)
     else:
-        run = functools.partial(cells.scan, cell, reverse=reverse, strategy=strategy)
+        run = functools.partial(cells.scan, cell, reverse=reverse, strategy=strategy, remat=remat)
 
     @jit
     def result(*problem):

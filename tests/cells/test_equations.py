@@ -96,3 +96,39 @@ def test_an_sru_with_open_forget_gate_holds_its_memory(laws):
         p = laws.problem(cell)
         carry, _ = cells.scan(cell, p.params | {"b_f": np.full(3, 1e3)}, *p[1:5])
         np.testing.assert_array_equal(carry, p.carry)
+
+
+def lstm_from_gates(cell, p, x, carry, gates):
+    c = gates["forget"] * carry.c + gates["input"] * np.tanh(x @ p["W_g"] + carry.h @ p["U_g"] + p["b_g"])
+    return (c, gates["output"] * np.tanh(c)), gates["output"] * np.tanh(c)
+
+
+def gru_from_gates(cell, p, x, h_, gates):
+    r, z = gates["reset"], gates["update"]
+    inner = r * (h_ @ p["U_n"] + p["c_n"]) if cell.reset_after else (r * h_) @ p["U_n"]
+    h = z * h_ + (1 - z) * np.tanh(x @ p["W_n"] + p["b_n"] + inner)
+    return h, h
+
+
+def sru_from_gates(cell, p, x, c_, gates):
+    f, r = gates["forget"], gates["reset"]
+    c = f * c_ + (1 - f) * (x @ p["W"])
+    highway = (x @ p["W_x"] if "W_x" in p else x * cell.alpha) if cell.highway else 0.0
+    return c, r * c + (1 - r) * highway
+
+
+FROM_GATES = {"lstm": lstm_from_gates, "gru": gru_from_gates}
+FROM_GATES |= dict.fromkeys(("sru", "sru_feedback"), sru_from_gates)
+
+
+def test_a_step_is_what_its_gates_make_of_it(laws, case):
+    cell = case.cell(3)
+    p = laws.problem(cell, flags=False)
+    x = p.xs[:, 0]
+    gates = {name: np.asarray(gate) for name, gate in cell.gates(p.params, p.carry, x).items()}
+    assert bool(gates) == (case.name in FROM_GATES)
+    if gates:
+        assert all(((0 < gate) & (gate < 1)).all() and gate.shape == (4, 3) for gate in gates.values())
+        carry, y = FROM_GATES[case.name](cell, p.params, x, p.carry, gates)
+        after, out = cell.step(p.params, p.carry, x)
+        laws.same((jax.tree.leaves(after), out), (jax.tree.leaves(carry), y))

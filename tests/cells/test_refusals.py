@@ -96,3 +96,32 @@ def test_an_option_of_the_wrong_type_is_refused_with_one_line(options):
     with pytest.raises(ValueError, match=f"LSTM: {list(options)[-1]} must be") as refusal:
         cells.get("lstm", **options)
     assert "\n" not in str(refusal.value)
+
+
+class Sum(cells.Cell):
+    """A cell whose `project` gives what a test says."""
+
+    def init(self, key, input_size, dtype=jnp.float32):
+        return {"W": jnp.ones((input_size, self.hidden_size), dtype)}
+
+    def recur(self, w, carry, u):
+        return carry + u, ()
+
+
+@pytest.mark.parametrize(
+    "project, words",
+    [
+        (lambda u: u, "must return a tuple (us, rest)"),
+        (lambda u: [u, None], "must return a tuple (us, rest)"),
+        (lambda u: (u, None, None), "must return a tuple (us, rest)"),
+        (lambda u: None, "got NoneType"),
+        (lambda u: (u, u), "returns a `rest`, but there is no `readout`"),
+    ],
+)
+def test_a_project_that_misreads_its_contract_is_refused_with_one_line(project, words):
+    methods = {"project": lambda self, params, xs: project(xs @ params["W"])}
+    cell = type("Misread", (Sum,), methods)(hidden_size=2)
+    with pytest.raises(TypeError) as refusal:
+        cells.scan(cell, cell.init(None, 3), jnp.ones((1, 2, 3)))
+    message = str(refusal.value)
+    assert message.startswith("Misread.project ") and words in message and "\n" not in message

@@ -21,10 +21,13 @@ needs_data = pytest.mark.skipif(not Path(SHARED).is_dir(), reason=f"no folder in
 CASES = [
     ("adding", dict(length=7, eval_examples=37)),
     ("adding", dict(length=2, eval_examples=5)),
+    ("adding", dict(length=3, max_length=9, eval_examples=37)),
     ("copy_memory", dict(length=5, symbols=4, items=3, eval_examples=37)),
     ("copy_memory", dict(length=1, symbols=2, items=1, eval_examples=1)),
+    ("copy_memory", dict(length=2, max_length=5, symbols=4, items=3, eval_examples=37)),
     ("delayed_recall", dict(gap=6, eval_examples=37)),
     ("delayed_recall", dict(gap=1, symbols=2, distractors=1)),
+    ("delayed_recall", dict(gap=4, max_gap=6, eval_examples=37)),
     ("digits", {}),
     ("digits", dict(pixels_per_step=8)),
     ("mnist", dict(pixels_per_step=28)),
@@ -33,6 +36,9 @@ CASES = [
     ("sentence", dict(dataset="mpqa", fold=9, min_count=2, max_length=3)),
     ("sentence", dict(dataset="trec")),
     ("sentence", dict(dataset="sst2", phrases=False)),
+    ("mixed_recall", dict(gap=5, eval_examples=37)),
+    ("word_problem", dict(length=5, eval_examples=37)),
+    ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
 ]
 FIRST = [next(case for case in CASES if case[0] == name) for name in dict(CASES)]
 each_task = pytest.mark.parametrize("name, options", FIRST, ids=lambda x: x if isinstance(x, str) else "")
@@ -55,8 +61,17 @@ def eval_batch(task, data, split, index, batch_size=SIZE):
 
 
 @functools.partial(jit, static_argnums=(0, 1))
+def padded_sample(task, count, values):
+    return task.sample(KEY, count, **values)
+
+
 def sample(task, count):
-    return task.sample(KEY, count)
+    """Examples of a generated task, made as a program makes them, and cut to their real length."""
+    values, time = task.load(), task.spec({}).time
+    real = task.real_length(**values) if values else time
+    xs, ys, *counted = map(np.asarray, padded_sample(task.static(), count, values))
+    assert not any(x[:, real:].any() for x in counted if x.ndim > 1)
+    return [x[:, :real] if x.ndim > 1 and x.shape[1] == time else x for x in (xs, ys, *counted)]
 
 
 # --- made-up data
@@ -160,7 +175,8 @@ def test_spec_and_batch_agree(loaded, name, options):
         if batch.lengths is not None:
             assert batch.lengths.shape == (size,) and batch.lengths.dtype == jnp.int32
             padding = np.arange(spec.time) >= np.asarray(batch.lengths)[:, None]
-            assert np.array_equal(np.asarray(batch.xs) == sentence.PADDING, padding)
+            assert padding.any() and not (spec.per_step and np.asarray(batch.weights)[padding].any())
+            assert name != "sentence" or np.array_equal(np.asarray(batch.xs) == sentence.PADDING, padding)
 
 
 @every_case
@@ -205,7 +221,7 @@ def test_an_evaluation_counts_every_row_once(loaded, name, options):
         assert np.array_equal(batch.weights[:size], np.repeat(per_row.weights, size, axis=0))
         assert np.array_equal(batch.scored[:size], np.repeat(per_row.scored, size, axis=0))
         assert not batch.weights[size:].any() and not batch.scored[size:].any()
-        if data:
+        if isinstance(task, base.InMemory):
             assert np.array_equal(batch.ys[:size], data[split]["ys"])
 
 
@@ -254,6 +270,9 @@ BAD = [
     ("delayed_recall", dict(gap="9"), "gap must be an integer, got '9'"),
     ("delayed_recall", dict(symbols=1), "symbols must be at least 2, got 1"),
     ("delayed_recall", dict(distractors=0), "distractors must be at least 1, got 0"),
+    ("adding", dict(length=9, max_length=8), "max_length must be 0 (off) or at least length = 9, got 8"),
+    ("copy_memory", dict(max_length=True), "max_length must be an integer, got True"),
+    ("delayed_recall", dict(max_gap=-1), "max_gap must be at least 0, got -1"),
     ("digits", dict(pixels_per_step=7), "pixels_per_step must be a divisor of 64, got 7"),
     ("digits", dict(pixels_per_step=0), "pixels_per_step must be at least 1, got 0"),
     ("mnist", dict(pixels_per_step=10), "pixels_per_step must be a divisor of 784, got 10"),
@@ -362,11 +381,12 @@ def test_a_batch_too_large_to_count_is_refused():
 # --- generated tasks
 
 
-@pytest.mark.parametrize("length", [2, 3, 10, 51])
-def test_adding_sums_one_marked_value_of_each_half(length):
-    task = tasks.get("adding", length=length)
+@pytest.mark.parametrize("length, longest", [(2, 0), (3, 0), (10, 0), (51, 0), (2, 9), (9, 10)])
+def test_adding_sums_one_marked_value_of_each_half(length, longest):
+    task = tasks.get("adding", length=length, max_length=longest)
     xs, ys, *_ = map(np.asarray, sample(task, 400))
     values, markers = xs[..., 0], xs[..., 1]
+    assert xs.shape[1] == length
     assert (values >= 0).all() and (values < 1).all() and set(np.unique(markers)) <= {0.0, 1.0}
     half = length // 2
     assert (markers[:, :half].sum(1) == 1).all() and (markers[:, half:].sum(1) == 1).all()
@@ -381,9 +401,10 @@ def test_adding_baseline_is_the_error_of_always_answering_one():
     assert np.square(ys - 1).mean() == pytest.approx(task.spec({}).baseline, rel=0.03)
 
 
+@pytest.mark.parametrize("longest", [0, 23])
 @pytest.mark.parametrize("length, symbols, items", [(1, 2, 1), (5, 8, 10), (20, 3, 2)])
-def test_copy_memory_repeats_the_symbols_after_the_delimiter(length, symbols, items):
-    task = tasks.get("copy_memory", length=length, symbols=symbols, items=items)
+def test_copy_memory_repeats_the_symbols_after_the_delimiter(length, symbols, items, longest):
+    task = tasks.get("copy_memory", length=length, max_length=longest, symbols=symbols, items=items)
     xs, ys, weights, scored = map(np.asarray, sample(task, 100))
     blank, delimiter = symbols, symbols + 1
     for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
@@ -397,9 +418,10 @@ def test_copy_memory_repeats_the_symbols_after_the_delimiter(length, symbols, it
     assert (scored[:, -items:] == 1).all() and not scored[:, :-items].any()
 
 
+@pytest.mark.parametrize("longest", [0, 31])
 @pytest.mark.parametrize("gap, symbols, distractors", [(1, 2, 1), (5, 8, 8), (30, 3, 1)])
-def test_delayed_recall_answers_the_first_token_and_nothing_else_tells(gap, symbols, distractors):
-    task = tasks.get("delayed_recall", gap=gap, symbols=symbols, distractors=distractors)
+def test_delayed_recall_answers_the_first_token_and_nothing_else_tells(gap, symbols, distractors, longest):
+    task = tasks.get("delayed_recall", gap=gap, max_gap=longest, symbols=symbols, distractors=distractors)
     xs, ys, *_ = map(np.asarray, sample(task, 500))
     assert np.array_equal(xs[:, 0], ys) and set(ys) == set(range(symbols))
     fillers = xs[:, 1:-1]

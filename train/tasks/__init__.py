@@ -14,10 +14,12 @@ from train.tasks.copy_memory import CopyMemory
 from train.tasks.datasets import DataError
 from train.tasks.delayed_recall import DelayedRecall
 from train.tasks.digits import Digits
+from train.tasks.mixed_recall import MixedRecall
 from train.tasks.mnist import Mnist, PermutedMnist
 from train.tasks.sentence import Sentence
+from train.tasks.word_problem import WordProblem
 
-_TASKS = (Adding, CopyMemory, DelayedRecall, Digits, Mnist, PermutedMnist, Sentence)
+_TASKS = (Adding, CopyMemory, DelayedRecall, Digits, MixedRecall, Mnist, PermutedMnist, Sentence, WordProblem)
 TASKS = Registry("task", {task.name: task for task in _TASKS})
 
 get = TASKS.get

@@ -1,0 +1,29 @@
+"""What all tests share: quick compilation, and a process with two devices."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# Most of a test's time is compilation, and nothing here asks how fast a program runs. Set before jax starts.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
+
+@pytest.fixture(scope="session")
+def on_two_devices():
+    """Runs a file's tests marked `two_devices`, all in one process; fails with what that process told."""
+
+    def run(file):
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "two_devices", file],
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run

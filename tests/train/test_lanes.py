@@ -1,0 +1,206 @@
+"""Laws of what trains together: lanes, devices that share a batch, padded lengths, programs used again."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cells
+from train import metrics, tasks
+from train.loop import train
+from train.model import build
+from train.programs import executable, held_out, initial_state, layout, make_run, step_keys
+from train.tasks.base import Stretchable
+
+pytestmark = pytest.mark.usefixtures("in_a_hurry")
+
+
+MAP = {"seed_batching": "map"}
+
+
+@functools.cache
+def dispatched(config, devices=1):
+    """The run on so many devices, and its lanes' state after one dispatch of steps."""
+    run = make_run(config, devices=jax.devices()[:devices])
+    state, first = initial_state(run), jnp.int32(0)
+    state, _ = executable(run.programs.train, state, run.data, first)(state, run.data, first)
+    return run, jax.tree.map(lambda x: np.asarray(x)[: len(run.config.lanes)], state)
+
+
+def assert_close(got, want, tolerance=0.0):
+    for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, w, tolerance, tolerance, err_msg=jax.tree_util.keystr(path))
+
+
+# --- a grid of learning rates
+
+
+def test_each_rate_of_a_grid_trains_as_it_does_alone_bit_for_bit(tiny):
+    """Where lanes run one after the other; and it is told by seed and rate."""
+    rates, options = (0.03, 0.002), MAP | {"seed": 5, "steps": 10}
+    config = tiny(optim={"learning_rates": rates}, train=options)
+    grid = train(config)
+    told = [(row["seed"], row["learning_rate"]) for row in grid.summary["seeds"]]
+    assert told == config.lanes == [(5, 0.03), (6, 0.03), (5, 0.002), (6, 0.002)]
+    for i, rate in enumerate(rates):
+        _, alone = dispatched(tiny(optim={"learning_rate": rate}, train=options))
+        lanes = jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], grid.state)
+        assert_close((lanes.params, lanes.opt_state), (alone.params, alone.opt_state))
+    assert all(np.any(x[:2] != x[2:]) for x in jax.tree.leaves(grid.state.params))
+
+
+def test_a_step_writes_over_the_state_it_was_given(tiny):
+    run = make_run(tiny(train=MAP | {"steps": 10}), devices=jax.devices()[:1])
+    state, first = initial_state(run), jnp.int32(0)
+    executable(run.programs.train, state, run.data, first)(state, run.data, first)
+    assert all(x.is_deleted() for x in jax.tree.leaves(state))
+
+
+# --- devices
+
+SHARED = {"seeds": 3, "eval_batch_size": 16}
+
+
+@pytest.mark.two_devices
+def test_lanes_over_devices_train_as_on_one(tiny):
+    """Three lanes on two devices: one is filled up with a repetition, which leaves no trace."""
+    config = tiny(train=SHARED | {"batch_devices": 1})
+    assert_close(*(dispatched(config, devices)[1] for devices in (2, 1)), 1e-5)
+
+
+@pytest.mark.two_devices
+def test_a_batch_shared_by_devices_trains_and_scores_as_on_one(tiny):
+    def results(devices):
+        run, trained = dispatched(tiny(train=SHARED | {"batch_devices": devices}), devices)
+        assert dict(run.mesh.shape) == {"lanes": 1, "batch": devices}
+        args = jax.tree.map(jnp.asarray, trained), held_out(run, "valid"), jnp.int32(10)
+        return trained, executable(run.programs.evaluate, *args)(*args)
+
+    assert_close(results(2), results(1), 1e-5)
+
+
+@pytest.mark.two_devices
+def test_devices_that_share_a_batch_drop_units_of_their_own(tiny, jit):
+    """One step of plain gradient descent, against both halves of the batch worked out by hand."""
+    rule = {"optimizer": "sgd", "momentum": 0.0, "clip_norm": 0.0, "schedule": "constant", "warmup_steps": 0}
+    options = {"seeds": 1, "batch_devices": 2, "eval_every": 1}
+    run, got = dispatched(tiny(optim=rule, train=options, model={"dropout": 0.5}), 2)
+
+    @jit
+    def by_hand(params):
+        data_key, dropout_key = step_keys(0, 0)
+        batch = run.config.task.train_batch({}, data_key, 0, 8)
+
+        def loss(params, i):
+            half = jax.tree.map(lambda x: x[4 * i : 4 * i + 4], batch)
+            outputs = run.model.apply(params, half.xs, key=jax.random.fold_in(dropout_key, i))
+            return metrics.loss_sum(run.spec, outputs, half)[0] / 8
+
+        gradient = jax.grad(lambda params: loss(params, 0) + loss(params, 1))(params)
+        return jax.tree.map(lambda p, g: p - run.config.optim.learning_rate * g, params, gradient)
+
+    before = jax.tree.map(lambda x: np.asarray(x)[0], initial_state(run).params)
+    assert_close(jax.tree.map(lambda x: x[0], got.params), by_hand(before), 1e-6)
+
+
+@pytest.mark.two_devices
+@pytest.mark.parametrize(
+    "seeds, hidden_size, batch_size, lanes, rows",
+    [(2, 512, 8, 2, 1), (3, 512, 8, 2, 1), (1, 512, 8, 1, 2), (1, 512, 7, 1, 1), (1, 8, 8, 1, 1)],
+    ids=["lanes-first", "more-lanes", "the-batch", "odd-batch", "small-batch"],
+)
+def test_devices_go_to_lanes_then_to_large_batches(tiny, seeds, hidden_size, batch_size, lanes, rows):
+    config = tiny(cell={"hidden_size": hidden_size}, train={"seeds": seeds, "batch_size": batch_size})
+    assert dict(layout(config, jax.devices()).shape) == {"lanes": lanes, "batch": rows}
+
+
+@pytest.mark.parametrize("share, devices", [(3, 4), (2, 1)], ids=["no-divisor", "too-many"])
+def test_a_share_that_does_not_fit_is_refused_with_one_line(tiny, share, devices):
+    with pytest.raises(ValueError, match=f"train.batch_devices = {share} must divide .* = 8 and") as refusal:
+        layout(tiny(train={"batch_devices": share, "batch_size": 8}), jax.devices()[:1] * devices)
+    assert "\n" not in str(refusal.value)
+
+
+def test_on_two_devices(on_two_devices):
+    on_two_devices(__file__)
+
+
+# --- padded lengths
+
+STRETCHABLE = [name for name in tasks.names() if issubclass(tasks.TASKS.cls(name), Stretchable)]
+
+
+@pytest.mark.parametrize("name", STRETCHABLE)
+def test_a_padded_batch_has_the_loss_and_the_gradient_of_its_real_part(name, jit):
+    stretch = tasks.TASKS.cls(name).stretch
+    task = tasks.get(name, **{stretch: 4, f"max_{stretch}": 9})
+    data = task.load()
+    spec, real = task.spec(data), int(task.real_length(**data))
+    assert real < spec.time
+    model = build(cells.get("gru", hidden_size=4), spec)
+
+    def cut(x):
+        return x[:, :real] if x.ndim > 1 and x.shape[1] == spec.time else x
+
+    @jit
+    def both(data, key):
+        def loss(params, batch):
+            outputs = model.apply(params, batch.xs, batch.lengths)
+            return metrics.loss(spec, outputs, batch), metrics.score(spec, outputs, batch)
+
+        padded, params = task.static().train_batch(data, key, 0, 4), model.init(key)
+        batches = padded, jax.tree.map(cut, padded._replace(lengths=None))
+        return padded.lengths, [jax.value_and_grad(loss, has_aux=True)(params, batch) for batch in batches]
+
+    lengths, results = both(data, jax.random.key(1))
+    assert (lengths == real).all()
+    assert_close(*results, 1e-5)
+
+
+PADDED = {"gap": 3, "max_gap": 6, "distractors": 1}
+
+
+def test_a_padded_task_trains_as_the_unpadded_one(tiny):
+    """With one filler, which makes their examples the same, whatever is drawn."""
+    configs = (tiny(task=PADDED | {"max_gap": longest}, train={"steps": 10}) for longest in (6, 0))
+    assert_close(*(dispatched(dataclasses.replace(config, chrono="cell"))[1] for config in configs), 1e-5)
+
+
+# --- programs used again
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """A list that grows by one entry with every compilation."""
+    events = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return events
+
+
+def test_runs_that_differ_only_in_values_compile_nothing(tiny, compiled):
+    """And one that differs in a shape does."""
+
+    def run(**changes):
+        sections = {"task": PADDED, "train": {"steps": 10}}
+        config = tiny(
+            **sections | {name: sections.get(name, {}) | fields for name, fields in changes.items()}
+        )
+        before = len(compiled)
+        train(dataclasses.replace(config, chrono="cell"))
+        return len(compiled) - before
+
+    run()
+    assert run(train={"seed": 7}) == 0
+    assert run(train={"on_nan": "drop", "checkpoint_seconds": 9.0}) == 0
+    assert run(optim={"learning_rate": 0.5}) == 0
+    assert run(optim={"learning_rates": (0.1, 0.2)}, train={"seeds": 1}) == 0
+    assert run(task={"gap": 6}) == 0
+    assert run(cell={"hidden_size": 7}) > 0

@@ -1,0 +1,130 @@
+"""Word problems of finite groups: parity and its non-commutative relatives, for tracking a state.
+
+Liu 2023, "Transformers learn shortcuts to automata"; Merrill 2024, "The illusion of state in state-space
+models"; Grazzi 2025, "Unlocking state-tracking in linear RNNs through negative eigenvalues".
+"""
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cells.registry import nearest
+from train.tasks import base
+
+# Generators, as permutations: p[i] is where i goes. z60 is as large as a5, and solvable.
+GENERATORS = {
+    "z2": [(1, 0)],
+    "s3": [(1, 0, 2), (1, 2, 0)],
+    "z60": [(*range(1, 60), 0)],
+    "a5": [(1, 2, 0, 3, 4), (1, 2, 3, 4, 0)],
+    "s5": [(1, 0, 2, 3, 4), (1, 2, 3, 4, 0)],
+}
+TOKENS = ("elements", "generators")
+
+
+def then(p: tuple, q: tuple) -> tuple:
+    """The product of two permutations: first `p`, then `q`."""
+    return tuple(q[i] for i in p)
+
+
+@functools.cache
+def elements(group: str) -> list[tuple]:
+    """All permutations of a group, in lexicographic order: the identity is number 0."""
+    generators = GENERATORS[group]
+    new = found = {tuple(range(len(generators[0])))}
+    while new:
+        new = {then(p, q) for p in new for q in generators} - found
+        found = found | new
+    return sorted(found)
+
+
+@functools.cache
+def multiplication(group: str) -> np.ndarray:
+    """(order, order) int32: the number of "first row, then column"."""
+    number = {p: i for i, p in enumerate(elements(group))}
+    return np.array([[number[then(p, q)] for q in elements(group)] for p in elements(group)], np.int32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WordProblem(base.Stretchable):
+    """Read elements of a group; say after each the product of all so far.
+
+        xs: g_1     g_2           g_3 ...
+        ys: g_1     g_1 g_2       g_1 g_2 g_3 ...      every step counts
+
+    With group "z2" it is parity: the answer is the number of ones so far, modulo 2. Tokens are drawn
+    uniformly. Where they are all the elements (Merrill 2024), the product is uniform given any of the
+    tokens but not all: no window, and no part of the past, tells anything of the answer, which is right with
+    1 / order without memory. Where they are the identity and the generators alone (Liu 2023), there are
+    fewer transitions to learn (3 order in place of order^2), but the first answers are few and easy.
+
+    xs, ys (batch, length) int32: numbers of tokens and of `elements`.
+
+    Options:
+      group: "z2" (2 elements), "s3" (6), "z60" (60, commutative), "a5" (60, not solvable), "s5" (120, not
+        solvable).
+      tokens: "elements", or "generators": token 0 is the identity, token i the i-th of GENERATORS.
+      length: steps.
+      max_length: the longest length that the compiled program can take; 0: just `length`, without padding.
+    """
+
+    name: ClassVar[str] = "word_problem"
+    stretch: ClassVar[str] = "length"
+    group: str = "z2"
+    tokens: str = "elements"
+    length: int = 16
+    max_length: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.at_least(self, length=2)
+        for option, known in (("group", GENERATORS), ("tokens", TOKENS)):
+            value = getattr(self, option)
+            base.require(self, option, value in known, f"known; {nearest(value, known)}")
+
+    @property
+    def meaning(self) -> np.ndarray:
+        """The element that each token stands for, (tokens,) int32."""
+        order = len(elements(self.group))
+        if self.tokens == "elements":
+            return np.arange(order, dtype=np.int32)
+        return np.array([0, *(elements(self.group).index(g) for g in GENERATORS[self.group])], np.int32)
+
+    def spec(self, data):
+        order = len(elements(self.group))
+        return base.Spec(
+            inputs="tokens",
+            input_size=len(self.meaning),
+            output_size=order,
+            per_step=True,
+            pooling="last",
+            loss="cross_entropy",
+            metric="accuracy",
+            threshold=0.99,
+            baseline=1 / order,
+            time=self.longest,
+        )
+
+    def sample(self, key, batch_size, length=None):
+        meaning, product = jnp.asarray(self.meaning), jnp.asarray(multiplication(self.group))
+        xs = jax.random.randint(key, (batch_size, self.longest), 0, len(meaning))
+        real = jnp.ones(xs.shape, bool)
+        if length is not None:
+            real = jnp.broadcast_to(jnp.arange(self.longest) < length, xs.shape)
+            xs = jnp.where(real, xs, 0)
+
+        def multiply(so_far, element):
+            so_far = product[so_far, element]
+            return so_far, so_far
+
+        # Step by step: an associative scan takes longer to compile, and on a CPU to run.
+        ys = jax.lax.scan(multiply, jnp.zeros(batch_size, jnp.int32), meaning[xs].T)[1].T
+        counts = real.astype(jnp.float32)
+        return xs, ys, counts, counts
+
+    def real_length(self, length):
+        return length
