@@ -1,0 +1,215 @@
+"""The benchmark measures what it says; how fast anything is, no test asks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+import cells
+from experiments.speed import layers, measure, report, rivals, training
+from train import programs
+
+ROOT = Path(__file__).parents[2]
+SIZE = (4, 6, 3)
+
+
+def speed(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.speed", *map(str, flags)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+
+
+def test_cases_are_timed_in_turn_and_one_that_fails_costs_only_itself():
+    order = []
+
+    def case(name, units=1):
+        return measure.Case({"cell": name}, lambda: lambda: order.append(name), units)
+
+    def broken():
+        raise RuntimeError("no such thing\nmore")
+
+    rows = measure.interleaved([case("a"), measure.Case({"cell": "x"}, broken), case("b", 2)], repeats=3)
+    assert order[:4] == ["a", "a", "b", "b"]  # first run, warm-up
+    assert order[4:] == ["a", "b"] * 3
+    assert [row["cell"] for row in rows] == ["a", "x", "b"]
+    assert rows[1]["error"] == "RuntimeError: no such thing" and "ms" not in rows[1]
+    assert rows[0]["ms"] > 0 and rows[0]["ms_q25"] <= rows[0]["ms"] <= rows[0]["ms_q75"]
+
+
+def test_the_fastest_of_several_settings_counts():
+    import time
+
+    counts = [0, 0]
+
+    def run(i, seconds):
+        counts[i] += 1
+        time.sleep(seconds)
+
+    slow_and_fast = [lambda: run(0, 0.05), lambda: run(1, 0.0)]
+    measure.interleaved([measure.Case({}, lambda: slow_and_fast)], repeats=5)
+    assert counts == [3, 3 + 2 + 5]
+
+
+def test_flops_are_those_of_the_matmuls():
+    batch, time, D = 4, 6, 8
+    for name, matrices in {"rnn": 2, "lstm": 8, "gru": 6, "sru": 3}.items():
+        cell = cells.get(name, hidden_size=D)
+        assert layers.gflop(cell, batch, time, "forward") == pytest.approx(
+            2e-9 * batch * time * matrices * D * D
+        )
+        assert layers.gflop(cell, batch, time, "gradient") == 3 * layers.gflop(cell, batch, time, "forward")
+
+
+def test_a_layer_shared_by_devices_is_the_layer_on_one():
+    if len(jax.devices()) < 2:
+        pytest.skip("one device")
+    cell = cells.get("gru", hidden_size=3)
+    xs, d_ys = layers._inputs(SIZE)
+    params = cell.init(jax.random.key(0), 3)
+    got, want = (
+        program(*args)
+        for program, args in (
+            layers.program_of(lambda p, xs: cells.scan(cell, p, xs)[1], params, xs, d_ys, "gradient", n)
+            for n in (1, 2)
+        )
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
+
+
+@pytest.mark.parametrize("rival", list(rivals.JAX))
+@pytest.mark.parametrize("kind", rivals.KINDS)
+def test_a_rivals_layer_is_a_recurrence_with_gradients(rival, kind):
+    if rival not in rivals.installed() or (rival, kind) == ("equinox", "rnn"):
+        pytest.skip("not there")
+    xs, d_ys = layers._inputs(SIZE)
+    params, layer = rivals.JAX[rival](kind, SIZE[-1], xs)
+    program, args = layers.program_of(layer, params, xs, d_ys, "gradient", 1)
+    ys, d_params, d_xs = program(*args)
+    assert ys.shape == d_xs.shape == xs.shape
+    late = layer(params, xs.at[:, 3:].add(1.0))
+    np.testing.assert_allclose(late[:, :3], ys[:, :3], rtol=1e-5)
+    early = layer(params, xs.at[:, 0].add(1.0))
+    assert jnp.abs(early[:, -1] - ys[:, -1]).max() > 1e-5
+    size = sum(p.size for p in jax.tree.leaves(d_params))
+    gates = {"rnn": 1, "lstm": 4, "gru": 3}[kind]
+    assert gates * 18 <= size <= gates * (18 + 6)  # matrices, at most two biases
+    assert all(jnp.abs(d).sum() > 0 for d in jax.tree.leaves(d_params))
+
+
+def test_torch_runs_forward_and_backward():
+    pytest.importorskip("torch")
+    for kind in rivals.KINDS:
+        for gradient in (False, True):
+            for run in rivals.torch(kind, *SIZE, gradient):
+                run()
+
+
+@pytest.mark.parametrize("task", training.TASKS)
+def test_our_loop_trains_the_whole_model_that_the_other_loops_train(task):
+    """An embedding where the inputs are tokens, the layer, a linear readout; nothing left out."""
+    run = programs.make_run(training.config("gru", task, 1, hidden_size=5))
+    ours = sum(p.size for p in jax.tree.leaves(programs.initial_state(run).params))
+    spec, width = run.spec, 5
+    tokens = spec.inputs == "tokens"
+    features = width if tokens else spec.input_size
+    embedding = spec.input_size * width if tokens else 0
+    layer = 3 * width * (features + width + 1)
+    assert ours == embedding + layer + (width + 1) * spec.output_size
+
+
+def _row(library, cell, ms, strategy="sequential", devices=1, gflop=1.0, size=(32, 512, 256)):
+    return layers._labels(size, cell, "gradient", library, strategy, devices) | {"ms": ms, "gflop": gflop}
+
+
+def test_goals_compare_the_best_settings_of_each_side():
+    frame = report.with_bounds(
+        pd.DataFrame(
+            [
+                _row("ours", "gru", 50.0),
+                _row("ours", "gru", 20.0, devices=2),
+                _row("torch", "gru", 40.0, ""),
+                _row("linen", "gru", 90.0, ""),
+                _row("nnx", "gru", 30.0, ""),
+                _row("ours", "sru", 10.0, "associative"),
+                _row("torch", "lstm", 30.0, ""),
+            ]
+        ),
+        {"matmul_gflops": 100.0},
+    )
+    goals = report.layer_goals(frame).set_index(["cell", "goal"])
+    assert goals.loc[("gru", "times PyTorch's gru"), ["measured", "met"]].tolist() == ["2.00", "yes"]
+    assert goals.loc[("gru", "times Flax's layer"), ["measured", "met"]].tolist() == ["1.50", "NO"]
+    assert goals.loc[("gru", "share of its bound"), ["measured", "met"]].tolist() == ["0.50", "NO"]
+    assert goals.loc[("sru", "times PyTorch's lstm"), ["measured", "met"]].tolist() == ["3.00", "NO"]
+    assert goals.loc[("sru", "times its bound"), ["measured", "met"]].tolist() == ["1.00", "yes"]
+    (table,) = report.layer_tables(frame, short=True).values()
+    gru, sru = table.set_index("cell").loc["gru"], table.set_index("cell").loc["sru"]
+    assert gru["how"].strip() == "x2" and gru["PyTorch"] == "2.00x" and gru["Flax nnx"] == "1.50x"
+    assert sru["PyTorch"] == "3.00x" and sru["Flax nnx"] == "–"
+
+
+def test_steps_per_second_count_all_seeds():
+    rows = [
+        {
+            "task": "digits",
+            "cell": "sru",
+            "library": "ours",
+            "seeds": 8,
+            "ms": 0.5,
+            "compile_s": 1.0,
+            "fraction": 0.25,
+        },
+        {"task": "digits", "cell": "lstm", "library": "nnx", "seeds": 1, "ms": 2.0, "compile_s": 1.0},
+    ]
+    (row,) = report.training_table(pd.DataFrame(rows)).to_dict("records")
+    assert row["this"] == "2,000" and row["Flax nnx"] == "500 (4.0x)" and row["bound"] == "25%"
+    (goal,) = report.training_goals(pd.DataFrame(rows)).to_dict("records")
+    assert (goal["wanted"], goal["measured"], goal["met"]) == ("≥ 5", "4.00", "NO")
+
+
+def test_the_growth_is_fitted_over_the_longer_sequences():
+    times = [128, 256, 512, 1024, 2048]
+    rows = [_row("ours", "rnn", max(50.0, 1e-4 * t**2), size=(4, t, 64)) for t in times]
+    (fit,) = layers.growth(pd.DataFrame(rows))
+    assert fit["over"] == "512 to 2048"
+    assert 1.3 < fit["exponent"] < 2.0
+    rows = [_row("ours", "rnn", 3.0 * t, size=(4, t, 64)) for t in times]
+    assert layers.growth(pd.DataFrame(rows))[0]["exponent"] == pytest.approx(1.0)
+
+
+def test_the_command_writes_tables_figures_and_what_they_were_made_on(tmp_path):
+    done = speed(
+        "--preset=quick",
+        "--parts=layers",
+        "--cells=rnn,sru",
+        "--rivals=",
+        "--repeats=1",
+        f"--workdir={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_csv(tmp_path / "layers.csv")
+    assert set(frame["strategy"]) == {"sequential", "associative", "chunked"}
+    assert (frame["ms"] > 0).all()
+    assert (tmp_path / "layers.png").exists() and (tmp_path / "environment.json").exists()
+    assert "Goals" not in done.stdout  # they are about other sizes
+    assert "matmul" in (tmp_path / "speed.md").read_text()
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(tmp_path) not in line)
+
+
+@pytest.mark.parametrize("flag, told", [("--cells=ltsm", "lstm"), ("--sizes=32x12", "BATCHxTIMExHIDDEN")])
+def test_bad_flags_are_refused_in_one_line(flag, told, tmp_path):
+    done = speed(flag, f"--workdir={tmp_path}")
+    assert done.returncode == 2 and told in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not list(tmp_path.iterdir())
