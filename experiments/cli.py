@@ -149,6 +149,8 @@ class ProgressBar:
                 f"solved {progress.solved}/{progress.seeds} {progress.steps_per_second:.0f} steps/s"
             )
         self.bar.update(self.task, total=progress.steps, completed=progress.step, told=told)
+        if math.isnan(progress.steps_per_second):
+            return
         if not self.console.is_terminal and time.monotonic() - self.shown > self.line_every:
             self.shown = time.monotonic()
             eta = (progress.steps - progress.step) / progress.steps_per_second

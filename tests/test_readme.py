@@ -6,11 +6,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 import cells
 import configs
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def python_block(start):
@@ -59,3 +61,25 @@ def test_the_parameter_counts_of_the_table():
         params = cells.get(name, hidden_size=H).init(jax.random.key(0), D)
         assert sum(p.size for p in params.values()) == formula
         assert f"[`{name}`](cells/" in README
+
+
+def test_the_table_of_claims_is_that_of_the_committed_evidence():
+    found = pd.read_csv(ROOT / "experiments" / "figures" / "claims" / "claims.csv")
+    for claim in found.to_dict("records"):
+        row = f"| {claim['claim']} | **{claim['verdict']}** | `experiments.{claim['experiment']}` |"
+        assert row in README, f"not in the README: {row}"
+
+
+def test_the_table_of_speed_is_that_of_the_committed_measurement():
+    """Milliseconds of our layers at batch 32, time 512, hidden 256, forward and backward."""
+    (folder,) = (ROOT / "experiments" / "figures").glob("speed-*")
+    layers = pd.read_csv(folder / "layers.csv")
+    chosen = layers[(layers["time"] == 512) & (layers["library"] == "ours") & (layers["pass"] == "gradient")]
+    for cell, ms in chosen.groupby("cell")["ms"].min().items():
+        assert cell == "sru_feedback" or f"| `{cell}` | {ms:.0f} |" in README
+
+
+def test_every_folder_and_file_that_is_linked_exists():
+    text = re.sub(r"```.*?```", "", README, flags=re.S)
+    links = re.findall(r"\]\(((?!http)[^)#]+)\)", text)
+    assert links and not [link for link in links if not (ROOT / link).exists()]

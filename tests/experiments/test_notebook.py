@@ -8,6 +8,7 @@ pytest.importorskip("ipykernel")
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "experiments" / "notebooks" / "compare.ipynb"
+CLAIMS = NOTEBOOK.with_name("claims.ipynb")
 
 
 @pytest.fixture
@@ -15,7 +16,9 @@ def notebook():
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def test_committed_without_outputs(notebook):
+@pytest.mark.parametrize("path", [NOTEBOOK, CLAIMS], ids=lambda path: path.stem)
+def test_committed_without_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -35,3 +38,14 @@ def test_runs_from_a_clone(notebook, comparison, monkeypatch, folder):
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert printed.startswith("12 runs, ")
     assert "| lstm | 12,345 | 4/5 (1 diverged) |" in shown[0]["text/markdown"]
+
+
+def test_the_claims_are_shown_from_the_committed_evidence(monkeypatch):
+    notebook = nbformat.read(CLAIMS, as_version=4)
+    monkeypatch.delenv("RECURRENT_CLAIMS", raising=False)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = [output.data for output in outputs if output.output_type in ("execute_result", "display_data")]
+    assert sum("image/png" in data for data in shown) >= 8
+    text = "".join(data.get("text/markdown", "") for data in shown)
+    assert "holds" in text and "Settings: " in text

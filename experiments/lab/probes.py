@@ -1,0 +1,170 @@
+"""Looking inside: how gradients flow back through time, what gates do, how long units remember.
+
+All of it goes through the textbook `step`, so that no fast path is in the way. `xs` is (batch, time,
+features): what the cell itself sees.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+import cells
+from train import metrics
+from train.model import Model, ModelConfig, build
+from train.tasks.base import Batch, Spec
+
+
+class Trace(NamedTuple):
+    """What a cell does over time."""
+
+    states: jax.Array  # (batch, time + 1, S): the whole carry, flat, before the first and after each step
+    ys: jax.Array  # (batch, time, hidden_size)
+    gates: dict[str, jax.Array]  # (batch, time, hidden_size)
+
+
+def flat_step(cell: cells.Cell, params):
+    """The textbook step of one row on flat states: (S,), (features,) -> (S,), y (hidden_size,), gates; and
+    the initial state."""
+    start = jax.tree.map(lambda c: c[0], cell.initial_carry(1, jax.tree.leaves(params)[0].dtype))
+    flat, unravel = ravel_pytree(start)
+
+    def step(state, x):
+        carry = jax.tree.map(lambda c: c[None], unravel(state))
+        after, y = cell.step(params, carry, x[None])
+        gates = {name: gate[0] for name, gate in cell.gates(params, carry, x[None]).items()}
+        return ravel_pytree(jax.tree.map(lambda c: c[0], after))[0], y[0], gates
+
+    return step, flat
+
+
+def trace(cell: cells.Cell, params, xs) -> Trace:
+    """Runs the textbook step and keeps everything."""
+    step, start = flat_step(cell, params)
+
+    def row(xs):
+        def body(state, x):
+            state, y, gates = step(state, x)
+            return state, (state, y, gates)
+
+        states, ys, gates = jax.lax.scan(body, start, xs)[1]
+        return Trace(jnp.concatenate([start[None], states]), ys, gates)
+
+    return jax.vmap(row)(xs)
+
+
+def state_gains(cell: cells.Cell, params, xs) -> jax.Array:
+    """log10 of the gain of d s_T / d s_{T-k}, for k = 0..time: (batch, time + 1).
+
+    s is the whole carry (of an LSTM: c and h); the gain is the Frobenius norm over sqrt(S), 1 for the
+    identity. The Jacobian goes backwards by one vector-Jacobian product per row and step, and is scaled to
+    norm 1 on the way, so that nothing under- or overflows.
+    """
+    step, _ = flat_step(cell, params)
+
+    def row(states, xs):
+        size = states.shape[-1]
+
+        def body(carry, inputs):
+            jacobian, log = carry  # d s_T / d s_t, scaled
+            state, x = inputs
+            pullback = jax.vjp(lambda s: step(s, x)[0], state)[1]
+            jacobian = jax.vmap(lambda d: pullback(d)[0])(jacobian)
+            norm = jnp.linalg.norm(jacobian) / jnp.sqrt(size)
+            log = log + jnp.log10(norm)
+            return (jacobian / jnp.where(norm > 0, norm, 1), log), log
+
+        start = (jnp.eye(size, dtype=states.dtype), jnp.zeros((), states.dtype))
+        logs = jax.lax.scan(body, start, (states[:-1], xs), reverse=True)[1]
+        return jnp.concatenate([jnp.zeros(1, logs.dtype), logs[::-1]])
+
+    return jax.vmap(row)(trace(cell, params, xs).states, xs)
+
+
+def lyapunov_spectrum(cell: cells.Cell, params, xs, skip: int = 0) -> jax.Array:
+    """Lyapunov exponents per step (natural logarithm), largest first, mean over rows: (S,).
+
+    The growth of S orthonormal directions under the step's Jacobians, made orthonormal again by QR at
+    every step (Benettin 1980). The first `skip` steps only turn the directions.
+    """
+    step, _ = flat_step(cell, params)
+
+    def row(args):
+        states, xs = args
+
+        def body(q, inputs):
+            state, x = inputs
+            q = jax.vmap(lambda d: jax.jvp(lambda s: step(s, x)[0], (state,), (d,))[1], 1, 1)(q)
+            q, r = jnp.linalg.qr(q)
+            return q, jnp.log(jnp.abs(jnp.diagonal(r)))
+
+        logs = jax.lax.scan(body, jnp.eye(states.shape[-1], dtype=states.dtype), (states[:-1], xs))[1]
+        return logs[skip:].mean(0)
+
+    # Row by row: a batch of QRs can wait for ever on a CPU.
+    exponents = jax.lax.map(row, (trace(cell, params, xs).states, xs)).mean(0)
+    return jnp.sort(exponents)[::-1]
+
+
+def unit_memory(cell: cells.Cell, params, xs, of: str = "output") -> jax.Array:
+    """How far back each unit looks, in steps: (hidden_size,).
+
+    The mean of k weighted by |d y_T[unit] / d x_{T-k}|, over rows: 0 for a unit that sees only the present
+    input. It is measured on what a unit does, not on what its gates say.
+
+    Args:
+      of: "output" (y), or "state": of an LSTM and an SRU what they keep, c, whether or not they show it.
+    """
+
+    def at_end(xs):
+        carry = cell.initial_carry(1, xs.dtype)
+
+        def body(carry, x):
+            return cell.step(params, carry, x[None])
+
+        carry, ys = jax.lax.scan(body, carry, xs)
+        return ys[-1, 0] if of == "output" else jax.tree.leaves(carry)[0][0]
+
+    sensitivity = jnp.linalg.norm(jax.vmap(jax.jacrev(at_end))(xs), axis=-1).mean(0)  # (H, time)
+    lags = jnp.arange(xs.shape[1])[::-1]
+    return (sensitivity * lags).sum(1) / jnp.maximum(sensitivity.sum(1), jnp.finfo(xs.dtype).tiny)
+
+
+def embedded(spec: Spec, params, xs) -> jax.Array:
+    """What the first layer sees of a task's inputs."""
+    if spec.inputs == "tokens":
+        return params["embed"]["embedding"][xs]
+    return xs @ params["dense"]["kernel"] + params["dense"]["bias"] if "dense" in params else xs
+
+
+def after_embedding(cell: cells.Cell, spec: Spec, config: ModelConfig, width: int) -> Model:
+    """The rest of the model: its `apply` takes `embedded` inputs, and the same parameters but those."""
+    spec = dataclasses.replace(spec, inputs="features", input_size=width)
+    return build(cell, spec, dataclasses.replace(config, embedding_size=0))
+
+
+def input_gradients(
+    cell: cells.Cell, spec: Spec, config: ModelConfig, params, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """The loss and || d loss / d x_t || of what the first layer sees at each step: (), (batch, time).
+
+    The loss is summed over rows, so that a row's gradient does not depend on how many there are.
+    """
+    xs = embedded(spec, params, batch.xs)
+    model = after_embedding(cell, spec, config, xs.shape[-1])
+    rest = {name: value for name, value in params.items() if name not in ("embed", "dense")}
+
+    def loss(xs):
+        return metrics.loss_sum(spec, model.apply(rest, xs, lengths=batch.lengths), batch)[0]
+
+    total, gradients = jax.value_and_grad(loss)(xs)
+    largest = jnp.abs(gradients).max(axis=-1, keepdims=True)  # its square may be too small for float32
+    norms = jnp.linalg.norm(gradients / jnp.where(largest > 0, largest, 1), axis=-1)
+    return total / len(xs), largest[..., 0] * norms
+
+
+def layer_params(params, number: int = 0) -> dict:
+    """The cell's parameters of one layer of a model."""
+    return params["layers"][str(number)]["forward"]

@@ -1,0 +1,145 @@
+"""Medians, intervals and fits, with censored values as infinity; resampling is scipy's."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A value with its bootstrap interval (95 %)."""
+
+    value: float
+    low: float
+    high: float
+
+    def __format__(self, spec):
+        def show(x):
+            return "inf" if np.isposinf(x) else format(x, spec or ".3g")
+
+        return f"{show(self.value)} [{show(self.low)}, {show(self.high)}]"
+
+
+def median(values) -> Estimate:
+    """The lower median over seeds: always a value of some seed; infinity stands for "not reached".
+
+    The interval is a percentile bootstrap over seeds.
+    """
+    ordered, ranks = np.unique(np.asarray(values, float), return_inverse=True)  # ranks: inf can be resampled
+    middle = _lower_median(ranks, axis=0)
+    if len(set(ranks)) == 1:
+        return Estimate(*[float(ordered[middle])] * 3)
+    low, high = _bootstrap((ranks.astype(float),), _lower_median)
+    return Estimate(*(float(ordered[int(i)]) for i in (middle, np.floor(low), np.ceil(high))))
+
+
+def _lower_median(values, axis=-1):
+    return np.quantile(values, 0.5, axis=axis, method="inverted_cdf")
+
+
+def _bootstrap(data, statistic, paired=False) -> tuple[float, float]:
+    done = stats.bootstrap(
+        data,
+        statistic,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        confidence_level=LEVEL,
+        paired=paired,
+        vectorized=not paired,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(done.low), float(done.high)
+
+
+def share(count: int, of: int) -> Estimate:
+    """A proportion with Wilson's interval."""
+    low, high = stats.binomtest(int(count), int(of)).proportion_ci(LEVEL, "wilson")
+    return Estimate(count / of, float(low), float(high))
+
+
+def rank_correlation(frame: pd.DataFrame, x: str, y: str, cluster: str = "seed") -> Estimate:
+    """Spearman's rho of two columns; whole clusters are resampled, since the units of a seed are not
+    independent. A column without spread has correlation 0."""
+    return _estimate(*_rank_draws(frame, x, y, cluster))
+
+
+def rank_difference(
+    one: pd.DataFrame, other: pd.DataFrame, x: str, y: str, cluster: str = "seed"
+) -> Estimate:
+    """`rank_correlation` of one frame minus that of another, which has the same clusters: they are
+    resampled together."""
+    if set(one[cluster]) != set(other[cluster]):
+        raise ValueError(f"the frames differ in {cluster}")
+    (a, drawn_a), (b, drawn_b) = _rank_draws(one, x, y, cluster), _rank_draws(other, x, y, cluster)
+    return _estimate(a - b, drawn_a - drawn_b)
+
+
+def _rank_draws(frame, x, y, cluster):
+    """rho, and that of each resample; the draws depend on the number of clusters alone."""
+    number = frame[cluster].factorize(sort=True)[0]
+    clusters = number.max() + 1
+    draws = np.random.default_rng(0).integers(
+        clusters, size=(RESAMPLES // 2 if clusters > 1 else 0, clusters)
+    )
+    times = (draws[:, :, None] == np.arange(clusters)).sum(1)  # each cluster is drawn, (draws, clusters)
+    times = np.concatenate([np.ones((1, clusters)), times])
+    rho = _weighted_spearman(frame[x].to_numpy(float), frame[y].to_numpy(float), times[:, number])
+    return float(rho[0]), rho[1:] if clusters > 1 else np.array([np.nan])
+
+
+def _weighted_spearman(x, y, weights):
+    """rho of x and y (n,) where value i is there weights[:, i] times: (draws, n) -> (draws,)."""
+
+    def ranks(values):
+        place = np.unique(values, return_inverse=True)[1]
+        order = np.argsort(place, kind="stable")
+        first = np.flatnonzero(np.diff(place[order], prepend=-1))
+        ties = np.add.reduceat(weights[:, order], first, axis=1)
+        middle = (np.cumsum(ties, axis=1) - ties / 2)[:, place]
+        return middle - (weights * middle).sum(1, keepdims=True) / weights.sum(1, keepdims=True)
+
+    a, b = ranks(x), ranks(y)
+    spread = np.sqrt((weights * a**2).sum(1) * (weights * b**2).sum(1))
+    return np.divide((weights * a * b).sum(1), spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def _estimate(value, drawn) -> Estimate:
+    edge = (1 - LEVEL) / 2
+    return Estimate(value, *(float(q) for q in np.quantile(drawn, [edge, 1 - edge])))
+
+
+def slope(x, y) -> float:
+    """The slope of the least-squares line through the points where y is finite; NaN for fewer than 3."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    there = np.isfinite(x) & np.isfinite(y)
+    return float(np.polyfit(x[there], y[there], 1)[0]) if there.sum() >= 3 else float("nan")
+
+
+def tuned(rows: pd.DataFrame, better: str = "solved_step") -> pd.DataFrame:
+    """One row per seed out of a grid of learning rates: the row of the rate that was best for the *other*
+    seeds, so that no seed chooses its own.
+
+    The best rate solves for most seeds, then in the fewest steps (`better`, median), then has the best
+    validation metric. A frame of one rate is given back as it is.
+
+    Args:
+      rows: columns seed, learning_rate, solved, `better`, valid_metric, higher_is_better.
+    """
+    rates = sorted(rows["learning_rate"].unique())
+    if len(rates) == 1:
+        return rows
+    seeds = rows["seed"].unique()
+
+    def rank(rate, seed):
+        others = rows[(rows["learning_rate"] == rate) & ((rows["seed"] != seed) | (len(seeds) == 1))]
+        metric = others["valid_metric"].astype(float).fillna(-np.inf)
+        metric = metric if others["higher_is_better"].iloc[0] else -others["valid_metric"].fillna(np.inf)
+        steps = others[better].astype(float).fillna(np.inf)
+        return others["solved"].sum(), -float(_lower_median(steps.to_numpy())), metric.median()
+
+    chosen = {seed: max(rates, key=lambda rate, seed=seed: rank(rate, seed)) for seed in seeds}
+    return rows[rows["learning_rate"] == rows["seed"].map(chosen)].reset_index(drop=True)

@@ -1,0 +1,107 @@
+"""Every piece of work of an experiment is done once: its rows are kept in a file of their own."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments import cli
+from train.config import RunConfig
+from train.loop import Result, train
+from train.record import WorkdirError, write_json
+
+
+class Lab:
+    """The folder of one experiment.
+
+    Args:
+      workdir: made if it does not exist.
+      console: is told what goes on.
+      data_dir: folder of the real data sets, as for `train.loop.train`.
+      overwrite: empties the folder first.
+    """
+
+    def __init__(self, workdir: Path, console: Console, data_dir: str | None = None, overwrite: bool = False):
+        self.workdir, self.console, self.data_dir = Path(workdir), console, data_dir
+        if overwrite and self.workdir.exists():
+            shutil.rmtree(self.workdir)
+        self.workdir.mkdir(parents=True, exist_ok=True)
+
+    def do(self, name: str, settings: dict, make: Callable[[], list[dict]]) -> list[dict]:
+        """The rows of a piece of work: made now, or before, with the same settings.
+
+        Args:
+          name: of its file; unique in the experiment.
+          settings: all that the rows depend on, JSON.
+          make: measures; its rows are JSON too.
+
+        Raises:
+          WorkdirError: the folder holds the same piece with other settings, or a damaged file.
+        """
+        path = self.workdir / "done" / f"{name}.json"
+        settings = json.loads(json.dumps(settings))
+        if path.exists():
+            return _kept(path, settings)
+        rows = json.loads(json.dumps(make()))
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {"settings": settings, "rows": rows})
+        return rows
+
+    def train(
+        self,
+        name: str,
+        config: RunConfig,
+        probe: Callable[[Result], list[dict]] | None = None,
+        settings: dict | None = None,
+    ) -> list[dict]:
+        """The rows of a training run: one per seed and learning rate, as in summary.json, or the probe's.
+
+        Args:
+          probe: looks at the trained model and makes the rows.
+          settings: what the probe depends on, beside the config.
+
+        Raises:
+          KeyboardInterrupt: Ctrl-C; the run goes on from its checkpoint next time.
+        """
+
+        def make():
+            with cli.ProgressBar(self.console, name) as bar:
+                result = train(config, self.workdir / "runs" / name, self.data_dir, watch=bar)
+            if result.summary["run"]["status"] == "interrupted":
+                raise KeyboardInterrupt
+            run, seeds = result.summary["run"], result.summary["seeds"]
+            solved = sum(seed["solved"] for seed in seeds)
+            self.console.print(
+                f"{name}: {solved}/{len(seeds)} solved it, {run['run_seconds']:.0f} s "
+                f"+ {run['compile_seconds']:.0f} s to compile",
+                soft_wrap=True,
+            )
+            shared = {key: run[key] for key in ("parameters", "hidden_size", "budget_steps")}
+            return probe(result) if probe else [shared | seed for seed in seeds]
+
+        return self.do(name, {"config": config.to_dict()} | (settings or {}), make)
+
+
+def _kept(path: Path, settings: dict) -> list[dict]:
+    try:
+        kept = json.loads(path.read_text())
+        old, rows = kept["settings"], kept["rows"]
+    except (ValueError, KeyError):
+        raise WorkdirError(f"{path} is damaged; delete it, and it is measured again") from None
+    if old != settings:
+        raise WorkdirError(
+            f"{path.parent.parent} holds another experiment ({_difference(old, settings)}); "
+            "use another --workdir, or --overwrite to start again"
+        )
+    return rows
+
+
+def _difference(old, new, path="") -> str:
+    """The first field in which two nested dicts differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *new]:
+            if old.get(key) != new.get(key):
+                return _difference(old.get(key), new.get(key), f"{path}.{key}".strip("."))
+    return f"{path}: {old!r} there, {new!r} now"

@@ -1,0 +1,163 @@
+"""The probes against brute force: Jacobians of the whole, where the probes go step by step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cells
+import configs
+from experiments.lab import probes
+from train import metrics
+from train.model import build
+
+BATCH, TIME, FEATURES, HIDDEN = 2, 5, 3, 3
+each = pytest.mark.parametrize("name", cells.names())
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def case(name, features=FEATURES):
+    """A cell, its parameters (no zeros, which would hide mistakes) and inputs."""
+    cell, rng = cells.get(name, hidden_size=HIDDEN), np.random.default_rng(len(name))
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), features))
+    params = jax.tree.map(lambda p: jnp.asarray(0.7 * rng.normal(size=p.shape)), shapes)
+    return cell, params, jnp.asarray(rng.normal(size=(BATCH, TIME, features)))
+
+
+def carries(cell, params, xs):
+    """The carry before and after each step, and the outputs: one textbook step after the other."""
+    found, ys = [cell.initial_carry(len(xs), xs.dtype)], []
+    for t in range(xs.shape[1]):
+        carry, y = cell.step(params, found[-1], xs[:, t])
+        found.append(carry)
+        ys.append(y)
+    return found, jnp.stack(ys, 1)
+
+
+def flat(carry):
+    return jnp.concatenate(jax.tree.leaves(carry), axis=-1)
+
+
+def norm(jacobian):
+    return np.linalg.norm(np.asarray(jacobian).reshape(jacobian.shape[0], -1))
+
+
+@each
+def test_a_trace_is_what_the_steps_do(name):
+    cell, params, xs = case(name)
+    before, ys = carries(cell, params, xs)
+    got = probes.trace(cell, params, xs)
+    np.testing.assert_allclose(got.ys, ys, rtol=1e-12)
+    for t, carry in enumerate(before):
+        np.testing.assert_allclose(got.states[:, t], flat(carry), rtol=1e-12)
+    for t in range(TIME):
+        for gate, values in cell.gates(params, before[t], xs[:, t]).items():
+            np.testing.assert_allclose(got.gates[gate][:, t], values, rtol=1e-12)
+    assert set(got.gates) == set(cell.gates(params, before[0], xs[:, 0]))
+
+
+@each
+def test_state_gains_are_norms_of_the_jacobian_of_all_steps(name):
+    cell, params, xs = case(name)
+    states = probes.trace(cell, params, xs).states
+    start = jax.tree.map(lambda c: c[:1], cell.initial_carry(1, xs.dtype))
+    gains = probes.state_gains(cell, params, xs)
+    assert gains.shape == (BATCH, TIME + 1) and not gains[:, 0].any()
+    for row in range(BATCH):
+        for k in range(1, TIME + 1):
+
+            def rest(state, row=row, k=k):
+                carry = jax.tree.unflatten(
+                    jax.tree.structure(start), [c[None] for c in jnp.split(state, state.size // HIDDEN)]
+                )
+                for t in range(TIME - k, TIME):
+                    carry, _ = cell.step(params, carry, xs[row, t][None])
+                return flat(carry)[0]
+
+            jacobian = jax.jacobian(rest)(states[row, TIME - k])
+            want = np.log10(norm(jacobian) / np.sqrt(len(jacobian)))
+            np.testing.assert_allclose(gains[row, k], want, atol=1e-9)
+
+
+@each
+def test_lyapunov_exponents_are_those_of_the_product_of_jacobians(name):
+    cell, params, xs = case(name)
+    step, start = probes.flat_step(cell, params)
+    exponents = []
+    for row in xs:
+        state, product = start.astype(xs.dtype), np.eye(start.size)
+        for x in row:
+            product = np.asarray(jax.jacobian(lambda s, x=x: step(s, x)[0])(state)) @ product
+            state = step(state, x)[0]
+        exponents.append(np.log(np.abs(np.diagonal(np.linalg.qr(product)[1]))) / TIME)
+    want = np.sort(np.mean(exponents, axis=0))[::-1]
+    np.testing.assert_allclose(probes.lyapunov_spectrum(cell, params, xs), want, rtol=1e-4)
+
+
+@each
+@pytest.mark.parametrize("of", ["output", "state"])
+def test_unit_memory_weighs_distances_by_the_jacobian(name, of):
+    cell, params, xs = case(name)
+
+    def at_end(xs):
+        carry, ys = carries(cell, params, xs[None])
+        return ys[0, -1] if of == "output" else jax.tree.leaves(carry[-1])[0][0]
+
+    sizes = np.mean([np.linalg.norm(jax.jacobian(at_end)(row), axis=-1) for row in xs], axis=0)
+    want = (sizes * np.arange(TIME)[::-1]).sum(1) / sizes.sum(1)
+    np.testing.assert_allclose(probes.unit_memory(cell, params, xs, of=of), want, rtol=1e-9)
+
+
+def test_a_unit_of_constant_decay_remembers_as_long_as_its_decay_says():
+    cell = cells.get("sru", hidden_size=1, highway=False)
+    params = cell.init(jax.random.key(0), 1, jnp.float64)
+    f = 0.6
+    params |= {"W_f": jnp.zeros((1, 1)), "b_f": jnp.log(jnp.array([f / (1 - f)]))}
+    xs = jax.random.normal(jax.random.key(1), (1, 200, 1), jnp.float64)
+    np.testing.assert_allclose(probes.unit_memory(cell, params, xs, of="state"), f / (1 - f), rtol=1e-9)
+
+
+@pytest.mark.parametrize("task, options", [("mixed_recall", {"gap": 3}), ("adding", {"length": 4})])
+def test_input_gradients_are_those_of_the_whole_model(task, options):
+    config = configs.freeze(configs.make("gru", task, cell={"hidden_size": HIDDEN}, task=options))
+    spec = config.task.spec({})
+    batch = config.task.train_batch({}, jax.random.key(0), 0, BATCH)
+    params = jax.jit(build(config.cell, spec, config.model).init)(jax.random.key(1))
+    loss, norms = probes.input_gradients(config.cell, spec, config.model, params, batch)
+    assert norms.shape == (BATCH, spec.time)
+    if spec.inputs == "tokens":
+        # Every token of every row gets an embedding of its own.
+        params["embed"] = {"embedding": params["embed"]["embedding"][batch.xs].reshape(BATCH * spec.time, -1)}
+        batch = batch._replace(xs=jnp.arange(BATCH * spec.time).reshape(batch.xs.shape))
+        spec = dataclasses.replace(spec, input_size=BATCH * spec.time)
+        model = build(config.cell, spec, config.model)
+
+        def total(embedding):
+            outputs = model.apply(params | {"embed": {"embedding": embedding}}, batch.xs)
+            return metrics.loss_sum(spec, outputs, batch)[0]
+
+        gradients = jax.grad(total)(params["embed"]["embedding"]).reshape(BATCH, spec.time, -1)
+    else:
+        # Through a dense layer, of which a small change of its output is one of the bias at that step.
+        rest = {name: p for name, p in params.items() if name != "dense"}
+        model = probes.after_embedding(config.cell, spec, config.model, config.model.embedding_size)
+
+        def total(xs):
+            return metrics.loss_sum(spec, model.apply(rest, xs), batch)[0]
+
+        inside = batch.xs @ params["dense"]["kernel"] + params["dense"]["bias"]
+        gradients = jax.grad(total)(inside)
+        whole = metrics.loss_sum(spec, build(config.cell, spec, config.model).apply(params, batch.xs), batch)[
+            0
+        ]
+        np.testing.assert_allclose(total(inside), whole, rtol=1e-6)
+    np.testing.assert_allclose(norms, np.linalg.norm(gradients, axis=-1), rtol=1e-4, atol=1e-9)
+    if spec.inputs == "tokens":
+        np.testing.assert_allclose(loss, total(params["embed"]["embedding"]) / BATCH, rtol=1e-5)
