@@ -27,3 +27,11 @@ def on_two_devices():
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file():
+    """Frees a file's compiled programs: each holds maps of memory, and a process may have some 65,000."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
