@@ -88,11 +88,21 @@ def _config(settings, task, cell, gap, longest):
     )  # fmt: skip
 
 
+def _program_length(settings, gap) -> int:
+    """What sequences of a gap are padded to: gaps of one length share a program, since compiling one takes
+    longer than a short run. With chrono=task the cells are told the length, so there it is the gap."""
+    length = gap if settings.chrono == "task" else min(2 * settings.shortest, settings.longest)
+    while length < gap:
+        length *= 4
+    return max(gap, min(length, settings.longest))
+
+
 def _search(settings, lab, task, cell) -> list[dict]:
     """Doubling, then bisection: the rows of every gap tried."""
     found, solved, failed = [], 0, None
 
-    def half_solve(gap, longest):
+    def half_solve(gap):
+        longest = _program_length(settings, gap)
         name = f"{task}-{cell.replace(':', '_')}-{gap}"
         rows = lab.train(name, _config(settings, task, cell, gap, longest))
         shared = {"task": task, "cell": cell.split(":")[0], "label": cell, "gap": gap}
@@ -106,7 +116,7 @@ def _search(settings, lab, task, cell) -> list[dict]:
 
     gap = settings.shortest
     while gap <= settings.longest and failed is None:
-        if half_solve(gap, gap):
+        if half_solve(gap):
             solved, gap = gap, 2 * gap
         else:
             failed = gap
@@ -114,7 +124,7 @@ def _search(settings, lab, task, cell) -> list[dict]:
         middle = (solved + (failed or 0)) // 2
         if failed is None or middle in (solved, failed) or middle < 2:
             break
-        if half_solve(middle, failed):  # padded to `failed`: the program is there already
+        if half_solve(middle):
             solved = middle
         else:
             failed = middle
