@@ -76,3 +76,15 @@ def cache_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def crowded() -> bool:
+    """Whether this process has used up half of the memory maps that Linux lets it have.
+
+    Each compiled program holds some dozens, and at the limit (65,530 by default) the compiler crashes.
+    """
+    try:
+        with open("/proc/self/maps") as maps, open("/proc/sys/vm/max_map_count") as limit:
+            return sum(1 for _ in maps) > int(limit.read()) // 2
+    except OSError:
+        return False  # another system

@@ -16,7 +16,16 @@ import numpy as np
 from cells import CELLS
 from train.config import RunConfig
 from train.metrics import higher_is_better
-from train.programs import Run, State, compiled, dispatch_steps, held_out, initial_state, make_run
+from train.programs import (
+    Run,
+    State,
+    compiled,
+    dispatch_steps,
+    held_out,
+    initial_state,
+    make_room,
+    make_run,
+)
 from train.tasks import TASKS
 
 
@@ -67,6 +76,7 @@ def train(
     Raises:
       ValueError, DataError, WorkdirError, CheckpointError, OSError: with one clear line.
     """
+    make_room()
     run = make_run(config, data_dir)
     config, options, lanes = run.config, run.config.train, run.config.lanes
     record = checkpoints = None

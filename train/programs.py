@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cells
-from train import metrics
+from train import host, metrics
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build, matched_hidden_size
 from train.optim import optimizer
@@ -313,6 +313,14 @@ def _executable(program: Callable, fast: bool, tree, shapes: tuple) -> Callable:
     return program.lower(*args).compile(
         compiler_options={"xla_backend_optimization_level": 0} if hurry else {}
     )
+
+
+def make_room() -> None:
+    """Forgets compiled programs where the process holds so many that the compiler would soon crash."""
+    if host.crowded():
+        make_programs.cache_clear()
+        _executable.cache_clear()
+        jax.clear_caches()
 
 
 def executable(program: Callable, *args, fast: bool = True) -> Callable:

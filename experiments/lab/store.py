@@ -10,6 +10,7 @@ from rich.console import Console
 from experiments import cli
 from train.config import RunConfig
 from train.loop import Result, train
+from train.programs import make_room
 from train.record import WorkdirError, write_json
 
 
@@ -44,6 +45,7 @@ class Lab:
         settings = json.loads(json.dumps(settings))
         if path.exists():
             return _kept(path, settings)
+        make_room()
         rows = json.loads(json.dumps(make()))
         path.parent.mkdir(exist_ok=True)
         write_json(path, {"settings": settings, "rows": rows})

@@ -120,3 +120,38 @@ def test_an_empty_name_turns_the_cache_off(tmp_path):
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     (tmp_path / "file").touch()
     assert told(COMPILE, XDG_CACHE_HOME=tmp_path / "file") == 0
+
+
+# --- memory maps
+
+CROWD = """
+import mmap
+kept = [mmap.mmap(-1, 4096, prot=mmap.PROT_READ | (i % 2) * mmap.PROT_WRITE) for i in range({})]
+print(json.dumps(host.crowded()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.parametrize("part, want", [(0, False), (0.55, True)])
+def test_a_process_knows_when_it_runs_out_of_memory_maps(part, want):
+    limit = int(Path("/proc/sys/vm/max_map_count").read_text())
+    if limit > 200_000:
+        pytest.skip("a limit too high to reach here")
+    assert told(CROWD.format(int(part * limit))) is want
+
+
+def test_a_crowded_process_forgets_its_programs(monkeypatch):
+    from train import programs
+
+    class Cached:
+        cleared = 0
+
+        def cache_clear(self):
+            self.cleared += 1
+
+    made = Cached()
+    monkeypatch.setattr(programs, "make_programs", made)
+    for crowded, want in [(False, 0), (True, 1)]:
+        monkeypatch.setattr(host, "crowded", lambda crowded=crowded: crowded)
+        programs.make_room()
+        assert made.cleared == want
