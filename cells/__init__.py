@@ -8,11 +8,21 @@ carry, ys = cells.scan(cell, params, xs)    # xs (batch, time, features) -> ys (
 from cells.base import Cell
 from cells.gru import GRU
 from cells.interop import from_flax, from_torch, to_flax, to_torch
+from cells.knn import KNN
+from cells.lru import LRU
 from cells.lstm import LSTM
+from cells.mamba2 import Mamba2
+from cells.minimal import MinGRU, MinLSTM
+from cells.mlstm import MLSTM
+from cells.qrnn import QRNN
 from cells.registry import Registry
+from cells.rglru import RGLRU
 from cells.rnn import RNN
 from cells.scans import scan, strategies
+from cells.slstm import SLSTM
 from cells.sru import SRU, SRUFeedback
+from cells.tcn import TCN
+from cells.window import Window
 
 CELLS = Registry(
     "cell",
@@ -22,6 +32,17 @@ CELLS = Registry(
         "gru": GRU,
         "sru": SRU,
         "sru_feedback": SRUFeedback,
+        "qrnn": QRNN,
+        "knn": KNN,
+        "mingru": MinGRU,
+        "minlstm": MinLSTM,
+        "lru": LRU,
+        "rglru": RGLRU,
+        "slstm": SLSTM,
+        "mlstm": MLSTM,
+        "mamba2": Mamba2,
+        "tcn": TCN,
+        "window": Window,
     },
 )
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 Array = jax.Array
 Params = dict[str, Array]  # a flat, plain pytree
-Carry = Any  # one array or a NamedTuple of arrays, each (batch, hidden_size)
+Carry = Any  # a pytree of arrays (batch, ...), real or complex: for most cells (batch, hidden_size)
 Product = Callable[[Array], Array]
 
 
@@ -25,7 +25,8 @@ class Cell:
     * the fast path, in three parts: `project`, all that does not depend on the state, for the whole
       sequence in one matmul; `recur`, what is left of one step; `readout`, the outputs from all the
       states, for the whole sequence again. A cell whose state obeys c_t = a_t * c_{t-1} + b_t can run
-      in parallel: it says a and b in `linear`, in place of or beside `recur`.
+      in parallel: it says a and b in `linear`, in place of or beside `recur`. A cell whose state is more
+      than that (matrices, a window of inputs) has one method in place of all three, `over_time`.
 
     JAX derives the gradient of `recur`. A cell may write it by hand, which is faster: `backward` and
     `weight_gradients`.
@@ -35,7 +36,24 @@ class Cell:
 
     hidden_size: int
 
-    is_linear: ClassVar[bool] = False
+    is_linear: ClassVar[bool] = False  # runs by the solvers of linear recurrences
+    parallel: ClassVar[tuple[str, ...]] = ()  # names of other ways in which `over_time` runs, the best first
+
+    @classmethod
+    def size_multiple(cls, **options) -> int:
+        """What `hidden_size` must be a multiple of, with these options."""
+        return options.get("heads", 1) if "heads" in cls.__dataclass_fields__ else 1
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether unit i of the next state depends on the last state's unit i alone: its Jacobian is diagonal
+        (for a carry of several arrays: a small block per unit)."""
+        return False
+
+    @property
+    def gradient_by_hand(self) -> bool:
+        """Whether `backward` and `weight_gradients` are to be used."""
+        return type(self).backward is not Cell.backward
 
     def __post_init__(self):
         positive = type(self.hidden_size) is int and self.hidden_size > 0
@@ -99,6 +117,15 @@ class Cell:
         """Outputs from the states before (`previous`) and after each step: by default the state itself."""
         return states
 
+    def over_time(self, params: Params, carry: Carry, us: Any, rest: Any, steps: Any) -> tuple[Carry, Array]:
+        """All of time at once -> the last carry, ys (time, batch, hidden_size).
+
+        Args:
+          us, rest: from `project`, (time, batch, k), real, in the dtype of the state.
+          steps: a `cells.scans.whole.Steps`: which steps are real, which are resets, and tools.
+        """
+        raise NotImplementedError
+
     # --- the gradient by hand
 
     def backward(
@@ -117,6 +144,30 @@ class Cell:
     def weight_gradients(self, before: Carry, after: Carry, saved: Any, d_us: Any) -> dict[str, Any]:
         """The gradient of `recurrent_weights`, from sequences (time, batch, k) of what `backward` has."""
         raise NotImplementedError
+
+
+def keys(key: Array, n: int) -> list[Array]:
+    """`n` keys out of one."""
+    return list(jax.random.split(key, n))
+
+
+def push(pending: Array, now: Array, past: Array, dilation: int = 1) -> tuple[Array, Array]:
+    """One step of a causal convolution that is kept as what it still has to add.
+
+    Args:
+      pending: (batch, lags * dilation, k), what earlier inputs add to this step and the ones after it.
+      now: (batch, k), what this input adds to this step.
+      past: (batch, lags * k), what it adds to the steps dilation, 2 * dilation, ... later.
+
+    Returns:
+      The sum of this step (batch, k), and what is pending after it.
+    """
+    later = pending.shape[1]
+    if not later:
+        return now, pending
+    parts = jnp.stack(jnp.split(past, later // dilation, axis=-1), axis=1)
+    moved = jnp.concatenate([pending[:, 1:], jnp.zeros_like(pending[:, :1])], axis=1)
+    return now + pending[:, 0], moved.at[:, dilation - 1 :: dilation].add(parts.astype(moved.dtype))
 
 
 def outer(xs: Array, ds: Array) -> Array:
@@ -186,6 +237,12 @@ def check_chrono(cell) -> None:
     """`chrono` is None (off) or the longest dependency expected, in steps."""
     ok = cell.chrono is None or (isinstance(cell.chrono, int) and cell.chrono >= 3)
     require(cell, "chrono", ok, "None or a number of steps of at least 3")
+
+
+def check_heads(cell) -> None:
+    """`heads` divides `hidden_size`."""
+    ok = type(cell.heads) is int and cell.heads > 0 and cell.hidden_size % cell.heads == 0
+    require(cell, "heads", ok, "a divisor of hidden_size")
 
 
 def check_finite(cell, *names: str) -> None:

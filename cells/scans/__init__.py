@@ -7,20 +7,15 @@ from jax import lax
 
 from cells.base import Array, Carry, Cell, Params
 from cells.registry import nearest
-from cells.scans import auto, linear, sequential
+from cells.scans import auto, linear, sequential, whole
 from cells.scans import remat as rematerialise
 
-SOLVERS = {
-    "sequential": linear.sequential,
-    "associative": linear.associative,
-    "chunked": linear.chunked,
-}
-STRATEGIES = (*SOLVERS, "auto")
+STRATEGIES = (*linear.SOLVERS, "parallel", "auto")
 
 
 def strategies(cell: Cell) -> list[str]:
     """The strategies that `cell` can use."""
-    return list(STRATEGIES) if cell.is_linear else ["sequential", "auto"]
+    return [*(linear.SOLVERS if cell.is_linear else ("sequential", *cell.parallel)), "auto"]
 
 
 def resolve(
@@ -35,11 +30,18 @@ def resolve(
         raise ValueError(f"unknown strategy {strategy!r}; {nearest(strategy, STRATEGIES)}")
     if strategy == "auto":
         backend = backend or jax.default_backend()
+        if cell.parallel:
+            return cell.parallel[0]
         return auto.choose(cell.is_linear, backend, time, batch * cell.hidden_size)
     if strategy not in strategies(cell):
+        why = (
+            "its next state is no linear function of its last one (c = a * c' + b), "
+            "so steps cannot be combined before they are known"
+        )
+        if cell.is_linear or cell.parallel:
+            why = "that is not a form it has"
         raise ValueError(
-            f"{type(cell).__name__} cannot use strategy {strategy!r}: its next state is no linear function "
-            f"of its last one (c = a * c' + b), so steps cannot be combined before they are known; "
+            f"{type(cell).__name__} cannot use strategy {strategy!r}: {why}; "
             f"it can use: {', '.join(strategies(cell))}"
         )
     return strategy
@@ -98,7 +100,7 @@ def scan(
         want, got = (jax.tree.map(jnp.shape, c) for c in (initial, carry))
         if want != got:
             raise ValueError(f"carry must look like cell.initial_carry({batch}): {want}, got {got}")
-        carry = jax.tree.map(lambda c: jnp.asarray(c).astype(state_dtype), carry)
+        carry = jax.tree.map(lambda c, like: jnp.asarray(c).astype(like.dtype), carry, initial)
 
     valid = None if mask is None else mask
     if lengths is not None:
@@ -123,19 +125,15 @@ def scan(
 
 def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
     """`scan` of checked arguments; valid, resets (batch, time) or None."""
-    batch, time, features = xs.shape
-    state_dtype = jax.tree.leaves(initial)[0].dtype
-    # Time leads from here on; flat, so that the projections and their gradients are plain matmuls.
-    xs = lax.optimization_barrier(jnp.swapaxes(xs, 0, 1)).reshape(time * batch, features)
-    us, rest = jax.tree.map(
-        lambda u: u.reshape(time, batch, -1).astype(state_dtype), _project(cell, params, xs)
-    )
+    if type(cell).over_time is not Cell.over_time:
+        return _whole(cell, params, xs, carry, initial, valid, resets, reverse, strategy)
+    us, rest = _projected(cell, params, xs, initial)
     valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
     if strategy == "sequential" and type(cell).recur is not Cell.recur:
         weights = cell.recurrent_weights(params)
         states = sequential.run(cell, weights, carry, us, initial, valid, resets, reverse)
     else:
-        solver = SOLVERS[strategy]
+        solver = linear.SOLVERS[strategy]
         states = linear.run(cell, params, carry, us, initial, valid, resets, reverse, solver)
     previous = sequential.previous(states, carry, initial, resets, reverse)
     ys = cell.readout(params, rest, previous, states)
@@ -143,6 +141,32 @@ def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
         ys = jnp.where(valid, ys, 0)
     last = jax.tree.map(lambda state: state[0 if reverse else -1], states)
     return last, jnp.swapaxes(ys, 0, 1)
+
+
+def _whole(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
+    """`_run` of a cell with `over_time`."""
+    indices = whole.order(valid, reverse, xs.shape[1])
+    xs, taken, resets = (whole.arrange(x, indices) for x in (xs, valid, resets))
+    if strategy == "sequential" and not cell.is_linear:
+        carry, ys = whole.stepwise(cell, params, carry, jnp.swapaxes(xs, 0, 1), initial, taken, resets)
+    else:
+        us, rest = _projected(cell, params, xs, initial)
+        carry, ys = whole.run(cell, params, carry, us, rest, taken, resets, strategy)
+    ys = jnp.swapaxes(ys, 0, 1)
+    if indices is not None:
+        ys = whole.arrange(ys, jnp.argsort(indices, axis=1))
+    return carry, ys if valid is None else jnp.where(valid[..., None], ys, 0)
+
+
+def _projected(cell, params, xs, initial):
+    """`cell.project` of xs (batch, time, features): (time, batch, k) each, in the dtype of the state."""
+    batch, time, features = xs.shape
+    state_dtype = jnp.real(jax.tree.leaves(initial)[0]).dtype
+    # Time leads from here on; flat, so that the projections and their gradients are plain matmuls.
+    xs = lax.optimization_barrier(jnp.swapaxes(xs, 0, 1)).reshape(time * batch, features)
+    return jax.tree.map(
+        lambda u: u.reshape(time, batch, u.shape[-1]).astype(state_dtype), _project(cell, params, xs)
+    )
 
 
 def _project(cell, params, xs):
@@ -153,7 +177,8 @@ def _project(cell, params, xs):
             f"{type(cell).__name__}.project must return a tuple (us, rest): what `recur` needs, what only "
             f"`readout` needs (None for nothing); got {type(projected).__name__}"
         )
-    if projected[1] is not None and type(cell).readout is Cell.readout:
+    reads = type(cell).readout is not Cell.readout or type(cell).over_time is not Cell.over_time
+    if projected[1] is not None and not reads:
         raise TypeError(
             f"{type(cell).__name__}.project returns a `rest`, but there is no `readout` to use it"
         )

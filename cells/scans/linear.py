@@ -94,3 +94,6 @@ def chunked(a, b, reverse, chunk=None):
     chunks = tuple(x.reshape(-1, chunk, *x.shape[1:]) for x in (a, b))
     cs = lax.scan(step, jnp.zeros_like(b[0]), chunks)[1].reshape(a.shape)[:time]
     return cs[::-1] if reverse else cs
+
+
+SOLVERS = {"sequential": sequential, "associative": associative, "chunked": chunked}

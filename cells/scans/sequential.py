@@ -19,8 +19,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cells.base import Cell
-
 
 def run(cell, weights, carry, us, initial, valid, resets, reverse):
     """Runs a cell's `recur` over time-major inputs; see `cells.scan` for the meaning of the arguments.
@@ -88,7 +86,7 @@ def _run(static, weights, carry, us, flags):
 @_run.defjvp
 def _run_jvp(static, primals, tangents):
     tangents = tangents[:3]  # the flags have none
-    if type(static[0]).backward is Cell.backward:
+    if not static[0].gradient_by_hand:
         states, tangent = _tangent(static, *primals)
         return states, tangent(*tangents)
     states, saved = _forward(static, *primals)

@@ -19,7 +19,16 @@ import cells
 from cells.scans import sequential
 
 # Options worth a law that are not simply a bool (those are found by themselves).
-OPTIONS = {"rnn": [{"activation": "relu"}]}
+OPTIONS = {
+    "rnn": [{"activation": "relu"}],
+    "qrnn": [{"window": 1, "pooling": "f"}, {"window": 3, "pooling": "ifo"}],
+    "knn": [{"order": 3, "combine": "additive", "decay": "constant"}],
+    "slstm": [{"heads": 2}],
+    "mlstm": [{"heads": 2}],
+    "mamba2": [{"heads": 2, "state_size": 3}],
+    "window": [{"window": 1}],
+    "tcn": [{"levels": 1, "kernel": 2}],
+}
 
 
 def _accepted(name, value):
@@ -44,7 +53,8 @@ class Case(NamedTuple):
         return "-".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
 
     def cell(self, hidden_size):
-        return cells.get(self.name, hidden_size=hidden_size, **self.options)
+        multiple = cells.CELLS.cls(self.name).size_multiple(**self.options)
+        return cells.get(self.name, hidden_size=-(-hidden_size // multiple) * multiple, **self.options)
 
 
 def all_cases():
@@ -126,7 +136,13 @@ def _problem(cell, shape=(4, 5, 2), seed=0, flags=True, dtype=np.float64):
     rng = np.random.default_rng(seed)
 
     def normal(tree):  # not `cell.init`, whose zeros would hide mistakes
-        return jax.tree.map(lambda x: (0.7 * rng.normal(size=x.shape)).astype(dtype), tree)
+        def make(x):
+            x_ = 0.7 * rng.normal(size=x.shape)
+            if jnp.issubdtype(x.dtype, jnp.complexfloating):
+                return (x_ + 0.7j * rng.normal(size=x.shape)).astype(jnp.result_type(dtype, jnp.complex64))
+            return x_.astype(dtype)
+
+        return jax.tree.map(make, tree)
 
     params = normal(jax.eval_shape(functools.partial(cell.init, input_size=features), jax.random.key(0)))
     carry = normal(jax.eval_shape(lambda: cell.initial_carry(batch)))
@@ -143,18 +159,25 @@ def _loop(cell, params, xs, carry, lengths, mask, resets):
     valid = mask & (jnp.arange(xs.shape[1]) < lengths[:, None])
     xs = jnp.where(valid[..., None], xs, 0)
     fresh, ys = cell.initial_carry(len(xs), xs.dtype), []
+
+    def where(condition, new, old):
+        def pick(a, b):
+            return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+        return jax.tree.map(pick, new, old)
+
     for t in range(xs.shape[1]):
-        ok, reset = valid[:, t, None], resets[:, t, None]
-        start = jax.tree.map(lambda new, old, reset=reset: jnp.where(reset, new, old), fresh, carry)
-        after, y = cell.step(params, start, xs[:, t])
-        carry = jax.tree.map(lambda new, old, ok=ok: jnp.where(ok, new, old), after, carry)
-        ys.append(jnp.where(ok, y, 0))
+        after, y = cell.step(params, where(resets[:, t], fresh, carry), xs[:, t])
+        carry = where(valid[:, t], after, carry)
+        ys.append(jnp.where(valid[:, t, None], y, 0))
     return carry, jnp.stack(ys, 1)
 
 
 def _scalar(tree):
     """A loss that tells rows and units apart, but not times, so that a run may be moved along."""
-    leaves = jax.tree.leaves(tree)
+    leaves = [
+        part for x in jax.tree.leaves(tree) for part in ([x.real, x.imag] if jnp.iscomplexobj(x) else [x])
+    ]
     row_unit = [jnp.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1)) + jnp.arange(x.shape[-1]) for x in leaves]
     return sum(jnp.sum(jnp.sin(x + i)) for x, i in zip(leaves, row_unit, strict=True))
 
@@ -194,7 +217,8 @@ def _same(got, want, tolerance=1e-10, what=""):
     """Two pytrees are equal to a tolerance, absolute and relative."""
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
-        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        wide = np.complex128 if np.iscomplexobj(w) else np.float64
+        g, w = np.asarray(g, wide), np.asarray(w, wide)
         where = f"{what}{jax.tree_util.keystr(path)}"
         np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance, err_msg=where)
 

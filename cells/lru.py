@@ -1,0 +1,77 @@
+"""The linear recurrent unit (Orvieto 2023, "Resurrecting recurrent neural networks for long sequences")."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from cells import base
+
+
+@dataclasses.dataclass(frozen=True)
+class LRU(base.Cell):
+    """c = lambda * c' + gamma * (B x),   h = Re(C c) + D x,   lambda = exp(-exp(nu) + i exp(theta))
+
+    The state is complex; lambda, a diagonal, lies inside the unit circle whatever nu and theta. D is a
+    diagonal where input and hidden size are equal, else a matrix. gamma = exp(gamma_log) is learned, from
+    sqrt(1 - |lambda|^2).
+
+    Options:
+      r_min, r_max: |lambda| starts between them, uniform on the ring (lemma 3.2).
+      max_phase: its angle starts in [0, max_phase], radians.
+    """
+
+    r_min: float = 0.0
+    r_max: float = 1.0
+    max_phase: float = 2 * math.pi
+
+    is_linear = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.check_finite(self, "r_min", "r_max", "max_phase")
+        base.require(self, "r_min", 0 <= self.r_min < self.r_max <= 1, "in [0, r_max), r_max at most 1")
+        base.require(self, "max_phase", self.max_phase > 0, "above 0")
+
+    def init(self, key, input_size, dtype=jnp.float32):
+        N = H = self.hidden_size
+        key_r, key_phase, key_B, key_C, key_D = jax.random.split(key, 5)
+        tiny = 1e-6  # neither |lambda| = 0 nor 1 nor an angle of 0, whose logarithms are infinite
+        ring = jax.random.uniform(key_r, (N,), dtype, tiny, 1 - tiny)
+        nu = -0.5 * jnp.log(ring * (self.r_max**2 - self.r_min**2) + self.r_min**2)
+        theta = jax.random.uniform(key_phase, (N,), dtype, tiny, 1) * self.max_phase
+        B = jax.random.normal(key_B, (2, input_size, N), dtype) / math.sqrt(2 * input_size)
+        C = jax.random.normal(key_C, (2, N, H), dtype) / math.sqrt(N)
+        D = jax.random.normal(key_D, (H,) if input_size == H else (input_size, H), dtype)
+        return {
+            "nu": jnp.log(nu), "theta": jnp.log(theta), "gamma_log": 0.5 * jnp.log(-jnp.expm1(-2 * nu)),
+            "B_re": B[0], "B_im": B[1], "C_re": C[0], "C_im": C[1],
+            "D": D if input_size == H else D / math.sqrt(input_size),
+        }  # fmt: skip
+
+    def initial_carry(self, batch_size, dtype=jnp.float32):
+        return super().initial_carry(batch_size, jnp.result_type(dtype, jnp.complex64))
+
+    def step(self, params, carry, x):
+        p = params
+        B, C = p["B_re"] + 1j * p["B_im"], p["C_re"] + 1j * p["C_im"]
+        lambda_ = jnp.exp(-jnp.exp(p["nu"]) + 1j * jnp.exp(p["theta"]))
+        c = lambda_ * carry + jnp.exp(p["gamma_log"]) * (x @ B)
+        return c, (c @ C).real + (x * p["D"] if p["D"].ndim == 1 else x @ p["D"])
+
+    def project(self, params, xs):
+        gamma, D = jnp.exp(params["gamma_log"]), params["D"]
+        us = gamma * (xs @ params["B_re"]), gamma * (xs @ params["B_im"])
+        return us, xs * D if D.ndim == 1 else xs @ D
+
+    def linear(self, params, us):
+        b = jax.lax.complex(*us)
+        real = us[0].dtype
+        decay = -jnp.exp(params["nu"].astype(real))
+        a = jnp.exp(jax.lax.complex(decay, jnp.exp(params["theta"].astype(real))))
+        return jnp.broadcast_to(a, b.shape), b
+
+    def readout(self, params, rest, previous, states):
+        real = states.real.dtype
+        return states.real @ params["C_re"].astype(real) - states.imag @ params["C_im"].astype(real) + rest

@@ -1,0 +1,86 @@
+"""Mamba-2's recurrence, scalar decay on a matrix state (Dao & Gu 2024, "Transformers are SSMs")."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.nn import silu, softplus
+
+from cells import base
+
+
+@dataclasses.dataclass(frozen=True)
+class Mamba2(base.Cell):
+    """S = exp(-dt A) S' + dt x B^T,   h = (S C + D * x) * silu(z)
+
+    x, z = W u of width hidden_size; B, C = W u of width state_size, shared by the heads; dt = softplus(w u +
+    b), A > 0 and D one per head (section 7). The carry S is (batch, heads, hidden_size / heads, state_size).
+    The convolution before and the norm after it, in Mamba-2's block, are not part of the cell.
+
+    Options:
+      state_size: width of B and C.
+      heads: a divisor of hidden_size.
+    """
+
+    state_size: int = 16
+    heads: int = 1
+
+    parallel = ("chunked",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        positive = type(self.state_size) is int and self.state_size > 0
+        base.require(self, "state_size", positive, "a positive int")
+        base.check_heads(self)
+
+    def init(self, key, input_size, dtype=jnp.float32):
+        key_W, key_S, key_dt, key_A, key_b = jax.random.split(key, 5)
+        init, heads = base.input_initializer(), self.heads
+        params = base.dense_weights(key_W, "xz", "W", (input_size, self.hidden_size), init, dtype)
+        params |= base.dense_weights(key_S, "BC", "W", (input_size, self.state_size), init, dtype)
+        # dt log-uniform in [0.001, 0.1], A uniform in [1, 16], as the authors start them.
+        low, high = jnp.log(0.001), jnp.log(0.1)
+        dt = jnp.exp(jax.random.uniform(key_b, (heads,), dtype, low, high))
+        return params | {
+            "W_dt": init(key_dt, (input_size, heads), dtype),
+            "b_dt": dt + jnp.log(-jnp.expm1(-dt)),  # softplus of it is dt
+            "A_log": jnp.log(jax.random.uniform(key_A, (heads,), dtype, 1, 16)),
+            "D": jnp.ones(heads, dtype),
+        }
+
+    def initial_carry(self, batch_size, dtype=jnp.float32):
+        shape = (batch_size, self.heads, self.hidden_size // self.heads, self.state_size)
+        return jnp.zeros(shape, dtype)
+
+    def _heads(self, x):
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    def step(self, params, carry, x):
+        (x, B, C, dt), z = self.project(params, x)
+        x, decay = self._heads(x), jnp.exp(-dt * jnp.exp(params["A_log"]))
+        S = decay[..., None, None] * carry + dt[..., None, None] * x[..., None] * B[:, None, None, :]
+        h = jnp.einsum("bhps,bs->bhp", S, C) + params["D"][:, None] * x
+        return S, h.reshape(z.shape) * silu(z)
+
+    def project(self, params, xs):
+        x, z, B, C = (xs @ params[f"W_{name}"] for name in "xzBC")
+        return (x, B, C, softplus(xs @ params["W_dt"] + params["b_dt"])), z
+
+    def over_time(self, params, carry, us, rest, steps):
+        x, B, C, dt = us
+        x, log_decay = self._heads(x), -dt * jnp.exp(params["A_log"].astype(dt.dtype))
+        carry, h = steps.by_chunks(self._chunk, carry, (dt[..., None] * x, B, C, log_decay))
+        h = h + params["D"].astype(dt.dtype)[:, None] * x
+        return carry, h.reshape(rest.shape) * silu(rest)
+
+    @staticmethod
+    def _chunk(S, us, chunk):
+        x, B, C, log_decay = us  # (steps, batch, ...)
+        x = jnp.where(chunk.valid[..., None], x, 0)
+        weights, kept, _ = chunk.decays(jnp.where(chunk.valid, log_decay, 0))
+        weights, kept = jnp.exp(weights), jnp.exp(kept)
+        seen = jnp.einsum("tbn,sbn->tsb", C, B)[..., None] * weights
+        h = jnp.einsum("tsbh,sbhp->tbhp", seen, x)
+        h += kept[..., None] * jnp.einsum("bhpn,tbn->tbhp", S, C)
+        S = kept[-1][..., None, None] * S + jnp.einsum("sbh,sbhp,sbn->bhpn", weights[-1], x, B)
+        return S, h

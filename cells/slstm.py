@@ -1,0 +1,87 @@
+"""sLSTM: exponential gates, a scalar memory (Beck 2024, "xLSTM: extended long short-term memory")."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import log_sigmoid, sigmoid
+
+from cells import base
+
+
+class SLSTMCarry(NamedTuple):
+    """Memory, normaliser, stabiliser and output, each (batch, hidden_size)."""
+
+    c: base.Array
+    n: base.Array
+    m: base.Array
+    h: base.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SLSTM(base.Cell):
+    """i = exp(a_i), f = sigma(a_f), z = tanh(a_z), o = sigma(a_o),   a = W x + R h' + b
+    c = f * c' + i * z,   n = f * n' + i,   h = o * c / n
+
+    i and f are carried times exp(-m), m = max(log f + m', a_i), which leaves c / n as it is (eq. 15-17).
+
+    Options:
+      heads: R is block-diagonal, a block per head.
+      forget_bias: initial b_f.
+    """
+
+    heads: int = 1
+    forget_bias: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.check_heads(self)
+        base.check_finite(self, "forget_bias")
+
+    def init(self, key, input_size, dtype=jnp.float32):
+        H, d = self.hidden_size, self.hidden_size // self.heads
+        key_W, key_R = jax.random.split(key)
+        params = base.dense_weights(key_W, "ifzo", "W", (input_size, H), base.input_initializer(), dtype)
+        for name, keys in zip("ifzo", jax.random.split(key_R, (4, self.heads)), strict=True):
+            params[f"R_{name}"] = jnp.stack([base.orthogonal(k, (d, d), dtype) for k in keys])
+        params |= {f"b_{name}": jnp.zeros(H, dtype) for name in "izo"}
+        return params | {"b_f": jnp.full(H, self.forget_bias, dtype)}
+
+    def initial_carry(self, batch_size, dtype=jnp.float32):
+        return SLSTMCarry(*(super().initial_carry(batch_size, dtype),) * 4)
+
+    def step(self, params, carry, x):
+        a = {g: x @ params[f"W_{g}"] + carry.h @ _blocks(params[f"R_{g}"]) + params[f"b_{g}"] for g in "ifzo"}
+        new = self._update(carry, *a.values())
+        return new, new.h
+
+    def gates(self, params, carry, x):
+        a = {g: x @ params[f"W_{g}"] + carry.h @ _blocks(params[f"R_{g}"]) + params[f"b_{g}"] for g in "fo"}
+        return {"forget": sigmoid(a["f"]), "output": sigmoid(a["o"])}
+
+    def _update(self, carry, a_i, a_f, a_z, a_o):
+        new = carry.n == 0  # no past, so no part in m: else i and n may both round to 0
+        kept = log_sigmoid(a_f) + carry.m
+        m = jnp.where(new, a_i, jnp.maximum(kept, a_i))
+        i, f = jnp.exp(a_i - m), jnp.exp(jnp.where(new, 0, kept - m))
+        c, n = f * carry.c + i * jnp.tanh(a_z), f * carry.n + i
+        return SLSTMCarry(c, n, m, sigmoid(a_o) * c / n)
+
+    def project(self, params, xs):
+        W, b = (base.stack(params, *(f"{kind}_{name}" for name in "ifzo")) for kind in "Wb")
+        return xs @ W + b, None
+
+    def recurrent_weights(self, params):
+        return {"R": jnp.concatenate([_blocks(params[f"R_{name}"]) for name in "ifzo"], axis=-1)}
+
+    def recur(self, w, carry, u):
+        return self._update(carry, *base.split(u + w["R"](carry.h), 4)), ()
+
+    def readout(self, params, rest, previous, states):
+        return states.h
+
+
+def _blocks(R):
+    """(heads, d, d) as one block-diagonal matrix."""
+    return jax.scipy.linalg.block_diag(*R)
