@@ -1,0 +1,279 @@
+"""What the laws of a scan are stated with: drawn problems, the plain loop, and programs compiled once.
+
+Nearly all of a test's time is compilation. So there is one shape per cell and way to run it, its program is
+kept for the whole process, and all else that a law needs (flags, cuts, junk, other rows) is data: a law sees
+many examples at a few milliseconds each.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import strategies as st
+
+import cells
+
+BATCH, TIME, FEATURES, HIDDEN = 4, 5, 2, 3
+
+
+def _accepted(name, value):
+    """Whether this version's compiler knows the option."""
+    try:
+        jax.jit(lambda: 0.0, compiler_options={name: value})()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+# Trades run time for compile time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+jit = functools.partial(jax.jit, compiler_options={k: v for k, v in QUICK.items() if _accepted(k, v)})
+
+
+# --- problems
+
+
+class Problem(NamedTuple):
+    """The arguments of a run."""
+
+    params: dict
+    xs: np.ndarray
+    carry: object
+    lengths: np.ndarray
+    mask: np.ndarray
+    resets: np.ndarray
+
+    @property
+    def valid(self):
+        return self.mask & (np.arange(self.xs.shape[1]) < self.lengths[:, None])
+
+    @property
+    def bare(self):
+        """Without flags."""
+        flags = np.full_like(self.lengths, self.xs.shape[1]), self.mask | True, self.resets & False
+        return Problem(*self[:3], *flags)
+
+
+class Result(NamedTuple):
+    ys: np.ndarray
+    carry: object
+    gradients: tuple  # with respect to params, xs, carry
+
+
+@functools.cache
+def _shapes(cell, batch, features):
+    params = jax.eval_shape(functools.partial(cell.init, input_size=features), jax.random.key(0))
+    return params, jax.eval_shape(lambda: cell.initial_carry(batch))
+
+
+def problem(cell, shape=(BATCH, TIME, FEATURES), seed=0, flags=True, dtype=np.float64):
+    batch, time, features = shape
+    rng = np.random.default_rng(seed)
+
+    def normal(tree):  # not `cell.init`, whose zeros would hide mistakes
+        def make(x):
+            x_ = 0.7 * rng.normal(size=x.shape)
+            if jnp.issubdtype(x.dtype, jnp.complexfloating):
+                return (x_ + 0.7j * rng.normal(size=x.shape)).astype(jnp.result_type(dtype, jnp.complex64))
+            return x_.astype(dtype)
+
+        return jax.tree.map(make, tree)
+
+    params, carry = map(normal, _shapes(cell, batch, features))
+    xs = rng.normal(size=shape).astype(dtype)
+    lengths, mask, resets = np.full(batch, time), np.ones((batch, time), bool), np.zeros((batch, time), bool)
+    if flags:
+        lengths = np.resize([time, 0, max(time - 1, 1), time], batch)
+        mask, resets = rng.random((batch, time)) < 0.75, rng.random((batch, time)) < 0.3
+    return Problem(params, xs, carry, lengths, mask, resets)
+
+
+class Draw(NamedTuple):
+    """A problem in short. Flags are a word per row, "x" where set."""
+
+    seed: int
+    scale: float  # of the inputs
+    lengths: tuple
+    skipped: tuple
+    resets: tuple
+
+    def problem(self, cell):
+        p = problem(cell, seed=self.seed)
+        skipped, resets = (np.array([list(row) for row in flags]) == "x" for flags in self[3:])
+        return Problem(p.params, p.xs * self.scale, p.carry, np.array(self.lengths), ~skipped, resets)
+
+
+def _words(a, b):
+    """The bits that two numbers share, a quarter of all, as words."""
+    bits = format(a & b, f"0{BATCH * TIME}b").replace("0", ".").replace("1", "x")
+    return tuple(bits[row * TIME : (row + 1) * TIME] for row in range(BATCH))
+
+
+seeds = st.integers(0, 9999)
+directions = st.sampled_from([False, True])  # of time
+cuts = st.integers(0, TIME)
+bits = st.integers(0, 2 ** (BATCH * TIME) - 1)
+flags = st.builds(_words, bits, bits)
+draws = st.builds(
+    Draw,
+    seed=seeds,
+    scale=st.sampled_from([1.0, 0.1, 3.0]),
+    lengths=st.tuples(*[st.just(TIME) | cuts] * BATCH),
+    skipped=flags,
+    resets=flags,
+)
+
+
+def taken(reverse):
+    """When each step is taken."""
+    return np.arange(TIME)[::-1] if reverse else np.arange(TIME)
+
+
+def initial(cell, batch=BATCH):
+    return jax.tree.map(np.asarray, cell.initial_carry(batch, jnp.float64))
+
+
+# --- runs
+
+
+def loop(cell, params, xs, carry, lengths, mask, resets):
+    """What a scan is: the textbook step, one time after the other."""
+    valid = mask & (jnp.arange(xs.shape[1]) < lengths[:, None])
+    xs = jnp.where(valid[..., None], xs, 0)
+    fresh, ys = cell.initial_carry(len(xs), xs.dtype), []
+
+    def where(condition, new, old):
+        def pick(a, b):
+            return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+        return jax.tree.map(pick, new, old)
+
+    for t in range(xs.shape[1]):
+        after, y = cell.step(params, where(resets[:, t], fresh, carry), xs[:, t])
+        carry = where(valid[:, t], after, carry)
+        ys.append(jnp.where(valid[:, t, None], y, 0))
+    return carry, jnp.stack(ys, 1)
+
+
+def scalar(tree, np=jnp):
+    """A loss that tells rows and units apart, but not times, so that a run may be moved along."""
+    leaves = [
+        part for x in jax.tree.leaves(tree) for part in ([x.real, x.imag] if np.iscomplexobj(x) else [x])
+    ]
+    row_unit = [np.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1)) + np.arange(x.shape[-1]) for x in leaves]
+    return sum(np.sum(np.sin(x + i)) for x, i in zip(leaves, row_unit, strict=True))
+
+
+@functools.cache
+def runner(cell, strategy, reverse=False, remat=0):
+    """Compiled `Problem -> Result` of a strategy, or of the plain "loop"; one for all tests."""
+    if strategy == "loop" and reverse:
+        return functools.partial(_reversed_loop, runner(cell, "loop"))
+    if strategy == "loop":
+        run = functools.partial(loop, cell)
+    else:
+        run = functools.partial(cells.scan, cell, reverse=reverse, strategy=strategy, remat=remat)
+
+    @jit
+    def result(*problem):
+        def loss(*args):
+            carry, ys = run(*args, *problem[3:])
+            return scalar((carry, ys)), (carry, ys)
+
+        gradients, (carry, ys) = jax.grad(loss, (0, 1, 2), has_aux=True)(*problem[:3])
+        return Result(ys, carry, gradients)
+
+    return lambda problem: jax.tree.map(np.asarray, result(*problem))
+
+
+def _reversed_loop(forward, p):
+    """The loop over everything turned around, padding too."""
+    full = np.full_like(p.lengths, p.xs.shape[1])
+    flipped = {name: getattr(p, name)[:, ::-1] for name in ("xs", "resets")}
+    r = forward(p._replace(**flipped, mask=p.valid[:, ::-1], lengths=full))
+    d_params, d_xs, d_carry = r.gradients
+    return Result(r.ys[:, ::-1], r.carry, (d_params, d_xs[:, ::-1], d_carry))
+
+
+@functools.cache
+def bare_runner(cell, strategy, reverse):
+    """Compiled params, xs -> ys, carry and gradients of both, of a scan that is given nothing else."""
+
+    @jit
+    def result(*args):
+        def loss(*args):
+            carry, ys = cells.scan(cell, *args, reverse=reverse, strategy=strategy)
+            return scalar((carry, ys)), (ys, carry)
+
+        gradients, values = jax.grad(loss, (0, 1), has_aux=True)(*args)
+        return *values, gradients
+
+    return result
+
+
+@functools.cache
+def derivatives(cell, strategy, reverse=False):
+    """Compiled problem, tangents -> directional derivatives of the loss (`jvp`) and of its gradient."""
+
+    @jit
+    def derive(p, tangents):
+        def loss(*args):
+            run = cells.scan(cell, *args, *p[3:], reverse=reverse, strategy=strategy)
+            return scalar(run)
+
+        return (
+            jax.jvp(loss, p[:3], tangents)[1],
+            jax.jvp(jax.grad(loss, (0, 1, 2)), p[:3], tangents)[1],
+        )
+
+    return derive
+
+
+@functools.cache
+def mapped_gradient(cell, strategy):
+    """Compiled: the gradient of losses under `jax.checkpoint`, mapped over seeds and batches of inputs."""
+
+    @jit
+    def gradient(params, *data):
+        @jax.checkpoint
+        def loss(*args):
+            return scalar(cells.scan(cell, *args, strategy=strategy))
+
+        over_inputs = jax.vmap(loss, (None, 0, 0, 0, 0, 0))
+        over_both = jax.vmap(over_inputs, (0, None, None, None, None, None))
+        return jax.grad(lambda params: over_both(params, *data).sum())(params)
+
+    return gradient
+
+
+# --- comparisons
+
+
+def same(got, want, tolerance=1e-10, what=""):
+    """Two pytrees are equal to a tolerance, absolute and relative; 0: bit for bit."""
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        wide = np.complex128 if np.iscomplexobj(w) else np.float64
+        g, w = np.asarray(g, wide), np.asarray(w, wide)
+        if g.shape == w.shape and np.all(np.abs(g - w) <= tolerance * (1 + np.abs(w))):
+            continue  # a quick look before NumPy's, which explains
+        where = f"{what}{jax.tree_util.keystr(path)}"
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance, err_msg=where)
+
+
+def dot(gradients, tangents):
+    """What a loss with these gradients changes by along these tangents."""
+    pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(tangents), strict=True)
+    return sum(np.sum(np.real(g * t)) for g, t in pairs)
+
+
+def difference(f, p, tangents, step=1e-6):
+    """The directional derivative of f(problem), by central differences."""
+
+    def moved(sign):
+        args = jax.tree.map(lambda x, t: x + sign * step * t, p[:3], tangents)
+        return f(Problem(*args, *p[3:]))
+
+    return jax.tree.map(lambda up, down: (up - down) / (2 * step), moved(1), moved(-1))
