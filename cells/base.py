@@ -250,3 +250,99 @@ def check_finite(cell, *names: str) -> None:
     for name in names:
         value = getattr(cell, name)
         require(cell, name, isinstance(value, int | float) and math.isfinite(value), "a finite number")
+
+
+# --- weights of the state that may be matrices or, for `diagonal` cells, vectors
+
+
+def product(h: Array, weight: Array) -> Array:
+    """h U for a matrix, h * u for a vector, which stands for diag(u)."""
+    return h * weight if weight.ndim == 1 else h @ weight
+
+
+def spread(h: Array, n: int, diagonal: bool) -> Array:
+    """What n weights side by side multiply: h for matrices, n copies of it for vectors."""
+    return jnp.concatenate([h] * n, axis=-1) if diagonal else h
+
+
+def gather(d: Array, n: int, diagonal: bool) -> Array:
+    """The transpose of `spread`."""
+    return sum(split(d, n)) if diagonal else d
+
+
+def weight_gradient(hs: Array, ds: Array, diagonal: bool) -> Array:
+    """The gradient of weights side by side that multiplied hs, from the gradient ds of their products."""
+    return total(spread(hs, ds.shape[-1] // hs.shape[-1], True) * ds) if diagonal else outer(hs, ds)
+
+
+def recurrent_initializer(diagonal: bool):
+    """Weights of the state of gated cells: orthogonal matrices; or vectors, uniform in +-1, as the SRU
+    authors' package starts v, which is such a vector too."""
+    if not diagonal:
+        return orthogonal
+    return lambda key, shape, dtype: jax.random.uniform(key, shape[-1:], dtype, -1.0, 1.0)
+
+
+# --- layer normalisation
+
+
+def normalise(x: Array) -> Array:
+    """(x - mean) / sqrt(variance + 1e-5) over the last axis, in float32 or wider (Ba 2016; epsilon as in the
+    authors' code)."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x - x.mean(-1, keepdims=True)
+    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+
+
+def preactivations(params: Params, gates: str, x: Array, h: Array, layer_norm: bool) -> dict[str, Array]:
+    """W x + U h' + b of each gate; or LN(W x) + LN(U h') + b, normalised over all these gates together, with
+    a gain for each number (Ba 2016, eq. 20; its two biases are one with b)."""
+    p = params
+    W_x, U_h = [x @ p[f"W_{k}"] for k in gates], [product(h, p[f"U_{k}"]) for k in gates]
+    if layer_norm:
+        W_x, U_h = (split(normalise(jnp.concatenate(a, axis=-1)), len(gates)) for a in (W_x, U_h))
+        W_x = [p[f"gain_W_{k}"] * a for k, a in zip(gates, W_x, strict=True)]
+        U_h = [p[f"gain_U_{k}"] * a for k, a in zip(gates, U_h, strict=True)]
+    return {k: a + q + p[f"b_{k}"] for k, a, q in zip(gates, W_x, U_h, strict=True)}
+
+
+def gains(names: str, hidden_size: int, dtype) -> Params:
+    """Initial gains of LN(W x) and LN(U h') for each letter of `names`."""
+    return {f"gain_{kind}_{name}": jnp.ones(hidden_size, dtype) for kind in "WU" for name in names}
+
+
+def check_positive(owner, *names: str) -> None:
+    """Each option is a positive int."""
+    for name in names:
+        value = getattr(owner, name)
+        require(owner, name, type(value) is int and value > 0, "a positive int")
+
+
+def check_choice(owner, option: str, *choices: str) -> None:
+    """`option` is one of `choices`."""
+    *head, last = map(repr, choices)
+    require(owner, option, getattr(owner, option) in choices, f"{', '.join(head)} or {last}")
+
+
+def taps(xs: Array, W: Array, b: Array, product=jnp.matmul) -> tuple[Array, Array]:
+    """What each input adds to a causal convolution, in one matmul; for `push` and `Steps.causal`.
+
+    Args:
+      xs: (..., m); b: (k,).
+      W: (window, m, k), W[lag] for the input `lag` steps ago.
+
+    Returns:
+      now (..., k), to its own step, with the bias; past (..., (window - 1) * k), to the steps after it.
+    """
+    sums = product(xs, jnp.concatenate(list(W), axis=-1))
+    return sums[..., : len(b)] + b, sums[..., len(b) :]
+
+
+def spread_bias(first: float, size: int, dtype) -> Array:
+    """Bias of xLSTM's forget gates: evenly spaced from `first` to `first + 3` (the authors' package)."""
+    return jnp.linspace(first, first + 3, size, dtype=dtype)
+
+
+def small_init():
+    """Weights of xLSTM from the input: normal with variance 2 / (5 fan_in) (Nguyen & Salazar 2019)."""
+    return jax.nn.initializers.variance_scaling(0.4, "fan_in", "normal")

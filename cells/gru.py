@@ -20,80 +20,139 @@ class GRU(base.Cell):
       update_bias: initial b_z; above 0 the unit starts by keeping the past.
       chrono: longest dependency expected, in steps: b_z = log U(1, chrono - 1)
         (Tallec & Ollivier 2018), in place of update_bias.
+      reset_gate: off: r = 1, without weights of its own.
+      layer_norm: LN(W x) and LN(U h') in place of W x and U h', normalised over r and z together and over n
+        by itself, with a gain for each number. With reset_after this is Ba 2016 (supplementary material),
+        whose biases are b, two of them in one for r and z, and c_n; without, n sees LN(U (r * h')).
+      diagonal: each U is a vector, U h' = u * h': no unit sees another one. That is ParaGRU but for its
+        heads (Danieli 2025).
     """
 
     reset_after: bool = False
     update_bias: float = 0.0
     chrono: int | None = None
+    reset_gate: bool = True
+    layer_norm: bool = False
+    diagonal: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         base.check_finite(self, "update_bias")
         base.check_chrono(self)
 
+    @property
+    def _gates(self):
+        return "rz" if self.reset_gate else "z"
+
+    @property
+    def _fused(self):  # U_n multiplies h' itself, as the gates' U do: all are one product
+        return (self.reset_after or not self.reset_gate) and not self.layer_norm
+
+    @property
+    def is_elementwise(self):
+        return self.diagonal and not self.layer_norm
+
+    @property
+    def gradient_by_hand(self):
+        return super().gradient_by_hand and not self.layer_norm
+
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_U, key_b = jax.random.split(key, 3)
-        H = self.hidden_size
-        params = base.dense_weights(key_W, "rzn", "W", (input_size, H), base.input_initializer(), dtype)
-        params |= base.dense_weights(key_U, "rzn", "U", (H, H), base.orthogonal, dtype)
-        params |= {f"b_{gate}": jnp.zeros(H, dtype) for gate in "rn"}
+        H, names = self.hidden_size, self._gates + "n"
+        params = base.dense_weights(key_W, names, "W", (input_size, H), base.input_initializer(), dtype)
+        initializer = base.recurrent_initializer(self.diagonal)
+        params |= base.dense_weights(key_U, names, "U", (H, H), initializer, dtype)
+        params |= {f"b_{name}": jnp.zeros(H, dtype) for name in names if name != "z"}
         params["b_z"] = jnp.full(H, self.update_bias, dtype)
         if self.chrono:
             params["b_z"] = base.chrono_bias(key_b, H, self.chrono, dtype)
         if self.reset_after:
             params["c_n"] = jnp.zeros(H, dtype)
-        return params
+        return params | (base.gains(names, H, dtype) if self.layer_norm else {})
 
     def gates(self, params, carry, x):
-        p, h_ = params, carry
-        r = sigmoid(x @ p["W_r"] + h_ @ p["U_r"] + p["b_r"])
-        z = sigmoid(x @ p["W_z"] + h_ @ p["U_z"] + p["b_z"])
-        return {"reset": r, "update": z}
+        a = base.preactivations(params, self._gates, x, carry, self.layer_norm)
+        return {{"r": "reset", "z": "update"}[gate]: sigmoid(a[gate]) for gate in self._gates}
 
     def step(self, params, carry, x):
         p, h_ = params, carry
-        r, z = self.gates(params, carry, x).values()
+        gates = self.gates(params, carry, x)
+        r, z = gates.get("reset", 1.0), gates["update"]
+
+        def norm(kind, product):
+            return p[f"gain_{kind}_n"] * base.normalise(product) if self.layer_norm else product
+
         if self.reset_after:
-            n = jnp.tanh(x @ p["W_n"] + p["b_n"] + r * (h_ @ p["U_n"] + p["c_n"]))
+            inner = r * (norm("U", base.product(h_, p["U_n"])) + p["c_n"])
         else:
-            n = jnp.tanh(x @ p["W_n"] + p["b_n"] + (r * h_) @ p["U_n"])
+            inner = norm("U", base.product(r * h_, p["U_n"]))
+        n = jnp.tanh(norm("W", x @ p["W_n"]) + p["b_n"] + inner)
         h = z * h_ + (1 - z) * n
         return h, h
 
+    def _stack(self, params, kind, names):
+        return base.stack(params, *(f"{kind}_{name}" for name in names))
+
     def project(self, params, xs):
-        return xs @ base.stack(params, "W_r", "W_z", "W_n") + base.stack(params, "b_r", "b_z", "b_n"), None
+        names, H = self._gates + "n", self.hidden_size
+        u = xs @ self._stack(params, "W", names)
+        if self.layer_norm:
+            u = jnp.concatenate([base.normalise(u[..., :-H]), base.normalise(u[..., -H:])], axis=-1)
+            u = u * self._stack(params, "gain_W", names)
+        return u + self._stack(params, "b", names), None
 
     def recurrent_weights(self, params):
-        if self.reset_after:
-            H = self.hidden_size
-            bias = jnp.concatenate([jnp.zeros_like(params["c_n"], shape=2 * H), params["c_n"]])
-            return {"U": (base.stack(params, "U_r", "U_z", "U_n"), bias)}
-        return {"U_rz": base.stack(params, "U_r", "U_z"), "U_n": params["U_n"]}
+        p, gates = params, self._gates
+        if self._fused:
+            U = self._stack(p, "U", gates + "n")
+            if not self.reset_after:
+                return {"U": U}
+            bias = jnp.zeros_like(p["c_n"], shape=len(gates) * self.hidden_size)
+            return {"U": (U, jnp.concatenate([bias, p["c_n"]]))}
+        weights = {"U": self._stack(p, "U", gates), "U_n": p["U_n"]}
+        if self.layer_norm:
+            weights["gain"], gain_n = self._stack(p, "gain_U", gates), p["gain_U_n"]
+            weights["gain_n"] = (gain_n, p["c_n"]) if self.reset_after else gain_n
+        return weights
 
     def recur(self, w, carry, u):
-        h_, (a_r, a_z, a_n) = carry, base.split(u, 3)
-        q_r, q_z, *q_n = base.split(w["U" if self.reset_after else "U_rz"](h_), 3 if self.reset_after else 2)
-        r, z = sigmoid(a_r + q_r), sigmoid(a_z + q_z)
-        n = jnp.tanh(a_n + (r * q_n[0] if self.reset_after else w["U_n"](r * h_)))
-        return z * h_ + (1 - z) * n, (r, z, n, *q_n)
+        h_, (*a, a_n) = carry, base.split(u, len(self._gates) + 1)
+        products = len(self._gates) + self._fused
+        q = w["U"](base.spread(h_, products, self.diagonal))
+        q = base.split(w["gain"](base.normalise(q)) if self.layer_norm else q, products)
+        *r, z = (sigmoid(a_k + q_k) for a_k, q_k in zip(a, q, strict=False))
+        r, q_n = r[0] if r else 1.0, q[-1]
+        if not self._fused:
+            q_n = w["U_n"](h_ if self.reset_after else r * h_)
+            q_n = w["gain_n"](base.normalise(q_n)) if self.layer_norm else q_n
+        n = jnp.tanh(a_n + (r * q_n if self.reset_after else q_n))
+        saved = (z, n, r, q_n)[: 2 + self.reset_gate + (self.reset_gate and self.reset_after)]
+        return z * h_ + (1 - z) * n, saved
 
     def backward(self, w, before, after, u, saved, d_after):
-        r, z, n, *q_n = saved
+        z, n, *rest = saved
         d_z = d_after * (before - n) * z * (1 - z)
         d_n = d_after * (1 - z) * (1 - n * n)
-        if self.reset_after:
-            d_r = d_n * q_n[0] * r * (1 - r)
-            d_before = w["U"](jnp.concatenate([d_r, d_z, d_n * r], axis=-1))
+        if self._fused:
+            r, q_n = rest or (1.0, 0.0)
+            d_r = [d_n * q_n * r * (1 - r)] if self.reset_gate else []
+            d_q = [*d_r, d_z, d_n * r]
         else:
-            d_rh = w["U_n"](d_n)
-            d_r = d_rh * before * r * (1 - r)
-            d_before = d_rh * r + w["U_rz"](jnp.concatenate([d_r, d_z], axis=-1))
-        return d_after * z + d_before, jnp.concatenate([d_r, d_z, d_n], axis=-1)
+            (r,), d_rh = rest, w["U_n"](d_n)
+            d_r = [d_rh * before * r * (1 - r)]
+            d_q = [*d_r, d_z]
+        d_before = base.gather(w["U"](jnp.concatenate(d_q, axis=-1)), len(d_q), self.diagonal)
+        if not self._fused:
+            d_before = d_rh * r + d_before
+        return d_after * z + d_before, jnp.concatenate([*d_r, d_z, d_n], axis=-1)
 
     def weight_gradients(self, before, after, saved, d_us):
-        r, H = saved[0], self.hidden_size
-        d_rz, d_n = d_us[..., : 2 * H], d_us[..., 2 * H :]
-        if self.reset_after:
-            d_q = jnp.concatenate([d_rz, r * d_n], axis=-1)
-            return {"U": (base.outer(before, d_q), base.total(d_q))}
-        return {"U_rz": base.outer(before, d_rz), "U_n": base.outer(r * before, d_n)}
+        H, gradient = self.hidden_size, base.weight_gradient
+        d_gates, d_n = d_us[..., :-H], d_us[..., -H:]
+        r = saved[2] if self.reset_gate else 1.0
+        if not self._fused:
+            d_U = gradient(before, d_gates, self.diagonal)
+            return {"U": d_U, "U_n": gradient(r * before, d_n, self.diagonal)}
+        d_q = jnp.concatenate([d_gates, r * d_n], axis=-1)
+        d_U = gradient(before, d_q, self.diagonal)
+        return {"U": (d_U, base.total(d_q)) if self.reset_after else d_U}

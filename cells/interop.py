@@ -41,7 +41,10 @@ WOVEN = Join(  # (D, H * n), the n projections of a unit side by side
 Layout = dict[str, tuple[Join, list[str]]]
 
 # The array that shows the input size, and on which axis.
-INPUT_AXIS = {"weight_ih_l0": 1, "weight": 0, "dense_i.kernel": 0, "ii.kernel": 0}
+INPUT_AXIS = {"weight_ih_l0": 1, "weight": 0, "weight_proj": 0, "dense_i.kernel": 0, "ii.kernel": 0}
+
+# Options that no layout here has, and what they must be.
+WITHOUT = {"peepholes": False, "coupled": False, "reset_gate": True, "layer_norm": False, "diagonal": False}
 
 
 def _names(letter: str, gates: str) -> list[str]:
@@ -55,9 +58,14 @@ def _torch_nn(gates: str, hidden_bias: list[str] | None = None) -> Layout:
 
 
 def _sru(cell, input_size) -> Layout:
-    projections = ["W", "W_f", "W_r"] + ["W_x"] * (cell.highway and input_size != cell.hidden_size)
+    # Behind a bottleneck the package's W_x sees W_q x, ours x: no place for it.
+    fourth = cell.highway and input_size != cell.hidden_size and not cell.projection
+    projections = ["W", "W_f", "W_r"] + ["W_x"] * fourth
     vectors = {"weight_c": ["v_f", "v_r"], "bias": ["b_f", "b_r"]}
-    return {"weight": (WOVEN, projections), **{key: (COLUMNS, names) for key, names in vectors.items()}}
+    bottleneck = {"weight_proj": (COLUMNS, ["W_q"])} if cell.projection else {}
+    return (
+        bottleneck | {"weight": (WOVEN, projections)} | {k: (COLUMNS, names) for k, names in vectors.items()}
+    )
 
 
 def _flax(**dense: str) -> Layout:
@@ -99,7 +107,7 @@ def to_torch(cell: Cell, params: Params) -> dict[str, np.ndarray]:
 
         module.load_state_dict({k: torch.from_numpy(v) for k, v in cells.to_torch(cell, params).items()})
 
-    Options that are not weights must agree: `nonlinearity="relu"`, `rescale`, `has_skip_term`.
+    Options that are not weights must agree: `nonlinearity="relu"`, `rescale`, `has_skip_term`, `n_proj`.
 
     Args:
       cell: an RNN, LSTM, GRU with reset_after, or one of the two SRUs.
@@ -107,7 +115,8 @@ def to_torch(cell: Cell, params: Params) -> dict[str, np.ndarray]:
 
     Returns:
       torch.nn: weight_ih_l0 (k * H, D), weight_hh_l0 (k * H, H), bias_ih_l0 and bias_hh_l0 (k * H,), the
-      gates in torch's order. SRU: weight (D, H * k), weight_c and bias (2 * H,), scale_x (1,).
+      gates in torch's order. SRU: weight (D, H * k), weight_c and bias (2 * H,), scale_x (1,); with
+      projection also weight_proj (D, projection), and in weight projection in place of D.
 
     Raises:
       ValueError: no counterpart for the cell or its options; params that do not fit the cell.
@@ -133,7 +142,8 @@ def from_torch(cell: Cell, state: Mapping[str, Any], dtype=None) -> Params:
     """
     state = {name: np.asarray(value) for name, value in state.items()}
     if hasattr(cell, "alpha") and "scale_x" in state:
-        _check_scale(cell, state.pop("scale_x"), input_size=len(np.atleast_1d(state.get("weight", 0))))
+        first = state.get("weight_proj", state.get("weight", 0))
+        _check_scale(cell, state.pop("scale_x"), input_size=len(np.atleast_1d(first)))
     return _unpack("torch.nn and the sru package", cell, state, dtype)
 
 
@@ -190,8 +200,9 @@ def _layout(library: str, cell: Cell, input_size: int) -> Layout:
     name, table = type(cell).__name__, LIBRARIES[library]
     if type(cell) not in table:
         raise ValueError(f"no {name} in {library}; there: {', '.join(c.__name__ for c in table)}")
-    if getattr(cell, "peepholes", False):
-        raise ValueError(f"no LSTM with peepholes in {library}: set peepholes=False")
+    for option, wanted in WITHOUT.items():
+        if getattr(cell, option, wanted) != wanted:
+            raise ValueError(f"{name} with {option}={not wanted} has no layout here for {library}")
     if not getattr(cell, "reset_after", True):
         raise ValueError(f"GRU in {library} resets after the product, U h' + c_n: set reset_after=True")
     return table[type(cell)](cell, input_size)

@@ -16,11 +16,14 @@ class RNN(base.Cell):
       activation: "tanh" or "relu".
       recurrent_init: "orthogonal", or "identity" (Le 2015, meant for relu).
       recurrent_scale: factor on the initial U: below 1 it forgets, above 1 it explodes.
+      diagonal: U is a vector, U h' = u * h': no unit sees another one (IndRNN, Li 2018). It starts uniform in
+        [0, 1], the paper's range [0, 2^(1/T)] for a large T, or at 1 for "identity".
     """
 
     activation: str = "tanh"
     recurrent_init: str = "orthogonal"
     recurrent_scale: float = 1.0
+    diagonal: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -29,11 +32,21 @@ class RNN(base.Cell):
         base.require(self, "recurrent_init", known, "'orthogonal' or 'identity'")
         base.check_finite(self, "recurrent_scale")
 
+    @property
+    def is_elementwise(self):
+        return self.diagonal
+
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_U = jax.random.split(key)
         H = self.hidden_size
-        identity = self.recurrent_init == "identity"
-        U = jnp.eye(H, dtype=dtype) if identity else base.orthogonal(key_U, (H, H), dtype)
+        if self.recurrent_init == "identity":
+            U = jnp.ones(H, dtype) if self.diagonal else jnp.eye(H, dtype=dtype)
+        else:
+            U = (
+                jax.random.uniform(key_U, (H,), dtype)
+                if self.diagonal
+                else base.orthogonal(key_U, (H, H), dtype)
+            )
         return {
             "W": base.input_initializer()(key_W, (input_size, H), dtype),
             "U": self.recurrent_scale * U,
@@ -42,7 +55,7 @@ class RNN(base.Cell):
 
     def step(self, params, carry, x):
         p, h_ = params, carry
-        h = self.phi(x @ p["W"] + h_ @ p["U"] + p["b"])
+        h = self.phi(x @ p["W"] + base.product(h_, p["U"]) + p["b"])
         return h, h
 
     def phi(self, a):
@@ -63,4 +76,4 @@ class RNN(base.Cell):
         return w["U"](d_u), d_u
 
     def weight_gradients(self, before, after, saved, d_us):
-        return {"U": (base.outer(before, d_us), base.total(d_us))}
+        return {"U": (base.weight_gradient(before, d_us, self.diagonal), base.total(d_us))}

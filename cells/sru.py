@@ -25,6 +25,9 @@ class _SRU(base.Cell):
         (section 3.2); off: alpha = 1.
       chrono: longest dependency expected, in steps: b_f = log U(1, chrono - 1), in place of forget_bias.
       highway: off: h = r * c.
+      projection: d' features W_q x stand for x in W, W_f and W_r, not in the highway; 0: off. A d' below d
+        and hidden_size saves parameters (Lei 2021, SRU++ without attention). W_q from +-sqrt(3 / d).
+      layer_norm: W, W_f and W_r see LN(W_q x), as in SRU++, or LN(x), as in the authors' package.
       tailored: W, W_f, W_r, W_x, v from +-sqrt(3 / d), variance 1 / d, as in section 3.2 and appendix A; off:
         from +-1 / sqrt(hidden_size), variance 1 / (3 hidden_size), as torch.nn starts recurrent layers.
 
@@ -38,9 +41,15 @@ class _SRU(base.Cell):
     chrono: int | None = None
     highway: bool = True
     tailored: bool = True
+    projection: int = 0
+    layer_norm: bool = False
+
+    is_elementwise = True
 
     def __post_init__(self):
         super().__post_init__()
+        whole = type(self.projection) is int and self.projection >= 0
+        base.require(self, "projection", whole, "a number of features, or 0 for none")
         base.check_finite(self, "forget_bias", "highway_bias")
         base.check_chrono(self)
 
@@ -60,7 +69,8 @@ class _SRU(base.Cell):
         uniform = base.input_initializer()  # +-sqrt(3 / d), variance 1 / d
         if not self.tailored:
             uniform = _plain
-        params = base.dense_weights(key_W, "cfr", "W", (input_size, H), uniform, dtype)
+        seen = self.projection or input_size  # features that the W see
+        params = base.dense_weights(key_W, "cfr", "W", (seen, H), uniform, dtype)
         params["W"] = params.pop("W_c")
         for gate, key_gate in zip("fr", jax.random.split(key_v), strict=True):
             if gate in self.feedback:
@@ -72,14 +82,24 @@ class _SRU(base.Cell):
                 params[f"v_{gate}"] = math.sqrt(0.5) * v
         if self.highway and input_size != H:
             params["W_x"] = self.alpha * uniform(key_x, (input_size, H), dtype)
+        if self.projection:
+            key_q = jax.random.fold_in(key, 4)  # one more key, which leaves the other four as they are
+            params["W_q"] = base.input_initializer()(key_q, (input_size, seen), dtype)
+        if self.layer_norm:
+            params |= {"gain": jnp.ones(seen, dtype), "bias": jnp.zeros(seen, dtype)}
         params["b_f"] = jnp.full(H, self.forget_bias, dtype)
         if self.chrono:
             params["b_f"] = base.chrono_bias(key_b, H, self.chrono, dtype)
         params["b_r"] = jnp.full(H, self.highway_bias, dtype)
         return params
 
+    def _features(self, params, xs):
+        """What W, W_f and W_r see of x."""
+        xs = xs @ params["W_q"] if self.projection else xs
+        return params["gain"] * base.normalise(xs) + params["bias"] if self.layer_norm else xs
+
     def gates(self, params, carry, x):
-        p, c_ = params, carry
+        p, c_, x = params, carry, self._features(params, x)
         f = sigmoid(x @ p["W_f"] + p.get("v_f", 0.0) * c_ + p["b_f"])
         r = sigmoid(x @ p["W_r"] + p.get("v_r", 0.0) * c_ + p["b_r"])
         return {"forget": f, "reset": r}
@@ -87,16 +107,17 @@ class _SRU(base.Cell):
     def step(self, params, carry, x):
         p, c_ = params, carry
         f, r = self.gates(params, carry, x).values()
-        c = f * c_ + (1 - f) * (x @ p["W"])
+        c = f * c_ + (1 - f) * (self._features(p, x) @ p["W"])
         h = r * c
         if self.highway:
             h += (1 - r) * (x @ p["W_x"] if "W_x" in p else x * self.alpha)
         return c, h
 
     def project(self, params, xs):
-        u_r = xs @ params["W_r"] + params["b_r"]
+        seen = self._features(params, xs)
+        u_r = seen @ params["W_r"] + params["b_r"]
         highway = (xs @ params["W_x"] if "W_x" in params else xs * self.alpha) if self.highway else None
-        return (xs @ params["W"], xs @ params["W_f"] + params["b_f"]), (u_r, highway)
+        return (seen @ params["W"], seen @ params["W_f"] + params["b_f"]), (u_r, highway)
 
     def recurrent_weights(self, params):
         return {"v_f": params["v_f"]} if "f" in self.feedback else {}
