@@ -37,6 +37,12 @@ hypothesis.settings.load_profile("repeatable")
 # Options worth a law that are not simply a bool (those are found by themselves).
 OPTIONS = {
     "rnn": [{"activation": "relu"}],
+    "lstm": [{"coupled": True, "peepholes": True, key: True} for key in ("layer_norm", "diagonal")],
+    "gru": [
+        {"reset_after": True, key: key != "reset_gate"} for key in ("reset_gate", "layer_norm", "diagonal")
+    ],
+    "sru": [{"projection": 2}],
+    "sru_feedback": [{"projection": 2, "layer_norm": True}],
     "qrnn": [{"window": 1, "pooling": "f"}, {"window": 3, "pooling": "ifo"}],
     "knn": [{"order": 3, "combine": "additive", "decay": "constant"}],
     "slstm": [{"heads": 2}],
