@@ -11,15 +11,16 @@ from cells import base
 
 @dataclasses.dataclass(frozen=True)
 class LRU(base.Cell):
-    """c = lambda * c' + gamma * (B x),   h = Re(C c) + D x,   lambda = exp(-exp(nu) + i exp(theta))
+    """c = lambda * c' + gamma * (B x),   h = Re(C c) + D * x,   lambda = exp(-exp(nu) + i exp(theta))
 
-    The state is complex; lambda, a diagonal, lies inside the unit circle whatever nu and theta. D is a
-    diagonal where input and hidden size are equal, else a matrix. gamma = exp(gamma_log) is learned, from
-    sqrt(1 - |lambda|^2).
+    The state, (batch, hidden_size), is complex; lambda, a diagonal, lies inside the unit circle whatever nu
+    and theta (section 3.3). gamma = exp(gamma_log) is learned, from sqrt(1 - |lambda|^2) (section 3.4).
 
     Options:
-      r_min, r_max: |lambda| starts between them, uniform on the ring (lemma 3.2).
-      max_phase: its angle starts in [0, max_phase], radians.
+      r_min, r_max: lambda starts uniform on the ring between these radii (lemma 3.2).
+      max_phase: and between the angles 0 and max_phase, radians.
+
+    As many states as outputs. Where input and hidden size differ, the paper's diagonal D is a matrix.
     """
 
     r_min: float = 0.0
@@ -38,17 +39,19 @@ class LRU(base.Cell):
         N = H = self.hidden_size
         key_r, key_phase, key_B, key_C, key_D = jax.random.split(key, 5)
         tiny = 1e-6  # neither |lambda| = 0 nor 1 nor an angle of 0, whose logarithms are infinite
-        ring = jax.random.uniform(key_r, (N,), dtype, tiny, 1 - tiny)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        ring = jax.random.uniform(key_r, (N,), wide, tiny, 1 - tiny)
         nu = -0.5 * jnp.log(ring * (self.r_max**2 - self.r_min**2) + self.r_min**2)
-        theta = jax.random.uniform(key_phase, (N,), dtype, tiny, 1) * self.max_phase
-        B = jax.random.normal(key_B, (2, input_size, N), dtype) / math.sqrt(2 * input_size)
-        C = jax.random.normal(key_C, (2, N, H), dtype) / math.sqrt(N)
-        D = jax.random.normal(key_D, (H,) if input_size == H else (input_size, H), dtype)
-        return {
+        theta = jax.random.uniform(key_phase, (N,), wide, tiny, 1) * self.max_phase
+        B = jax.random.normal(key_B, (2, input_size, N), wide) / math.sqrt(2 * input_size)
+        C = jax.random.normal(key_C, (2, N, H), wide) / math.sqrt(N)
+        D = jax.random.normal(key_D, (H,) if input_size == H else (input_size, H), wide)
+        params = {
             "nu": jnp.log(nu), "theta": jnp.log(theta), "gamma_log": 0.5 * jnp.log(-jnp.expm1(-2 * nu)),
             "B_re": B[0], "B_im": B[1], "C_re": C[0], "C_im": C[1],
             "D": D if input_size == H else D / math.sqrt(input_size),
         }  # fmt: skip
+        return {name: p.astype(dtype) for name, p in params.items()}
 
     def initial_carry(self, batch_size, dtype=jnp.float32):
         return super().initial_carry(batch_size, jnp.result_type(dtype, jnp.complex64))
@@ -62,16 +65,15 @@ class LRU(base.Cell):
 
     def project(self, params, xs):
         gamma, D = jnp.exp(params["gamma_log"]), params["D"]
-        us = gamma * (xs @ params["B_re"]), gamma * (xs @ params["B_im"])
-        return us, xs * D if D.ndim == 1 else xs @ D
+        re, im = base.split(xs @ base.stack(params, "B_re", "B_im"), 2)
+        return (gamma * re, gamma * im), xs * D if D.ndim == 1 else xs @ D
 
     def linear(self, params, us):
         b = jax.lax.complex(*us)
-        real = us[0].dtype
-        decay = -jnp.exp(params["nu"].astype(real))
-        a = jnp.exp(jax.lax.complex(decay, jnp.exp(params["theta"].astype(real))))
+        nu, theta = (params[name].astype(us[0].dtype) for name in ("nu", "theta"))
+        a = jnp.exp(jax.lax.complex(-jnp.exp(nu), jnp.exp(theta)))
         return jnp.broadcast_to(a, b.shape), b
 
     def readout(self, params, rest, previous, states):
-        real = states.real.dtype
-        return states.real @ params["C_re"].astype(real) - states.imag @ params["C_im"].astype(real) + rest
+        re, im = (params[name].astype(states.real.dtype) for name in ("C_re", "C_im"))
+        return states.real @ re - states.imag @ im + rest

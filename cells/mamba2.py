@@ -1,6 +1,7 @@
 """Mamba-2's recurrence, scalar decay on a matrix state (Dao & Gu 2024, "Transformers are SSMs")."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,15 @@ class Mamba2(base.Cell):
     """S = exp(-dt A) S' + dt x B^T,   h = (S C + D * x) * silu(z)
 
     x, z = W u of width hidden_size; B, C = W u of width state_size, shared by the heads; dt = softplus(w u +
-    b), A > 0 and D one per head (section 7). The carry S is (batch, heads, hidden_size / heads, state_size).
-    The convolution before and the norm after it, in Mamba-2's block, are not part of the cell.
+    b), A > 0 and D one per head (sections 2 and 7.1, u the input). The carry S is (batch, heads, hidden_size
+    / heads, state_size). "chunked" is the paper's SSD algorithm (section 6).
 
     Options:
       state_size: width of B and C.
       heads: a divisor of hidden_size.
+
+    The convolution with its SiLU before it, the norm and the projection after it, in Mamba-2's block, are not
+    part of the cell.
     """
 
     state_size: int = 16
@@ -29,8 +33,7 @@ class Mamba2(base.Cell):
 
     def __post_init__(self):
         super().__post_init__()
-        positive = type(self.state_size) is int and self.state_size > 0
-        base.require(self, "state_size", positive, "a positive int")
+        base.check_positive(self, "state_size")
         base.check_heads(self)
 
     def init(self, key, input_size, dtype=jnp.float32):
@@ -38,13 +41,13 @@ class Mamba2(base.Cell):
         init, heads = base.input_initializer(), self.heads
         params = base.dense_weights(key_W, "xz", "W", (input_size, self.hidden_size), init, dtype)
         params |= base.dense_weights(key_S, "BC", "W", (input_size, self.state_size), init, dtype)
-        # dt log-uniform in [0.001, 0.1], A uniform in [1, 16], as the authors start them.
-        low, high = jnp.log(0.001), jnp.log(0.1)
-        dt = jnp.exp(jax.random.uniform(key_b, (heads,), dtype, low, high))
+        # dt log-uniform in [0.001, 0.1], A uniform in [1, 16], D = 1, as the authors start them.
+        wide = jnp.promote_types(dtype, jnp.float32)
+        dt = jnp.exp(jax.random.uniform(key_b, (heads,), wide, math.log(0.001), math.log(0.1)))
         return params | {
             "W_dt": init(key_dt, (input_size, heads), dtype),
-            "b_dt": dt + jnp.log(-jnp.expm1(-dt)),  # softplus of it is dt
-            "A_log": jnp.log(jax.random.uniform(key_A, (heads,), dtype, 1, 16)),
+            "b_dt": (dt + jnp.log(-jnp.expm1(-dt))).astype(dtype),  # softplus of it is dt
+            "A_log": jnp.log(jax.random.uniform(key_A, (heads,), wide, 1, 16)).astype(dtype),
             "D": jnp.ones(heads, dtype),
         }
 
@@ -55,6 +58,11 @@ class Mamba2(base.Cell):
     def _heads(self, x):
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
+    def gates(self, params, carry, x):
+        dt = softplus(x @ params["W_dt"] + params["b_dt"])
+        keep = jnp.exp(-dt * jnp.exp(params["A_log"]))
+        return {"forget": jnp.repeat(keep, self.hidden_size // self.heads, axis=-1)}
+
     def step(self, params, carry, x):
         (x, B, C, dt), z = self.project(params, x)
         x, decay = self._heads(x), jnp.exp(-dt * jnp.exp(params["A_log"]))
@@ -63,8 +71,10 @@ class Mamba2(base.Cell):
         return S, h.reshape(z.shape) * silu(z)
 
     def project(self, params, xs):
-        x, z, B, C = (xs @ params[f"W_{name}"] for name in "xzBC")
-        return (x, B, C, softplus(xs @ params["W_dt"] + params["b_dt"])), z
+        H, N = self.hidden_size, self.state_size
+        u = xs @ base.stack(params, *(f"W_{name}" for name in ("x", "z", "B", "C", "dt")))
+        x, z, B, C, dt = jnp.split(u, [H, 2 * H, 2 * H + N, 2 * (H + N)], axis=-1)
+        return (x, B, C, softplus(dt + params["b_dt"])), z
 
     def over_time(self, params, carry, us, rest, steps):
         x, B, C, dt = us

@@ -2,20 +2,15 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
-from jax.nn import sigmoid
+from jax.nn import log_sigmoid, sigmoid
 
 from cells import base
 
 
 @dataclasses.dataclass(frozen=True)
 class _Minimal(base.Cell):
-    """What both share. Options:
-
-    positive: the candidate goes through g(x) = x + 1/2 for x >= 0, sigma(x) below, which keeps the state
-      positive (appendix B.2, the log-space form).
-    """
+    """What both share: h = f * h' + i * h~,  h~ = W_h x + b_h, with gates of the input alone."""
 
     positive: bool = False
 
@@ -31,39 +26,51 @@ class _Minimal(base.Cell):
         W, b = (base.stack(params, *(f"{kind}_{name}" for name in self.names)) for kind in "Wb")
         return xs @ W + b, None
 
-    def candidate(self, u):
-        """What is written into the state."""
-        return jnp.where(u >= 0, jax.nn.relu(u) + 0.5, sigmoid(u)) if self.positive else u
+    def _candidate(self, u):
+        return jnp.where(u >= 0, u + 0.5, sigmoid(u)) if self.positive else u
 
 
 @dataclasses.dataclass(frozen=True)
 class MinGRU(_Minimal):
     """z = sigma(W_z x + b_z),   h = (1 - z) * h' + z * (W_h x + b_h)
 
-    A large z forgets, as in the paper. Options: see `_Minimal`.
+    A large z forgets, as in the paper (section 3.1), other than in `GRU`.
+
+    Options:
+      positive: the candidate becomes g(W_h x + b_h), g(u) = u + 1/2 for u >= 0, sigma(u) below, which keeps
+        the state positive: the paper's log-space form (appendix B).
+
+    The first state is 0, not the paper's g(0) = 1/2. The state is computed as it is, not as its logarithm.
     """
 
     names = "zh"
 
     def gates(self, params, carry, x):
-        return {"update": sigmoid(x @ params["W_z"] + params["b_z"])}
+        a = x @ params["W_z"] + params["b_z"]
+        return {"forget": sigmoid(-a), "input": sigmoid(a)}
 
     def step(self, params, carry, x):
-        z = self.gates(params, carry, x)["update"]
-        h = (1 - z) * carry + z * self.candidate(x @ params["W_h"] + params["b_h"])
+        z = sigmoid(x @ params["W_z"] + params["b_z"])
+        h = (1 - z) * carry + z * self._candidate(x @ params["W_h"] + params["b_h"])
         return h, h
 
     def linear(self, params, us):
         z, h = base.split(us, 2)
-        return sigmoid(-z), sigmoid(z) * self.candidate(h)
+        return sigmoid(-z), sigmoid(z) * self._candidate(h)
 
 
 @dataclasses.dataclass(frozen=True)
 class MinLSTM(_Minimal):
     """f, i = sigma(W x + b),   h = f / (f + i) * h' + i / (f + i) * (W_h x + b_h)
 
-    Options: see `_Minimal`, and
-      forget_bias: initial b_f.
+    The paper's section 3.2, where the two shares add up to 1.
+
+    Options:
+      positive: as in `MinGRU`.
+      forget_bias: initial b_f; above 0 the unit starts by keeping the past, which the paper found to train
+        faster.
+
+    What differs from the paper: see `MinGRU`.
     """
 
     forget_bias: float = 1.0
@@ -79,16 +86,17 @@ class MinLSTM(_Minimal):
         return params | {"b_f": jnp.full(self.hidden_size, self.forget_bias, dtype)}
 
     def gates(self, params, carry, x):
-        f, i = (sigmoid(x @ params[f"W_{name}"] + params[f"b_{name}"]) for name in "fi")
-        return {"forget": f / (f + i), "input": i / (f + i)}
+        f, i, _ = base.split(self.project(params, x)[0], 3)
+        # f / (f + i) without a quotient of two numbers that may both vanish.
+        odds = log_sigmoid(f) - log_sigmoid(i)
+        return {"forget": sigmoid(odds), "input": sigmoid(-odds)}
 
     def step(self, params, carry, x):
         f, i = self.gates(params, carry, x).values()
-        h = f * carry + i * self.candidate(x @ params["W_h"] + params["b_h"])
+        h = f * carry + i * self._candidate(x @ params["W_h"] + params["b_h"])
         return h, h
 
     def linear(self, params, us):
         f, i, h = base.split(us, 3)
-        # f / (f + i) without a quotient of two numbers that may both vanish.
-        share = sigmoid(jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i))
-        return share, (1 - share) * self.candidate(h)
+        odds = log_sigmoid(f) - log_sigmoid(i)
+        return sigmoid(odds), sigmoid(-odds) * self._candidate(h)

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax.nn import sigmoid
+from jax.nn import log_sigmoid, sigmoid
 
 from cells import base
 
@@ -13,14 +13,17 @@ SHARPNESS = 8.0  # c in the paper
 
 @dataclasses.dataclass(frozen=True)
 class RGLRU(base.Cell):
-    """r = sigma(W_a x + b_a), i = sigma(W_i x + b_i),  a = sigma(Lambda)^(8 r),
+    """r = sigma(W_a x + b_a),   i = sigma(W_i x + b_i),   a = sigma(Lambda)^(8 r),
     h = a * h' + sqrt(1 - a^2) * (i * x)
 
-    Where input and hidden size differ, a projection W_x x stands for the last x. The convolution before it
-    and the branch beside it, in Griffin's block, are not part of the cell.
+    Section 2.4, eq. 1-4, computed as log a (appendix A).
 
     Options:
-      a_min, a_max: sigma(Lambda)^8, the state kept in a step with r = 1, starts uniform between them.
+      a_min, a_max: sigma(Lambda)^8, what a step with r = 1 keeps, starts uniform between them.
+
+    The gates' weights are whole matrices, not the blocks of the authors' code (which also starts
+    sigma(Lambda) itself, uniform on a ring, where ours follows the paper). Where input and hidden size
+    differ, W_x x stands for x. The convolution and the branch of Griffin's block are not part of the cell.
     """
 
     a_min: float = 0.9
@@ -38,26 +41,30 @@ class RGLRU(base.Cell):
         key_W, key_a = jax.random.split(key)
         names = "ai" if input_size == H else "aix"
         params = base.dense_weights(key_W, names, "W", (input_size, H), base.input_initializer(), dtype)
-        a = jax.random.uniform(key_a, (H,), dtype, self.a_min, self.a_max) ** (1 / SHARPNESS)
+        wide = jnp.promote_types(dtype, jnp.float32)  # in bfloat16 a would round to 1
+        log_a = jnp.log(jax.random.uniform(key_a, (H,), wide, self.a_min, self.a_max)) / SHARPNESS
+        Lambda = log_a - jnp.log(-jnp.expm1(log_a))
         zeros = jnp.zeros(H, dtype)
-        return params | {"b_a": zeros, "b_i": zeros, "Lambda": jnp.log(a) - jnp.log1p(-a)}
+        return params | {"b_a": zeros, "b_i": zeros, "Lambda": Lambda.astype(dtype)}
 
     def gates(self, params, carry, x):
-        r = sigmoid(x @ params["W_a"] + params["b_a"])
-        return {"recurrence": r, "input": sigmoid(x @ params["W_i"] + params["b_i"])}
+        r, i = (sigmoid(x @ params[f"W_{name}"] + params[f"b_{name}"]) for name in "ai")
+        return {"forget": sigmoid(params["Lambda"]) ** (SHARPNESS * r), "recurrence": r, "input": i}
 
     def step(self, params, carry, x):
-        r, i = self.gates(params, carry, x).values()
-        a = sigmoid(params["Lambda"]) ** (SHARPNESS * r)
+        a, _, i = self.gates(params, carry, x).values()
         h = a * carry + jnp.sqrt(1 - a**2) * (i * (x @ params["W_x"] if "W_x" in params else x))
         return h, h
 
     def project(self, params, xs):
-        x = xs @ params["W_x"] if "W_x" in params else xs
-        return (xs @ params["W_a"] + params["b_a"], xs @ params["W_i"] + params["b_i"], x), None
+        names = "aix" if "W_x" in params else "ai"
+        r, i, *x = base.split(xs @ base.stack(params, *(f"W_{name}" for name in names)), len(names))
+        return (r + params["b_a"], i + params["b_i"], x[0] if x else xs), None
 
     def linear(self, params, us):
-        a_r, a_i, x = us
-        log_a = SHARPNESS * sigmoid(a_r) * jax.nn.log_sigmoid(params["Lambda"].astype(x.dtype))
-        # sqrt(1 - a^2) keeps the state's variance; expm1 keeps its digits where a is near 1.
-        return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2 * log_a)) * (sigmoid(a_i) * x)
+        r, i, x = us
+        log_a = SHARPNESS * sigmoid(r) * log_sigmoid(params["Lambda"].astype(x.dtype))
+        left = -jnp.expm1(2 * log_a)  # 1 - a^2, with its digits where a is near 1
+        tiny = jnp.finfo(x.dtype).tiny  # at 0 the root's derivative is infinite
+        scale = jnp.where(left > tiny, jnp.sqrt(jnp.maximum(left, tiny)), 0)
+        return jnp.exp(log_a), scale * (sigmoid(i) * x)

@@ -11,7 +11,7 @@ from cells import base
 
 
 class SLSTMCarry(NamedTuple):
-    """Memory, normaliser, stabiliser and output, each (batch, hidden_size)."""
+    """Memory, normaliser, stabiliser and output, each (batch, hidden_size); c and n are times exp(-m)."""
 
     c: base.Array
     n: base.Array
@@ -21,48 +21,55 @@ class SLSTMCarry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SLSTM(base.Cell):
-    """i = exp(a_i), f = sigma(a_f), z = tanh(a_z), o = sigma(a_o),   a = W x + R h' + b
+    """i = exp(a_i),  f = sigma(a_f),  z = tanh(a_z),  o = sigma(a_o),  where a = W x + R h' + b
     c = f * c' + i * z,   n = f * n' + i,   h = o * c / n
 
-    i and f are carried times exp(-m), m = max(log f + m', a_i), which leaves c / n as it is (eq. 15-17).
+    Section 2.2, eq. 8-14. What is carried is c exp(-m) and n exp(-m), m = max(log f + m', a_i), which leaves
+    c / n as it is (eq. 15-17).
 
     Options:
-      heads: R is block-diagonal, a block per head.
-      forget_bias: initial b_f.
+      heads: R is block-diagonal, (heads, d, d) with d = hidden_size / heads.
+      forget: "sigmoid" as above, the authors' code's, or "exp": f = exp(a_f), eq. 12's other choice.
+      forget_bias: b_f starts evenly spaced from it to 3 more, in each head.
+
+    W and R start as in the authors' package, small and 0, b_f as its `small_init` (its default spreads
+    b_f by the depth of the block). The convolution, group norm and projections of the block are left out.
     """
 
     heads: int = 1
-    forget_bias: float = 1.0
+    forget: str = "sigmoid"
+    forget_bias: float = 3.0
 
     def __post_init__(self):
         super().__post_init__()
         base.check_heads(self)
+        base.check_choice(self, "forget", "sigmoid", "exp")
         base.check_finite(self, "forget_bias")
 
     def init(self, key, input_size, dtype=jnp.float32):
         H, d = self.hidden_size, self.hidden_size // self.heads
-        key_W, key_R = jax.random.split(key)
-        params = base.dense_weights(key_W, "ifzo", "W", (input_size, H), base.input_initializer(), dtype)
-        for name, keys in zip("ifzo", jax.random.split(key_R, (4, self.heads)), strict=True):
-            params[f"R_{name}"] = jnp.stack([base.orthogonal(k, (d, d), dtype) for k in keys])
+        params = base.dense_weights(key, "ifzo", "W", (input_size, H), base.small_init(), dtype)
+        params |= {f"R_{name}": jnp.zeros((self.heads, d, d), dtype) for name in "ifzo"}
         params |= {f"b_{name}": jnp.zeros(H, dtype) for name in "izo"}
-        return params | {"b_f": jnp.full(H, self.forget_bias, dtype)}
+        return params | {"b_f": jnp.tile(base.spread_bias(self.forget_bias, d, dtype), self.heads)}
 
     def initial_carry(self, batch_size, dtype=jnp.float32):
         return SLSTMCarry(*(super().initial_carry(batch_size, dtype),) * 4)
 
-    def step(self, params, carry, x):
-        a = {g: x @ params[f"W_{g}"] + carry.h @ _blocks(params[f"R_{g}"]) + params[f"b_{g}"] for g in "ifzo"}
-        new = self._update(carry, *a.values())
-        return new, new.h
+    def _preactivations(self, params, h, x, names):
+        return (x @ params[f"W_{g}"] + h @ _blocks(params[f"R_{g}"]) + params[f"b_{g}"] for g in names)
 
     def gates(self, params, carry, x):
-        a = {g: x @ params[f"W_{g}"] + carry.h @ _blocks(params[f"R_{g}"]) + params[f"b_{g}"] for g in "fo"}
-        return {"forget": sigmoid(a["f"]), "output": sigmoid(a["o"])}
+        f, o = map(sigmoid, self._preactivations(params, carry.h, x, "fo"))
+        return {"forget": f, "output": o} if self.forget == "sigmoid" else {"output": o}
+
+    def step(self, params, carry, x):
+        new = self._update(carry, *self._preactivations(params, carry.h, x, "ifzo"))
+        return new, new.h
 
     def _update(self, carry, a_i, a_f, a_z, a_o):
         new = carry.n == 0  # no past, so no part in m: else i and n may both round to 0
-        kept = log_sigmoid(a_f) + carry.m
+        kept = (log_sigmoid(a_f) if self.forget == "sigmoid" else a_f) + carry.m
         m = jnp.where(new, a_i, jnp.maximum(kept, a_i))
         i, f = jnp.exp(a_i - m), jnp.exp(jnp.where(new, 0, kept - m))
         c, n = f * carry.c + i * jnp.tanh(a_z), f * carry.n + i

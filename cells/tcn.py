@@ -11,16 +11,19 @@ from cells import base
 
 @dataclasses.dataclass(frozen=True)
 class TCN(base.Cell):
-    """Residual blocks of two causal convolutions each; level l skips 2^l steps between the inputs it sees:
+    """Residual blocks of two causal convolutions each; in block l they skip d - 1 = 2^l - 1 inputs:
 
-    y_t = relu(b + W_0 x_t + W_1 x_{t-d} + ... + W_{k-1} x_{t-(k-1)d}), d = 2^l, twice;  x = relu(x + y)
+    y_t = relu(b + W[0] x_t + W[1] x_{t-d} + ... + W[k-1] x_{t-(k-1)d}), twice;   x = relu(x + y)
 
-    It sees 1 + 2 (k - 1) (2^levels - 1) steps. No weight normalisation; dropout is the model's. The first
-    shortcut is a projection where sizes differ. The carry is a tuple over convolutions, (batch,
-    (k - 1) * d, hidden_size) each: what the inputs so far add to the next steps.
+    Section 3 and figure 1. It sees 1 + 2 (k - 1) (2^levels - 1) inputs. The first block's x + y has a
+    projection, W_x x + b_x, where sizes differ. The carry is a tuple over convolutions, (batch, (k - 1) * d,
+    hidden_size) each: what the inputs so far add to the next steps.
 
     Options:
       levels: residual blocks; kernel: inputs k of a convolution.
+
+    Without the paper's weight normalisation, so weights start with variance 2 / fan_in (He 2015), not 0.0001;
+    dropout belongs to the model.
     """
 
     levels: int = 4
@@ -38,18 +41,16 @@ class TCN(base.Cell):
         params, size, keys = {}, input_size, iter(base.keys(key, 2 * self.levels + 1))
         if input_size != H:
             params["W_x"] = base.input_initializer()(next(keys), (input_size, H), dtype)
+            params["b_x"] = jnp.zeros(H, dtype)
         for n in range(2 * self.levels):
-            # Variance 2 / fan_in keeps the scale through relu (He 2015).
             W = 2**0.5 * base.input_initializer()(next(keys), (k * size, H), dtype)
             params |= {f"W_{n}": W.reshape(k, size, H), f"b_{n}": jnp.zeros(H, dtype)}
             size = H
         return params
 
     def initial_carry(self, batch_size, dtype=jnp.float32):
-        shapes = [
-            (batch_size, (self.kernel - 1) * 2 ** (n // 2), self.hidden_size) for n in range(2 * self.levels)
-        ]
-        return tuple(jnp.zeros(shape, dtype) for shape in shapes)
+        steps = [(self.kernel - 1) * 2 ** (n // 2) for n in range(2 * self.levels)]
+        return tuple(jnp.zeros((batch_size, later, self.hidden_size), dtype) for later in steps)
 
     def _network(self, params, carry, u, shortcut, product, convolve):
         """The blocks, for one step or all: `convolve(now, past, pending, dilation)`."""
@@ -57,8 +58,7 @@ class TCN(base.Cell):
         y = x
         for n in range(2 * self.levels):
             if n:
-                W, b = params[f"W_{n}"], params[f"b_{n}"]
-                u = product(y, W[0]) + b, jnp.concatenate([product(y, W_lag) for W_lag in W[1:]], -1)
+                u = base.taps(y, params[f"W_{n}"], params[f"b_{n}"], product)
             a, left = convolve(*u, carry[n], 2 ** (n // 2))
             y = relu(a)
             pending.append(left)
@@ -75,9 +75,8 @@ class TCN(base.Cell):
         return self._network(params, carry, u, shortcut, jnp.matmul, convolve)
 
     def project(self, params, xs):
-        W = params["W_0"]
-        past = jnp.concatenate([xs @ W_lag for W_lag in W[1:]], -1)
-        return (xs @ W[0] + params["b_0"], past), xs @ params["W_x"] if "W_x" in params else xs
+        shortcut = xs @ params["W_x"] + params["b_x"] if "W_x" in params else xs
+        return base.taps(xs, params["W_0"], params["b_0"]), shortcut
 
     def over_time(self, params, carry, us, rest, steps):
         return self._network(params, carry, us, rest, steps.product, steps.causal)

@@ -9,9 +9,14 @@ from cells import base
 
 @dataclasses.dataclass(frozen=True)
 class Window(base.Cell):
-    """h_t = tanh(W_0 x_t + W_1 x_{t-1} + ... + b), over the last `window` inputs
+    """h_t = tanh(W[0] x_t + W[1] x_{t-1} + ... + W[window-1] x_{t-window+1} + b)
 
     The carry, (batch, window - 1, hidden_size), is what the inputs so far add to the next steps.
+
+    Options:
+      window: inputs that it sees, this one included.
+
+    The first layer of a TDNN, with tanh for its logistic units.
     """
 
     window: int = 8
@@ -20,7 +25,7 @@ class Window(base.Cell):
 
     def __post_init__(self):
         super().__post_init__()
-        base.require(self, "window", type(self.window) is int and self.window > 0, "a positive int")
+        base.check_positive(self, "window")
 
     def init(self, key, input_size, dtype=jnp.float32):
         shape = (self.window * input_size, self.hidden_size)
@@ -35,9 +40,7 @@ class Window(base.Cell):
         return pending, jnp.tanh(a)
 
     def project(self, params, xs):
-        W = params["W"]
-        past = [xs @ W[lag] for lag in range(1, self.window)]
-        return (xs @ W[0] + params["b"], jnp.concatenate(past, -1) if past else xs[..., :0]), None
+        return base.taps(xs, params["W"], params["b"]), None
 
     def over_time(self, params, carry, us, rest, steps):
         a, pending = steps.causal(*us, carry)

@@ -1,6 +1,10 @@
 """Each cell against its paper's equations, written out in NumPy float64 (DESIGN.md, section 2)."""
 
+import functools
+import itertools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,27 +54,238 @@ def sru(cell, p, x, c_):
     return c, r * c + (1 - r) * highway
 
 
-EQUATIONS = {"rnn": rnn, "lstm": lstm, "gru": gru, "sru": sru, "sru_feedback": sru}
+def knn(cell, p, x, cs):
+    cs = cs if isinstance(cs, list) else [cs]
+    activation = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0), "identity": lambda a: a}[
+        cell.activation
+    ]
+
+    def output(cs):
+        return activation(sum(cs) if cell.all_orders else cs[-1])
+
+    keep = {
+        "constant": lambda: sigma(cell.forget_bias),
+        "learned": lambda: sigma(p["b_l"]),
+        "gated": lambda: sigma(x @ p["W_l"] + p["b_l"]),
+        "recurrent": lambda: sigma(x @ p["W_l"] + output(cs) @ p["U_l"] + p["b_l"]),
+    }[cell.decay]()
+    factor = 1 - keep if cell.normalised else 1.0
+    new = [keep * cs[0] + factor * (x @ p["W_1"])]
+    for j in range(2, cell.order + 1):
+        u = x @ p[f"W_{j}"]
+        joined = cs[j - 2] * u if cell.combine == "multiplicative" else cs[j - 2] + u
+        new.append(keep * cs[j - 1] + factor * joined)
+    return new, output(new)
+
+
+def g(u):
+    return np.where(u >= 0, u + 0.5, sigma(u))
+
+
+def mingru(cell, p, x, h_):
+    z, u = sigma(x @ p["W_z"] + p["b_z"]), x @ p["W_h"] + p["b_h"]
+    h = (1 - z) * h_ + z * (g(u) if cell.positive else u)
+    return h, h
+
+
+def minlstm(cell, p, x, h_):
+    f, i = (sigma(x @ p["W_" + k] + p["b_" + k]) for k in "fi")
+    u = x @ p["W_h"] + p["b_h"]
+    h = f / (f + i) * h_ + i / (f + i) * (g(u) if cell.positive else u)
+    return h, h
+
+
+def lru(cell, p, x, c_):
+    Lambda = np.diag(np.exp(-np.exp(p["nu"])) * np.exp(1j * np.exp(p["theta"])))
+    B, C = p["B_re"] + 1j * p["B_im"], p["C_re"] + 1j * p["C_im"]
+    c = c_ @ Lambda + np.exp(p["gamma_log"]) * (x @ B)
+    D = np.diag(p["D"]) if p["D"].ndim == 1 else p["D"]
+    return c, (c @ C).real + x @ D
+
+
+def rglru(cell, p, x, h_):
+    r, i = (sigma(x @ p["W_" + k] + p["b_" + k]) for k in "ai")
+    a = sigma(p["Lambda"]) ** (8 * r)
+    x = x @ p["W_x"] if x.shape[-1] != cell.hidden_size else x
+    h = a * h_ + np.sqrt(1 - a**2) * (i * x)
+    return h, h
+
+
+def slstm(cell, p, x, carry):
+    c_, n_, h_ = carry
+    blocks = np.split(h_, cell.heads, axis=-1)
+
+    def a(k):
+        return (
+            x @ p["W_" + k]
+            + np.hstack([b @ R for b, R in zip(blocks, p["R_" + k], strict=True)])
+            + p["b_" + k]
+        )
+
+    i, f = np.exp(a("i")), (np.exp if cell.forget == "exp" else sigma)(a("f"))
+    c, n = f * c_ + i * np.tanh(a("z")), f * n_ + i
+    h = sigma(a("o")) * c / n
+    return [c, n, h], h
+
+
+def mlstm(cell, p, x, carry):
+    C_, n_ = carry
+    d = cell.hidden_size // cell.heads
+    C, n, h = np.empty_like(C_), np.empty_like(n_), np.empty((len(x), cell.hidden_size))
+    for row, head in itertools.product(range(len(x)), range(cell.heads)):
+        part = slice(head * d, (head + 1) * d)
+        q, k, v = (x[row] @ p["W_" + name][:, part] for name in "qkv")
+        k = k / np.sqrt(d)
+        i = np.exp(x[row] @ p["W_i"][:, head] + p["b_i"][head])
+        f = (np.exp if cell.forget == "exp" else sigma)(x[row] @ p["W_f"][:, head] + p["b_f"][head])
+        C[row, head] = f * C_[row, head] + i * np.outer(v, k)
+        n[row, head] = f * n_[row, head] + i * k
+        h[row, part] = C[row, head] @ q / max(abs(n[row, head] @ q), 1)
+    return [C, n], sigma(x @ p["W_o"] + p["b_o"]) * h
+
+
+def mamba2(cell, p, x, S_):
+    d = cell.hidden_size // cell.heads
+    dt = np.log(1 + np.exp(x @ p["W_dt"] + p["b_dt"]))
+    u, z, B, C = (x @ p["W_" + name] for name in "xzBC")
+    S, h = np.empty_like(S_), np.empty((len(x), cell.hidden_size))
+    for row, head in itertools.product(range(len(x)), range(cell.heads)):
+        part = slice(head * d, (head + 1) * d)
+        A = -np.exp(p["A_log"][head])
+        S[row, head] = np.exp(dt[row, head] * A) * S_[row, head]
+        S[row, head] += dt[row, head] * np.outer(u[row, part], B[row])
+        h[row, part] = S[row, head] @ C[row] + p["D"][head] * u[row, part]
+    return S, h * z * sigma(z)
+
+
+def convolution(W, b, xs, dilation=1):
+    """Over the raw inputs; zeros stand before the first."""
+    ys = np.zeros((*xs.shape[:2], W.shape[-1])) + b
+    for t, lag in itertools.product(range(xs.shape[1]), range(len(W))):
+        if t >= lag * dilation:
+            ys[:, t] += xs[:, t - lag * dilation] @ W[lag]
+    return ys
+
+
+def qrnn(cell, p, xs):
+    a = {k[2]: convolution(p[k], p["b" + k[1:]], xs) for k in p if k[0] == "W"}
+    z, f = np.tanh(a["z"]), sigma(a["f"])
+    i = sigma(a["i"]) if cell.pooling == "ifo" else 1 - f
+    o = sigma(a["o"]) if "o" in cell.pooling else np.ones_like(f)
+    hs, c = [], 0.0
+    for t in range(xs.shape[1]):
+        c = f[:, t] * c + i[:, t] * z[:, t]
+        hs.append(o[:, t] * c)
+    return np.stack(hs, 1)
+
+
+def tcn(cell, p, xs):
+    for level in range(cell.levels):
+        y, shortcut = xs, xs
+        for n in (2 * level, 2 * level + 1):
+            y = np.maximum(convolution(p[f"W_{n}"], p[f"b_{n}"], y, 2**level), 0)
+        if xs.shape[-1] != cell.hidden_size:
+            shortcut = xs @ p["W_x"] + p["b_x"]
+        xs = np.maximum(shortcut + y, 0)
+    return xs
+
+
+def window(cell, p, xs):
+    return np.tanh(convolution(p["W"], p["b"], xs))
+
+
+# One step, of the cells that have a state: carry -> carry, y. All of time, of those that see a window.
+EQUATIONS = {
+    "rnn": rnn, "lstm": lstm, "gru": gru, "sru": sru, "sru_feedback": sru, "knn": knn, "mingru": mingru,
+    "minlstm": minlstm, "lru": lru, "rglru": rglru, "slstm": slstm, "mlstm": mlstm, "mamba2": mamba2,
+}  # fmt: skip
+CONVOLUTIONS = {"qrnn": qrnn, "tcn": tcn, "window": window}
+
+# What a carry stands for, where that is not its arrays.
+MEANINGS = {
+    "slstm": lambda s: [s.c * np.exp(s.m), s.n * np.exp(s.m), s.h],
+    "mlstm": lambda s: [s.C * np.exp(s.m)[..., None, None], s.n * np.exp(s.m)[..., None]],
+}
+
+# Options that the laws of all cells leave out.
+MORE = [
+    ("qrnn", {"pooling": "f"}),
+    ("knn", {"order": 1, "decay": "learned", "activation": "identity"}),
+    ("knn", {"order": 2, "decay": "recurrent", "activation": "relu"}),
+    ("knn", {"order": 3, "decay": "recurrent", "combine": "additive", "all_orders": True}),
+    ("slstm", {"heads": 3, "forget": "exp"}),
+    ("mlstm", {"heads": 3, "forget": "exp"}),
+    ("tcn", {"levels": 2, "kernel": 4}),
+]
 
 
 def test_every_cell_has_its_equations_here():
-    assert set(EQUATIONS) == set(cells.names())
+    assert EQUATIONS.keys() | CONVOLUTIONS.keys() == set(cells.names())
+
+
+def steps(cell, params, xs, carry):
+    """The textbook step, one time after the other."""
+    carry, ys = jax.lax.scan(functools.partial(cell.step, params), carry, jnp.swapaxes(xs, 0, 1))
+    return carry, jnp.swapaxes(ys, 0, 1)
+
+
+def check(laws, name, run, cell, features=2):
+    """`run(params, xs, carry)` obeys the equations."""
+    p = laws.problem(cell, (4, 20 if name in CONVOLUTIONS else 5, features), flags=False)
+    run = laws.jit(run)
+    if name in CONVOLUTIONS:  # from zeros: their carry is no part of the equations; so also in two parts
+        want, first = CONVOLUTIONS[name](cell, p.params, p.xs), cell.initial_carry(4, np.float64)
+        laws.same(run(p.params, p.xs, first)[1], want)
+        carry, start = run(p.params, p.xs[:, :7], first)
+        laws.same(np.hstack([start, run(p.params, p.xs[:, 7:], carry)[1]]), want)
+        return
+    meaning = MEANINGS.get(name, jax.tree.leaves)
+    carry, ys = meaning(p.carry), []
+    carry = carry[0] if len(carry) == 1 else carry
+    for t in range(p.xs.shape[1]):
+        carry, y = EQUATIONS[name](cell, p.params, p.xs[:, t], carry)
+        ys.append(y)
+    final, got = run(p.params, p.xs, p.carry)
+    laws.same((meaning(final), got), (jax.tree.leaves(carry), np.stack(ys, 1)))
 
 
 @pytest.mark.parametrize("features", [2, 3], ids=["features!=hidden", "features==hidden"])
-def test_step_and_scan_obey_the_equations(laws, case, features):
+def test_steps_obey_the_equations(laws, case, features):
     cell = case.cell(3)
-    p = laws.problem(cell, (4, 5, features), flags=False)
-    carry, ys = jax.tree.leaves(p.carry), []
-    carry = carry[0] if len(carry) == 1 else carry
-    step_carry, first = cell.step(p.params, p.carry, p.xs[:, 0])
-    for t in range(p.xs.shape[1]):
-        carry, y = EQUATIONS[case.name](cell, p.params, p.xs[:, t], carry)
-        ys.append(y)
-        if t == 0:
-            laws.same((jax.tree.leaves(step_carry), first), (jax.tree.leaves(carry), y))
-    final, got = cells.scan(cell, p.params, p.xs, p.carry)
-    laws.same((jax.tree.leaves(final), got), (jax.tree.leaves(carry), np.stack(ys, 1)))
+    features = cell.hidden_size if features == 3 else features
+    check(laws, case.name, functools.partial(steps, cell), cell, features)
+
+
+def test_scans_obey_the_equations(laws, case, strategy):
+    cell = case.cell(3)
+    check(laws, case.name, functools.partial(scan, cell, strategy), cell)
+
+
+def scan(cell, strategy, params, xs, carry):
+    return cells.scan(cell, params, xs, carry, strategy=strategy)
+
+
+@pytest.mark.parametrize("name, options", MORE, ids=str)
+def test_more_options_obey_the_equations(laws, name, options):
+    cell = cells.get(name, hidden_size=3, **options)
+    check(laws, name, functools.partial(steps, cell), cell)
+    for strategy in cells.strategies(cell):
+        if strategy != "auto":
+            check(laws, name, functools.partial(scan, cell, strategy), cell)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_a_kernel_network_sums_over_ngrams(laws, order):
+    """Section 3.1: over all of the past, each times l to the power of the steps skipped and gone since."""
+    options = {"decay": "constant", "forget_bias": 0.5, "normalised": False, "activation": "identity"}
+    cell = cells.get("knn", hidden_size=3, order=order, **options)
+    p = laws.problem(cell, (4, 6, 2), flags=False)
+    want = np.zeros((4, 6, 3))
+    for t in range(6):
+        for ngram in itertools.combinations(range(t + 1), order):
+            parts = [p.xs[:, i] @ p.params[f"W_{j}"] for j, i in enumerate(ngram, 1)]
+            want[:, t] += sigma(0.5) ** (t - ngram[0] - (order - 1)) * np.prod(parts, axis=0)
+    laws.same(cells.scan(cell, p.params, p.xs)[1], want)
 
 
 @pytest.mark.parametrize("reset_after", [False, True])
@@ -121,14 +336,111 @@ FROM_GATES = {"lstm": lstm_from_gates, "gru": gru_from_gates}
 FROM_GATES |= dict.fromkeys(("sru", "sru_feedback"), sru_from_gates)
 
 
+def linear_gate(p, x, k):
+    return sigma(x @ p["W_" + k] + p["b_" + k])
+
+
+def qrnn_gates(cell, p, x, carry):
+    names = "z" + "".join(sorted(cell.pooling))  # the order of what is pending
+    first = np.split(carry.pending[:, 0], len(names), axis=-1) if cell.window > 1 else [0.0] * len(names)
+    a = {k: x @ p["W_" + k][0] + first[n] + p["b_" + k] for n, k in enumerate(names)}
+    long = {"f": "forget", "i": "input", "o": "output"}
+    return {long[k]: sigma(a[k]) for k in names if k != "z"}
+
+
+def knn_gates(cell, p, x, carry):
+    return {"forget": linear_gate(p, x, "l")} if cell.decay == "gated" else {}
+
+
+def mingru_gates(cell, p, x, carry):
+    z = linear_gate(p, x, "z")
+    return {"forget": 1 - z, "input": z}
+
+
+def minlstm_gates(cell, p, x, carry):
+    f, i = linear_gate(p, x, "f"), linear_gate(p, x, "i")
+    return {"forget": f / (f + i), "input": i / (f + i)}
+
+
+def rglru_gates(cell, p, x, carry):
+    r = linear_gate(p, x, "a")
+    return {"forget": sigma(p["Lambda"]) ** (8 * r), "recurrence": r, "input": linear_gate(p, x, "i")}
+
+
+def slstm_gates(cell, p, x, carry):
+    blocks = np.split(carry.h, cell.heads, axis=-1)
+
+    def gate(k):
+        fed = np.hstack([b @ R for b, R in zip(blocks, p["R_" + k], strict=True)])
+        return sigma(x @ p["W_" + k] + fed + p["b_" + k])
+
+    return {"forget": gate("f"), "output": gate("o")}
+
+
+def mlstm_gates(cell, p, x, carry):
+    d = cell.hidden_size // cell.heads
+    return {"forget": np.repeat(linear_gate(p, x, "f"), d, axis=-1), "output": linear_gate(p, x, "o")}
+
+
+def mamba2_gates(cell, p, x, carry):
+    dt = np.log(1 + np.exp(x @ p["W_dt"] + p["b_dt"]))
+    return {"forget": np.repeat(np.exp(-dt * np.exp(p["A_log"])), cell.hidden_size // cell.heads, axis=-1)}
+
+
+GATES = {
+    "qrnn": qrnn_gates, "knn": knn_gates, "mingru": mingru_gates, "minlstm": minlstm_gates,
+    "rglru": rglru_gates, "slstm": slstm_gates, "mlstm": mlstm_gates, "mamba2": mamba2_gates,
+}  # fmt: skip
+
+
+def test_gates_obey_the_equations(laws, case):
+    cell = case.cell(3)
+    p = laws.problem(cell, flags=False)
+    gates = {name: np.asarray(gate) for name, gate in cell.gates(p.params, p.carry, p.xs[:, 0]).items()}
+    size = (4, cell.hidden_size)
+    assert all(((0 < gate) & (gate < 1)).all() and gate.shape == size for gate in gates.values())
+    if case.name in GATES:
+        laws.same(gates, GATES[case.name](cell, p.params, p.xs[:, 0], p.carry))
+    else:
+        assert bool(gates) == (case.name in FROM_GATES)
+
+
 def test_a_step_is_what_its_gates_make_of_it(laws, case):
+    if case.name not in FROM_GATES:
+        pytest.skip("its gates are compared one by one")
     cell = case.cell(3)
     p = laws.problem(cell, flags=False)
     x = p.xs[:, 0]
     gates = {name: np.asarray(gate) for name, gate in cell.gates(p.params, p.carry, x).items()}
-    assert bool(gates) == (case.name in FROM_GATES)
-    if gates:
-        assert all(((0 < gate) & (gate < 1)).all() and gate.shape == (4, 3) for gate in gates.values())
-        carry, y = FROM_GATES[case.name](cell, p.params, x, p.carry, gates)
-        after, out = cell.step(p.params, p.carry, x)
-        laws.same((jax.tree.leaves(after), out), (jax.tree.leaves(carry), y))
+    carry, y = FROM_GATES[case.name](cell, p.params, x, p.carry, gates)
+    after, out = cell.step(p.params, p.carry, x)
+    laws.same((jax.tree.leaves(after), out), (jax.tree.leaves(carry), y))
+
+
+def test_more_options_have_the_gates_of_their_equations(laws):
+    def names(name, **options):
+        cell = cells.get(name, hidden_size=3, **options)
+        p = laws.problem(cell, flags=False)
+        return set(cell.gates(p.params, p.carry, p.xs[:, 0]))
+
+    assert names("slstm", forget="exp") == names("mlstm", forget="exp") == {"output"}
+    assert names("knn", decay="recurrent") == {"forget"} and not names("knn", decay="learned")
+
+
+@pytest.mark.parametrize("name", [*EQUATIONS, *CONVOLUTIONS])
+def test_extreme_gates_give_finite_values_and_gradients(laws, name):
+    """In float32: inputs of 0, +-100, pre-activations of gates of +-80, resets, 200 steps."""
+    cell = cells.get(name, hidden_size=4)
+    p = laws.problem(cell, (4, 200, 2), flags=False, dtype=np.float32)
+    first = jax.tree.map(np.asarray, cell.initial_carry(4, np.float32))
+    resets = np.zeros((4, 200), bool)
+    resets[2:, 10:150:7] = True
+    sizes = np.array([0, 100, -100, 1], np.float32)[:, None, None]
+    signs = np.resize([1, 1, -1, -1], 4)
+    for bias, xs in itertools.product((0, 80 * signs, -80 * signs, 80, -80), (0 * p.xs, sizes * p.xs)):
+        params = {k: v + np.float32(np.resize(bias, v.shape)) * (k[0] == "b") for k, v in p.params.items()}
+        params = {k: v.astype(np.float32) for k, v in params.items()}
+        for strategy in [s for s in cells.strategies(cell) if s != "auto"]:
+            got = laws.runner(cell, strategy)(p._replace(params=params, xs=xs, carry=first, resets=resets))
+            for path, leaf in jax.tree.leaves_with_path(got):
+                assert np.isfinite(leaf).all(), (strategy, bias, jax.tree_util.keystr(path))
