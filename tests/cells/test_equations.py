@@ -17,36 +17,76 @@ def sigma(a):
     return 1 / (1 + np.exp(-a))
 
 
+def matrix(U):
+    """A diagonal one is kept as a vector."""
+    return np.diag(U) if U.ndim == 1 else U
+
+
+def norm(a, axes=-1):
+    return (a - a.mean(axes, keepdims=True)) / np.sqrt(a.var(axes, keepdims=True) + 1e-5)
+
+
+def summed(cell, p, x, h_, gates):
+    """W x + U h' + b of each gate, each of the two normalised over these gates."""
+    a = {k: p["b_" + k] for k in gates}
+    for kind, seen in (("W", x), ("U", h_)):
+        products = np.stack([seen @ matrix(p[f"{kind}_{k}"]) for k in gates])
+        if cell.layer_norm:
+            gains = np.stack([p[f"gain_{kind}_{k}"] for k in gates])
+            products = gains[:, None] * norm(products, (0, 2))
+        a = {k: a[k] + product for k, product in zip(gates, products, strict=True)}
+    return a
+
+
 def rnn(cell, p, x, h):
-    a = x @ p["W"] + h @ p["U"] + p["b"]
+    a = x @ p["W"] + h @ matrix(p["U"]) + p["b"]
     h = np.maximum(a, 0) if cell.activation == "relu" else np.tanh(a)
     return h, h
 
 
+def lstm_output(cell, p, c):
+    return np.tanh(p["gain_c"] * norm(c) + p["bias_c"] if cell.layer_norm else c)
+
+
 def lstm(cell, p, x, carry):
     c_, h_ = carry
-    a = {k: x @ p["W_" + k] + h_ @ p["U_" + k] + p["b_" + k] for k in "ifog"}
-    v = {k: p["p_" + k] if cell.peepholes else np.zeros_like(p["b_i"]) for k in "ifo"}
-    i, f = sigma(a["i"] + v["i"] * c_), sigma(a["f"] + v["f"] * c_)
+    a = summed(cell, p, x, h_, "fog" if cell.coupled else "ifog")
+    v = {k: p["p_" + k] if cell.peepholes else 0.0 for k in a if k != "g"}
+    f = sigma(a["f"] + v["f"] * c_)
+    i = 1 - f if cell.coupled else sigma(a["i"] + v["i"] * c_)
     c = f * c_ + i * np.tanh(a["g"])
-    h = sigma(a["o"] + v["o"] * c) * np.tanh(c)
+    h = sigma(a["o"] + v["o"] * c) * lstm_output(cell, p, c)
     return (c, h), h
 
 
+def gru_candidate(cell, p, x, h_, r):
+    def own(kind, seen):
+        product = seen @ matrix(p[kind + "_n"])
+        return p[f"gain_{kind}_n"] * norm(product) if cell.layer_norm else product
+
+    inner = r * (own("U", h_) + p["c_n"]) if cell.reset_after else own("U", r * h_)
+    return np.tanh(own("W", x) + p["b_n"] + inner)
+
+
 def gru(cell, p, x, h_):
-    r, z = (sigma(x @ p["W_" + k] + h_ @ p["U_" + k] + p["b_" + k]) for k in "rz")
-    inner = r * (h_ @ p["U_n"] + p["c_n"]) if cell.reset_after else (r * h_) @ p["U_n"]
-    n = np.tanh(x @ p["W_n"] + p["b_n"] + inner)
-    h = z * h_ + (1 - z) * n
+    a = summed(cell, p, x, h_, "rz" if cell.reset_gate else "z")
+    r, z = sigma(a["r"]) if cell.reset_gate else 1.0, sigma(a["z"])
+    h = z * h_ + (1 - z) * gru_candidate(cell, p, x, h_, r)
     return h, h
+
+
+def sru_features(cell, p, x):
+    x = x @ p["W_q"] if cell.projection else x
+    return p["gain"] * norm(x) + p["bias"] if cell.layer_norm else x
 
 
 def sru(cell, p, x, c_):
     v_f = p["v_f"] if isinstance(cell, cells.CELLS.cls("sru_feedback")) else 0.0
     v_r = p["v_r"] if isinstance(cell, cells.CELLS.cls("sru_feedback")) or cell.reset_feedback else 0.0
-    f = sigma(x @ p["W_f"] + v_f * c_ + p["b_f"])
-    c = f * c_ + (1 - f) * (x @ p["W"])
-    r = sigma(x @ p["W_r"] + v_r * c_ + p["b_r"])
+    seen = sru_features(cell, p, x)
+    f = sigma(seen @ p["W_f"] + v_f * c_ + p["b_f"])
+    c = f * c_ + (1 - f) * (seen @ p["W"])
+    r = sigma(seen @ p["W_r"] + v_r * c_ + p["b_r"])
     alpha = np.sqrt(1 + 2 * np.exp(cell.highway_bias)) if cell.rescale else 1.0
     if not cell.highway:
         return c, r * c
@@ -314,20 +354,21 @@ def test_an_sru_with_open_forget_gate_holds_its_memory(laws):
 
 
 def lstm_from_gates(cell, p, x, carry, gates):
-    c = gates["forget"] * carry.c + gates["input"] * np.tanh(x @ p["W_g"] + carry.h @ p["U_g"] + p["b_g"])
-    return (c, gates["output"] * np.tanh(c)), gates["output"] * np.tanh(c)
+    a = summed(cell, p, x, carry.h, "fog" if cell.coupled else "ifog")
+    c = gates["forget"] * carry.c + gates["input"] * np.tanh(a["g"])
+    h = gates["output"] * lstm_output(cell, p, c)
+    return (c, h), h
 
 
 def gru_from_gates(cell, p, x, h_, gates):
-    r, z = gates["reset"], gates["update"]
-    inner = r * (h_ @ p["U_n"] + p["c_n"]) if cell.reset_after else (r * h_) @ p["U_n"]
-    h = z * h_ + (1 - z) * np.tanh(x @ p["W_n"] + p["b_n"] + inner)
+    z = gates["update"]
+    h = z * h_ + (1 - z) * gru_candidate(cell, p, x, h_, gates.get("reset", 1.0))
     return h, h
 
 
 def sru_from_gates(cell, p, x, c_, gates):
     f, r = gates["forget"], gates["reset"]
-    c = f * c_ + (1 - f) * (x @ p["W"])
+    c = f * c_ + (1 - f) * (sru_features(cell, p, x) @ p["W"])
     highway = (x @ p["W_x"] if "W_x" in p else x * cell.alpha) if cell.highway else 0.0
     return c, r * c + (1 - r) * highway
 
@@ -438,9 +479,11 @@ def test_extreme_gates_give_finite_values_and_gradients(laws, name):
     sizes = np.array([0, 100, -100, 1], np.float32)[:, None, None]
     signs = np.resize([1, 1, -1, -1], 4)
     for bias, xs in itertools.product((0, 80 * signs, -80 * signs, 80, -80), (0 * p.xs, sizes * p.xs)):
-        params = {k: v + np.float32(np.resize(bias, v.shape)) * (k[0] == "b") for k, v in p.params.items()}
-        params = {k: v.astype(np.float32) for k, v in params.items()}
+        params = {
+            k: (v + np.resize(bias, v.shape) if k[0] == "b" or k == "Lambda" else v).astype(np.float32)
+            for k, v in p.params.items()
+        }
+        problem = p._replace(params=params, xs=xs, carry=first, resets=resets)
         for strategy in [s for s in cells.strategies(cell) if s != "auto"]:
-            got = laws.runner(cell, strategy)(p._replace(params=params, xs=xs, carry=first, resets=resets))
-            for path, leaf in jax.tree.leaves_with_path(got):
+            for path, leaf in jax.tree.leaves_with_path(laws.runner(cell, strategy)(problem)):
                 assert np.isfinite(leaf).all(), (strategy, bias, jax.tree_util.keystr(path))
