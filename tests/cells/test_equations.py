@@ -328,6 +328,15 @@ def test_a_kernel_network_sums_over_ngrams(laws, order):
     laws.same(cells.scan(cell, p.params, p.xs)[1], want)
 
 
+@pytest.mark.parametrize("name, options, seen", [("tcn", {"levels": 2, "kernel": 3}, 13), ("window", {}, 8)])
+def test_a_convolution_sees_so_many_inputs_and_no_more(laws, name, options, seen):
+    cell = cells.get(name, hidden_size=3, **options)
+    p = laws.problem(cell, (1, 20, 2), flags=False)
+    params, xs = jax.tree.map(abs, (p.params, p.xs))  # all of relu's units are on
+    d_xs = jax.grad(lambda xs: cells.scan(cell, params, 0.01 * xs)[1][0, -1].sum())(xs)
+    np.testing.assert_array_equal(d_xs.any((0, 2)), np.arange(20) >= 20 - seen)
+
+
 @pytest.mark.parametrize("reset_after", [False, True])
 def test_a_gru_that_neither_resets_nor_keeps_is_an_rnn(laws, reset_after):
     gru, rnn = cells.get("gru", hidden_size=3, reset_after=reset_after), cells.get("rnn", hidden_size=3)

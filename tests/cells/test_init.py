@@ -20,24 +20,27 @@ def close(x, value, tolerance=0.03):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("features", [1, 4, 5])
 def test_params_are_flat_finite_and_of_the_dtype(case, features, dtype):
-    cell = case.cell(4)
-    for p in cell.init(KEY, features, dtype).values():
-        assert p.dtype == dtype and p.shape[-1] == 4 and p.shape[:-1] in ((), (features,), (4,))
+    params = case.cell(4).init(KEY, features, dtype)
+    assert type(params) is dict
+    for p in params.values():
+        assert p.dtype == dtype and 1 <= p.ndim <= 3 and p.size
         assert np.isfinite(np.asarray(p, np.float32)).all()
 
 
 def test_no_two_parameters_share_their_random_numbers(case):
     cell = case.cell(16)
-    random = [np.asarray(p) for p in cell.init(KEY, 16).values() if np.std(p) > 0 and p.ndim == 2]
+    random = [np.asarray(p) for p in cell.init(KEY, 16).values() if np.std(p) > 0 and p.ndim >= 2]
     for i, a in enumerate(random):
         for b in random[:i]:
-            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.25
-    assert not np.array_equal(*(jax.tree.leaves(cell.init(jax.random.key(k), 16))[0] for k in (1, 2)))
+            if a.shape == b.shape:
+                assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < max(0.25, 4 / math.sqrt(a.size))
+    one, other = (jax.tree.leaves(cell.init(jax.random.key(k), 16)) for k in (1, 2))
+    assert not all(map(np.array_equal, one, other))
 
 
 def test_the_first_carry_is_zero(case):
     for c in jax.tree.leaves(case.cell(4).initial_carry(3)):
-        assert c.shape == (3, 4) and c.dtype == jnp.float32 and not c.any()
+        assert c.shape[0] == 3 and c.dtype in (jnp.float32, jnp.complex64) and not c.any()
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
@@ -113,3 +116,132 @@ def test_an_sru_keeps_the_variance_of_its_input_over_depth():
         return float(np.var(xs))
 
     assert 0.5 < variance(True) < 1.5 and variance(False) < 0.4
+
+
+@pytest.mark.parametrize(
+    "name, options, biases",
+    [
+        ("qrnn", {"pooling": "ifo", "window": 3, "forget_bias": 1.5}, {"f": 1.5}),
+        ("knn", {"decay": "recurrent", "forget_bias": 1.5}, {"l": 1.5}),
+        ("mingru", {}, {}),
+        ("minlstm", {}, {"f": 1.0}),
+        ("rglru", {}, {}),
+        ("window", {"window": 3}, {}),
+    ],
+)
+def test_weights_have_variance_one_over_fan_in_and_biases_are_constant(name, options, biases):
+    cell = cells.get(name, hidden_size=H, **options)
+    for key, p in cell.init(KEY, D).items():
+        if key[0] == "W":
+            fan_in = p.size // H
+            assert fan_in == (3 * D if "window" in options else D)
+            close(np.var(p), 1 / fan_in)
+            assert np.abs(p).max() <= math.sqrt(3 / fan_in)
+        if key[0] == "b":
+            assert (p == biases.get(key[2:], 0)).all()
+    assert "b_l" not in cells.get("knn", hidden_size=3, decay="constant").init(KEY, 2)
+
+
+def test_xlstm_starts_as_the_authors_package():
+    for name, names, heads in (("slstm", "ifzo", 4), ("mlstm", "qkvo", H)):
+        p = cells.get(name, hidden_size=H, heads=heads).init(KEY, D)
+        for letter in names:
+            close(np.var(p[f"W_{letter}"]), 0.4 / D)
+        assert not p["b_o"].any()
+        spread = np.linspace(3, 6, H // heads if name == "slstm" else heads)
+        np.testing.assert_allclose(p["b_f"], np.tile(spread, H // len(spread)), rtol=1e-6)
+    assert not any(p[name].any() for name in ("W_i", "W_f"))
+    close(np.std(p["b_i"]), 0.1, 0.15)
+    p = cells.get("slstm", hidden_size=4, heads=4, forget_bias=1.0).init(KEY, D)
+    assert (p["b_f"] == 1).all()
+    assert not any(p[f"R_{letter}"].any() for letter in "ifzo")
+
+
+def uniform(x, low, high):
+    """Within [low, high], with the mean and the variance of a uniform distribution."""
+    assert low <= x.min() and x.max() <= high
+    close(x.mean(), (low + high) / 2, 0.1)
+    close(x.std(), (high - low) / math.sqrt(12), 0.1)
+
+
+@pytest.mark.parametrize("ring", [{}, {"r_min": 0.8, "r_max": 0.99, "max_phase": 0.3}], ids=str)
+def test_lru_eigenvalues_are_uniform_on_a_ring(ring):
+    cell = cells.get("lru", hidden_size=2000, **ring)
+    p = cell.init(KEY, 3)
+    radius, phase = np.exp(-np.exp(p["nu"])), np.exp(p["theta"])
+    uniform(radius**2, cell.r_min**2 * 0.9999, cell.r_max**2)
+    uniform(phase, 0, cell.max_phase)
+    np.testing.assert_allclose(np.exp(p["gamma_log"]) ** 2, 1 - radius**2, atol=1e-5)
+    for part in ("re", "im"):
+        close(np.var(p[f"B_{part}"]), 1 / 6)
+        close(np.var(p[f"C_{part}"]), 1 / 2000)
+    close(np.var(p["D"]), 1 / 3)
+    close(np.var(cell.init(KEY, 2000)["D"]), 1, 0.1)
+
+
+def test_lru_states_have_the_variance_of_their_input():
+    """What gamma is for (section 3.4): |c|^2 is about 1 for white noise, however near 1 lambda is."""
+    for r_min, r_max in ((0.0, 0.9), (0.9, 0.99)):
+        cell = cells.get("lru", hidden_size=200, r_min=r_min, r_max=r_max)
+        xs = jax.random.normal(KEY, (20, 500, 50))
+        close(np.mean(np.abs(cells.scan(cell, cell.init(KEY, 50), xs)[0]) ** 2), 1, 0.15)
+
+
+def test_rglru_keeps_between_a_min_and_a_max():
+    for low, high in ((0.9, 0.999), (0.2, 0.4)):
+        options = {} if low == 0.9 else {"a_min": low, "a_max": high}
+        p = cells.get("rglru", hidden_size=2000, **options).init(KEY, 3)
+        uniform((1 / (1 + np.exp(-p["Lambda"].astype(float)))) ** 8, low * 0.9999, high * 1.0001)
+    assert "W_x" in p and "W_x" not in cells.get("rglru", hidden_size=3).init(KEY, 3)
+
+
+def test_mamba2_time_steps_and_decays():
+    p = cells.get("mamba2", hidden_size=2000, heads=2000).init(KEY, 300)
+    dt = np.log1p(np.exp(np.asarray(p["b_dt"], float)))
+    uniform(np.log(dt), math.log(0.001) * 1.0001, math.log(0.1))
+    uniform(np.exp(p["A_log"]), 0.9999, 16.001)
+    assert (p["D"] == 1).all()
+    for key in ("x", "z", "dt", "B", "C"):
+        close(np.var(p[f"W_{key}"]), 1 / 300)
+
+
+def test_tcn_weights_are_hes():
+    p = cells.get("tcn", hidden_size=H, kernel=4, levels=2).init(KEY, D)
+    for n, size in enumerate((D, H, H, H)):
+        assert p[f"W_{n}"].shape == (4, size, H) and not p[f"b_{n}"].any()
+        close(np.var(p[f"W_{n}"]), 2 / (4 * size))
+    close(np.var(p["W_x"]), 1 / D)
+    assert not p["b_x"].any() and "W_x" not in cells.get("tcn", hidden_size=3).init(KEY, 3)
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("qrnn", {"window": 0}, "QRNN: window must be a positive int, got 0"),
+        ("qrnn", {"pooling": "of"}, "QRNN: pooling must be 'f', 'fo' or 'ifo', got 'of'"),
+        ("qrnn", {"forget_bias": float("inf")}, "QRNN: forget_bias must be a finite number"),
+        ("knn", {"order": True}, "KNN: order must be a positive int, got True"),
+        ("knn", {"combine": "sum"}, "KNN: combine must be 'multiplicative' or 'additive'"),
+        ("knn", {"decay": "none"}, "KNN: decay must be 'gated', 'recurrent', 'learned' or 'constant'"),
+        ("knn", {"activation": "gelu"}, "KNN: activation must be 'tanh', 'relu' or 'identity'"),
+        ("knn", {"all_orders": 1}, "KNN: all_orders must be True or False, got 1"),
+        ("mingru", {"positive": "yes"}, "MinGRU: positive must be True or False"),
+        ("minlstm", {"forget_bias": None}, "MinLSTM: forget_bias must be a finite number"),
+        ("lru", {"r_min": 0.9, "r_max": 0.8}, "LRU: r_min must be in"),
+        ("lru", {"max_phase": 0}, "LRU: max_phase must be above 0"),
+        ("rglru", {"a_max": 1.0}, "RGLRU: a_min must be above 0 and at most a_max < 1"),
+        ("slstm", {"heads": 5}, "SLSTM: heads must be a divisor of hidden_size, got 5"),
+        ("slstm", {"forget": "tanh"}, "SLSTM: forget must be 'sigmoid' or 'exp'"),
+        ("mlstm", {"heads": 0}, "MLSTM: heads must be a divisor of hidden_size, got 0"),
+        ("mlstm", {"forget": "tanh"}, "MLSTM: forget must be 'sigmoid' or 'exp'"),
+        ("mamba2", {"state_size": 1.5}, "Mamba2: state_size must be a positive int"),
+        ("mamba2", {"heads": 3}, "Mamba2: heads must be a divisor of hidden_size"),
+        ("tcn", {"levels": 21}, "TCN: levels must be in 1..20, got 21"),
+        ("tcn", {"kernel": 1}, "TCN: kernel must be an int of at least 2"),
+        ("window", {"window": "8"}, "Window: window must be a positive int, got '8'"),
+    ],
+)
+def test_bad_options_are_refused_with_one_line(name, options, words):
+    with pytest.raises(ValueError) as refusal:
+        cells.get(name, hidden_size=4, **options)
+    assert str(refusal.value).startswith(words) and "\n" not in str(refusal.value)
