@@ -1,5 +1,9 @@
-"""Against torch.nn and the SRU authors' own package: values and gradients in float64 (needs torch; sru)."""
+"""Against torch.nn and the SRU authors' own package: values and gradients in float64 (needs torch; sru).
 
+QRNN, TCN and window against torch's convolutions.
+"""
+
+import functools
 import warnings
 
 import jax
@@ -166,3 +170,69 @@ def test_sru_initialisation_has_the_authors_spreads(features):
     for name, x in ours.items():
         np.testing.assert_allclose(np.std(x), np.std(theirs[name]), rtol=0.15 if x.ndim == 1 else 0.04)
         np.testing.assert_allclose(np.abs(x).max(), np.abs(theirs[name]).max(), rtol=0.05)
+
+
+# --- convolutions
+
+
+def convolve(xs, W, b, dilation=1):
+    """torch's convolution of xs (batch, time, m), causal by padding on the left, with our W[lag] (m, k)."""
+    xs = torch.nn.functional.pad(xs.transpose(1, 2), ((len(W) - 1) * dilation, 0))
+    return torch.nn.functional.conv1d(xs, W.flip(0).permute(2, 1, 0), b, dilation=dilation).transpose(1, 2)
+
+
+def torch_window(cell, p, xs):
+    return torch.tanh(convolve(xs, p["W"], p["b"]))
+
+
+def torch_tcn(cell, p, xs):
+    """Bai's TemporalBlock (2018), without weight normalisation and dropout."""
+    for level in range(cell.levels):
+        y = xs
+        for n in (2 * level, 2 * level + 1):
+            y = torch.relu(convolve(y, p[f"W_{n}"], p[f"b_{n}"], 2**level))
+        first = level == 0 and "W_x" in p  # a convolution over one input
+        xs = torch.relu(y + (convolve(xs, p["W_x"][None], p["b_x"]) if first else xs))
+    return xs
+
+
+def torch_qrnn(cell, p, xs):
+    a = {k[2]: convolve(xs, W, p["b" + k[1:]]) for k, W in p.items() if k[0] == "W"}
+    f, z, c, ys = torch.sigmoid(a["f"]), torch.tanh(a["z"]), 0.0, []
+    i = torch.sigmoid(a["i"]) if "i" in a else 1 - f
+    for t in range(xs.shape[1]):
+        c = f[:, t] * c + i[:, t] * z[:, t]
+        ys.append(c)
+    return torch.stack(ys, 1) * (torch.sigmoid(a["o"]) if "o" in a else 1)
+
+
+@pytest.mark.parametrize("features", [2, H], ids=["projected", "square"])
+@pytest.mark.parametrize(
+    "name, options, theirs",
+    [
+        ("window", {}, torch_window),
+        ("tcn", {}, torch_tcn),
+        ("tcn", {"levels": 2, "kernel": 2}, torch_tcn),
+        ("qrnn", {}, torch_qrnn),
+        ("qrnn", {"window": 4, "pooling": "ifo"}, torch_qrnn),
+    ],
+    ids=str,
+)
+def test_convolutions_values_and_gradients(laws, name, options, theirs, features):
+    """Of a whole sequence from zeros: one convolution in torch, a carry and a step here."""
+    cell = cells.get(name, hidden_size=H, **options)
+    p = laws.problem(cell, (4, 20, features), flags=False)
+    p = p._replace(carry=jax.tree.map(np.zeros_like, p.carry))
+    params, xs = {k: tensor(v, True) for k, v in p.params.items()}, tensor(p.xs, True)
+    ys = theirs(cell, params, xs)
+    (ys**2).sum().backward()
+
+    def loss(strategy, params, xs):
+        ys = cells.scan(cell, params, xs, p.carry, strategy=strategy)[1]
+        return (ys**2).sum(), ys
+
+    for strategy in cells.strategies(cell)[:2]:
+        run = laws.jit(jax.grad(functools.partial(loss, strategy), (0, 1), has_aux=True))
+        gradients, got = run(p.params, p.xs)
+        laws.same(got, ys.detach().numpy())
+        laws.same(gradients, ({k: v.grad.numpy() for k, v in params.items()}, xs.grad.numpy()), 1e-9)
