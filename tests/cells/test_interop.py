@@ -15,12 +15,10 @@ LAYOUTS = {
     "flax": (cells.to_flax, cells.from_flax),
     "flax-optimized": (functools.partial(cells.to_flax, optimized=True), cells.from_flax),
 }
-# Cells that no other library has, by the words of the refusal.
-NONE = {
-    "torch": {"peepholes": "peepholes", "gru": "reset_after=True"},
-    "flax": {"peepholes": "peepholes", "gru": "reset_after=True", "sru": "no SRU", "sru_feedback": "no SRU"},
-}
-NONE["flax-optimized"] = NONE["flax"] | {"rnn": "no RNN", "gru": "no GRU"}
+CELLS = {"torch": ["rnn", "lstm", "gru", "sru", "sru_feedback"], "flax": ["rnn", "lstm", "gru"]}
+CELLS["flax-optimized"] = ["lstm"]
+# Options that no other library has.
+OWN = {"peepholes", "coupled", "reset_gate", "layer_norm", "diagonal"}
 
 
 def refused(call, *words):
@@ -38,17 +36,29 @@ def params_of(laws, cell, features, library="torch", dtype=np.float32):
     return p | {"c_n": np.zeros_like(p["c_n"])} if "c_n" in p and library == "flax" else p
 
 
+def without(case, library):
+    """What a library lacks, by the words of the refusal; None for nothing."""
+    if case.name not in CELLS[library]:
+        return f"no {cells.CELLS.cls(case.name).__name__} in"
+    if OWN & case.options.keys():
+        return f"{cells.CELLS.cls(case.name).__name__} with "
+    return "reset_after=True" if case.name == "gru" and not case.options.get("reset_after") else None
+
+
 @pytest.mark.parametrize("library", LAYOUTS)
 @pytest.mark.parametrize("features", [1, 3, 4])
 def test_there_and_back_is_exact(laws, case, library, features):
     cell, (there, back) = case.cell(3), LAYOUTS[library]
-    p = params_of(laws, cell, features, library.split("-")[0])
-    none = NONE[library].get("peepholes" if case.options.get("peepholes") else case.name)
-    if none and not (case.options.get("reset_after") and library != "flax-optimized"):
-        refused(lambda: there(cell, p), none)
+    none = without(case, library)
+    if none:
+        refused(lambda: there(cell, {}), none)
         if library != "flax-optimized":  # from_flax finds out by itself
             refused(lambda: back(cell, {}), none)
         return
+    p = params_of(laws, cell, features, library.split("-")[0])
+    if getattr(cell, "projection", 0) and features != 3:
+        refused(lambda: there(cell, p), "no W_x")
+        p |= {"W_x": np.zeros_like(p["W_x"])}
     for dtype in (np.float32, np.float64, jnp.bfloat16):
         with jax.enable_x64(dtype == np.float64):
             ours = jax.tree.map(lambda x, dtype=dtype: jnp.asarray(x, dtype), p)
@@ -130,6 +140,19 @@ def test_wrong_states_are_refused_by_name_and_shape(laws):
     refused(lambda: cells.to_flax(lstm, {}), "is missing")
     stacked = jax.tree.map(lambda x: np.stack([x, x]), p)
     refused(lambda: cells.to_torch(lstm, stacked), "params do not fit")
+
+
+def test_sru_layout_with_a_bottleneck(laws):
+    sru = cells.get("sru", hidden_size=3, projection=2)
+    p = params_of(laws, sru, 3)
+    state = cells.to_torch(sru, p)
+    assert state["weight"].shape == (2, 9)
+    np.testing.assert_array_equal(state["weight_proj"], p["W_q"])
+    refused(
+        lambda: cells.from_torch(sru, {k: v for k, v in state.items() if k != "weight_proj"}), "'weight_proj'"
+    )
+    flat = cells.get("sru", hidden_size=3)
+    refused(lambda: cells.from_torch(flat, state), "weights do not fit")
 
 
 def test_sru_states_that_the_options_cannot_take_are_refused(laws):
