@@ -227,7 +227,7 @@ def sweep(
     Args:
       name: file or name of the sweep; it defines CELLS, TASKS and SHARED.
       cell_names, task_names: instead of the sweep's; options follow a name after colons, as in
-        "gru:reset_after=true", and are part of the run's label.
+        "gru:reset_after=true", and are part of the run's label. "all" among the cells: `all_cells`.
       overrides: as for `apply`; each must fit one run at least, and is left out where it does not.
 
     Raises:
@@ -238,7 +238,7 @@ def sweep(
         if not hasattr(module, needed):
             raise ValueError(f"{name} is not a sweep: it does not define {needed}")
     task_names = list(module.TASKS) if task_names is None else task_names
-    cell_names = list(module.CELLS) if cell_names is None else cell_names
+    cell_names = list(module.CELLS) if cell_names is None else all_cells(cell_names)
     for kind, given in (("cells", cell_names), ("tasks", task_names)):
         if not given:
             raise ValueError(f"--{kind} names none")
@@ -265,6 +265,13 @@ def sweep(
         if len(refusals) == len(runs):
             raise refusals[0]
     return runs
+
+
+def all_cells(given, every=None) -> list[str]:
+    """`given`, with every registered cell (or those of `every`) in the place of "all", each once."""
+    every = cells.names() if every is None else every
+    rest = [name for name in given if name != "all"]
+    return [*(name for name in every if name not in rest), *rest] if "all" in given else list(given)
 
 
 def with_options(text: str) -> tuple[str, dict]:

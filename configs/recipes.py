@@ -1,4 +1,8 @@
-"""What each task is trained with, the same for every cell: budgets and sizes, not tuned per cell."""
+"""What each task is trained with, the same for every cell: budgets and sizes, not tuned per cell.
+
+Where the length of a task's dependency is known, cells are told it by the options that they have for it
+(`chrono`, see `train.timescale`).
+"""
 
 RECIPES = {
     # A dense input, here and below: else a cell that has only input weights, as SRU has, would need a

@@ -1,14 +1,16 @@
 """Compares recurrent cells: same tasks, same budget, matched parameters, several seeds.
 
   python -m experiments.compare
+  python -m experiments.compare --cells=all
   python -m experiments.compare --cells=gru,lstm,lstm:chrono=100 --tasks=adding --seeds=8
   python -m experiments.compare --tasks=delayed_recall --config.task.gap=50 --steps=3000
 
 Prints a table and writes, into --workdir: every run, tidy results (curves.csv, seeds.csv,
 summary.csv), learning curves and times to threshold (PNG), and a page that shows them (index.html).
-The same command again goes on where it was stopped.
+The same command again goes on where it was stopped. A run that fails is told of, and the others go on.
 
---cells      cells with commas between; a cell's options after colons: gru:reset_after=true
+--cells      cells with commas between; a cell's options after colons: gru:reset_after=true; "all": every
+             cell there is
 --tasks      tasks with commas between; options likewise: delayed_recall:gap=50
 --config     a sweep file of configs/ (default: compare, that is configs/compare.py)
 --config.X   replaces a field in every run that has it: --config.optim.learning_rate=0.001
@@ -55,10 +57,25 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
 
 def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
-    """Trains every run that is not finished yet; a line each. Returns 130 if interrupted, else 0."""
+    """Trains every run that is not finished yet; a line each.
+
+    A run that fails leaves failed.json in its folder, and the others go on.
+
+    Returns:
+      130 if interrupted, 1 if some run failed, else 0.
+
+    Raises:
+      ValueError and the like: what ails the whole command, or the error of the first run if all failed.
+    """
     import jax
 
+    from experiments import results
+    from train.checkpoint import CheckpointError
     from train.loop import train
+    from train.record import WorkdirError
+    from train.tasks.datasets import DataError
+
+    errors = []
 
     first = next(iter(run_configs.values())).train
     console.print(
@@ -68,10 +85,19 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     )
     for number, (name, run_config) in enumerate(run_configs.items(), 1):
         title = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\[")
-        with cli.ProgressBar(console, title) as bar:
-            summary = train(
-                run_config, workdir / "runs" / name, FLAGS.data_dir, FLAGS.overwrite, watch=bar
-            ).summary
+        folder = workdir / "runs" / name
+        results.mark_failed(folder, None)
+        try:
+            with cli.ProgressBar(console, title) as bar:
+                summary = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, watch=bar).summary
+        except (CheckpointError, DataError, WorkdirError, OSError):
+            raise
+        except Exception as error:  # one cell must not cost the results of the others
+            errors.append(error)
+            results.mark_failed(folder, error, run_config)
+            told = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            console.print(f"{title}: failed: {told}".replace("[", "\\["), soft_wrap=True)
+            continue
         run, seeds = summary["run"], summary["seeds"]
         solved = sum(seed["solved"] for seed in seeds)
         diverged = sum(seed["diverged_step"] is not None for seed in seeds)
@@ -86,17 +112,24 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         if run["status"] == "interrupted":
             print(run["message"], file=sys.stderr)
             return 130
-    return 0
+    if errors and len(errors) == len(run_configs):
+        raise errors[0]
+    return 1 if errors else 0
 
 
 def report_on(workdir: Path, runs: list[Path], console: Console) -> None:
     """Prints the table of the runs there are, and writes tables, figures and the page."""
     from experiments import report, results
 
-    runs = [run for run in runs if (run / "summary.json").exists()]
-    console.print(results.table(results.aggregate(results.load_seeds(*runs))))
+    runs = _with(runs, "summary.json", results.FAILED)
+    console.print(results.table(results.aggregate(results.load_seeds(*runs)), results.load_failures(*runs)))
     for path in report.write(runs, workdir).values():
         console.print(f"wrote {path}", soft_wrap=True)
+
+
+def _with(runs, *names) -> list[Path]:
+    """The folders that hold one of the files."""
+    return [run for run in runs if any((run / name).exists() for name in names)]
 
 
 if __name__ == "__main__":

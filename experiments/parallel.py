@@ -37,9 +37,9 @@ PASSES = layers.PASSES
 WINDOW = 3  # of the convolution: its size is then an SRU's
 MATCH = 2  # as fast as: at most so many times as slow
 SHARE = 0.5  # of a layer's time
-OTHERS = {  # colours of Okabe and Ito that no cell has
+OTHERS = {  # in black, which no cell has
     "convolution": {"color": "#000000", "linestyle": "-", "marker": "P"},
-    "feed_forward": {"color": "#56B4E9", "linestyle": "--", "marker": "*"},
+    "feed_forward": {"color": "#000000", "linestyle": "--", "marker": "*"},
 }
 
 
@@ -233,11 +233,14 @@ def _equal_size(name, options, width, wanted):
         cell = cells.get(name, hidden_size=hidden_size, **options)
         return _count(jax.eval_shape(lambda: cell.init(jax.random.key(0), width)))
 
+    unit = cells.CELLS.cls(name).size_multiple(**options)
     # At the input's width SRU needs no projection of x, and is smaller than its neighbours.
-    if abs(size(width) - wanted) <= 0.02 * wanted:
+    if width % unit == 0 and abs(size(width) - wanted) <= 0.02 * wanted:
         return cells.get(name, hidden_size=width, **options)
-    above = bisect.bisect_left(range(4 * width), wanted, lo=2, key=size)
-    nearest = min(above - 1, above, key=lambda hidden_size: abs(size(hidden_size) - wanted))
+    sizes = range(unit, 4 * width + 2 * unit, unit)
+    above = bisect.bisect_left(sizes, wanted, key=size)
+    near = sizes[max(0, above - 1) : above + 1] or sizes[-1:]
+    nearest = min(near, key=lambda hidden_size: abs(size(hidden_size) - wanted))
     return cells.get(name, hidden_size=nearest, **options)
 
 
@@ -254,7 +257,8 @@ def _cell_layer(label, cell, width, part="layer", strategy="sequential") -> Laye
             return jnp.concatenate(jax.tree.leaves((us, rest)), axis=-1)
         return cells.scan(cell, params, xs, strategy=strategy)[1]
 
-    independent = all(w.ndim == 1 for w in jax.tree.leaves(cell.recurrent_weights(params)))
+    weights = jax.tree.leaves(cell.recurrent_weights(params))
+    independent = cell.is_linear or bool(weights) and all(w.ndim == 1 for w in weights)
     return Layer(label, cells.CELLS.name_of(cell), part, cell.hidden_size, params, run, independent)
 
 
@@ -299,7 +303,11 @@ def _count_paths(settings, time) -> list[dict]:
         d_ys = jax.eval_shape(layer.run, layer.params, xs)
         for how in PASSES:
             program, args = layers.program_of(layer.run, layer.params, xs, d_ys, how, devices=1)
-            told = {"independent": layer.independent, "operations": critical_path(program, *args)}
+            try:
+                path = critical_path(program, *args)
+            except NotImplementedError:  # it depends on the numbers
+                continue
+            told = {"independent": layer.independent, "operations": path}
             rows.append(_labels(layer, how, time) | told)
     return rows
 

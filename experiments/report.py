@@ -73,6 +73,10 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 {% endfor %}</tbody>
 </table></div>
 {% endfor %}
+{% if failed %}<h3>failed</h3>
+<ul>
+{% for run in failed %}<li>{{ run.label }} on {{ run.task }}: {{ run.error }}</li>
+{% endfor %}</ul>{% endif %}
 <h2>How to read it</h2>
 <ul>
 <li>Steps and seconds are what half of all seeds needed to reach the threshold on validation data, in brackets
@@ -100,7 +104,12 @@ saw; a seed that diverged counts with its last finite parameters.</li>
 
 
 def page(
-    title: str, figures: dict[str, Figure], aggregated: pd.DataFrame, environment: dict, command: str
+    title: str,
+    figures: dict[str, Figure],
+    aggregated: pd.DataFrame,
+    environment: dict,
+    command: str,
+    failed: pd.DataFrame | None = None,
 ) -> str:
     """A page of HTML that needs no other file.
 
@@ -110,6 +119,7 @@ def page(
       aggregated: `results.aggregate`.
       environment: what to say of hardware and versions, name -> value.
       command: what repeats the runs; may be empty.
+      failed: `results.load_failures`.
     """
     strings = results.text(aggregated)
     tasks = []
@@ -133,6 +143,7 @@ def page(
         figures=[{"caption": caption, "png": _png(figure)} for caption, figure in figures.items()],
         environment=environment,
         command=command,
+        failed=[] if failed is None else failed.to_dict("records"),
     )
 
 
@@ -185,7 +196,7 @@ def write(workdir, out_dir=None, title: str = TITLE, command: str | None = None)
         figure.savefig(paths[name])
     paths["index.html"] = out_dir / "index.html"
     shown = dict(zip(captions, figures.values(), strict=True))
-    html = page(title, shown, results.aggregate(seeds), environment, command)
+    html = page(title, shown, results.aggregate(seeds), environment, command, results.load_failures(*dirs))
     paths["index.html"].write_text(html, encoding="utf-8")
     return paths
 

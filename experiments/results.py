@@ -28,6 +28,7 @@ SEED = (
     "learning_rate solved solved_step solved_examples solved_tokens solved_seconds final_step train_loss "
     "valid_loss valid_metric test_loss test_metric diverged_step"
 ).split()
+FAILED = "failed.json"  # in the folder of a run that raised an error
 UNITS = ("step", "examples", "tokens", "seconds")
 # Fields of a config that do not make another experiment.
 _NOT_OPTIONS = {"name", "label", "seed", "seeds", "checkpoint_seconds", "tensorboard", "learning_rates"}
@@ -46,7 +47,7 @@ def find_runs(*dirs) -> list[Path]:
         if not root.is_dir():
             raise FileNotFoundError(f"no such directory: {root}")
         found = [file.parent for name in ("summary.json", "metrics.jsonl") for file in root.rglob(name)]
-        if not found:
+        if not found and not any(root.rglob(FAILED)):
             raise FileNotFoundError(f"no runs (summary.json or metrics.jsonl) in {root}")
         runs |= {path.resolve(): path for path in found}
     return sorted(runs.values())
@@ -95,9 +96,33 @@ def load_environments(*dirs) -> pd.DataFrame:
     return pd.DataFrame([{"run": run["run"]} | _json(path / "environment.json") for path, run in runs])
 
 
+def mark_failed(folder: Path, error: Exception | None, config=None) -> None:
+    """Leaves word of a run that failed, for `load_failures`; without an error takes it away.
+
+    Args:
+      config: the run's RunConfig.
+    """
+    path = Path(folder) / FAILED
+    if error is None:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"task": config.to_dict()["task"]["name"], "label": config.label or type(config.cell).__name__}
+    text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+    path.write_text(json.dumps(told | {"error": text}))
+
+
+def load_failures(*dirs) -> pd.DataFrame:
+    """One row per run that failed: `task`, `label`, `error`."""
+    files = {file.resolve() for root in map(Path, dirs) for file in root.rglob(FAILED)}
+    return pd.DataFrame([_json(file) for file in sorted(files)], columns=["task", "label", "error"])
+
+
 def _load(dirs) -> list[tuple[Path, dict, list[dict]]]:
     """(path, columns of the run, its seeds) of every run, with labels told apart."""
     paths = find_runs(*dirs)
+    if not paths:
+        return []
     root = os.path.commonpath([path.resolve().parent for path in paths])
     loaded, same = [], defaultdict(list)
     for path in paths:
@@ -238,8 +263,12 @@ def caption(aggregated: pd.DataFrame) -> str:
     return "; ".join(filter(None, [f"test {row['metric']}", solved, baseline, budget]))
 
 
-def table(aggregated: pd.DataFrame) -> Table:
-    """`aggregate` for a terminal of 80 columns: a section per task, quartiles below medians (not of test)."""
+def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None) -> Table:
+    """`aggregate` for a terminal of 80 columns: a section per task, quartiles below medians (not of test).
+
+    Args:
+      failed: `load_failures`, which get a row each.
+    """
     strings = text(aggregated).drop(columns="task").replace({r" \((.*)\)": r"\n\1"}, regex=True)
     strings["test"] = aggregated["test_metric"].map(_number)
     out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -252,6 +281,8 @@ def table(aggregated: pd.DataFrame) -> Table:
         out.add_row(*(Text(head.get(name, ""), style="bold") for name in strings.columns))
         for cells in strings.loc[group.index].to_numpy():
             out.add_row(*map(Text, cells))
+        for label in [] if failed is None else failed["label"][failed["task"] == task]:
+            out.add_row(label, "", "failed", *[""] * (len(strings.columns) - 3))
         out.add_section()
     return out
 

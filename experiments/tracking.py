@@ -12,6 +12,9 @@ Theory (Sarrof 2024; Grazzi 2025): where c = f c' + (1 - f) u with f in (0, 1) a
 unit only ever moves towards u, so on a repeated token the state converges and cannot go round a group. That
 argument needs no linearity: it takes in SRU with feedback into its gates too, at any depth, though not GRU,
 whose u sees the state. Short words can be fitted all the same; so it takes long ones to tell.
+
+Of the cells that --cells may name, matrix memories (mLSTM, Mamba-2) count as linear; LRU turns its state, and
+TCN and window have none that lasts: they are shown, not judged.
 """
 
 import dataclasses
@@ -23,9 +26,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-import cells
 from experiments import plots
-from experiments.lab import statistics, study
+from experiments.lab import probes, statistics, study
 from experiments.lab.study import Verdict
 
 KEPT = 0.9  # accuracy from which on the state counts as tracked
@@ -35,7 +37,7 @@ WINDOWS = 4  # in which the accuracy is measured, of each trained length
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    cells: tuple = tuple(cells.names())
+    cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
     groups: tuple = ("z2", "s3")
     tokens: str = "elements"  # or "generators", see train/tasks/word_problem.py
     depths: tuple = (2,)
@@ -246,7 +248,8 @@ def figures(frames) -> dict[str, Figure]:
 
 def verdicts(frames) -> dict[str, Verdict]:
     """`state_tracking`. A seed tracks as far as its accuracy is at least KEPT (`reaches`); a cell as far as
-    the median of its seeds, at its best depth. On a group
+    the median of its seeds, at its best depth. Linear and nonlinear are those of `probes.kind`; rotations and
+    windows are neither, and only told of. On a group
 
     * the linear cells lose the state if at every depth each one's interval ends below the longest words;
     * a nonlinear cell keeps it if its whole interval is at the longest words, perhaps if its median is.
@@ -261,8 +264,10 @@ def verdicts(frames) -> dict[str, Verdict]:
         linear, nonlinear, told = [], [], []
         for (label, cell), seeds in here.groupby(["label", "cell"], sort=False):
             by_depth = [statistics.median(one["reach"]) for _, one in seeds.groupby("depth")]
-            (linear if cells.CELLS.cls(cell).is_linear else nonlinear).append(by_depth)
-            told.append(f"{label} {_interval(max(by_depth))}")
+            kind = probes.kind(cell)
+            {"linear": linear, "nonlinear": nonlinear}.get(kind, []).append(by_depth)
+            remark = "" if kind in ("linear", "nonlinear") else f" (a {kind})"
+            told.append(f"{label}{remark} {_interval(max(by_depth))}")
         if linear and nonlinear:
             lost = all(np.isfinite(reach.high) for of in linear for reach in of)
             kept = all(any(np.isinf(reach.low) for reach in of) for of in nonlinear)

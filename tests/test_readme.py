@@ -10,6 +10,8 @@ import pandas as pd
 
 import cells
 import configs
+from experiments import cells as table_of_cells
+from experiments import tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -48,19 +50,9 @@ def test_the_config_example_is_a_config():
     assert (run.task.length, run.model.depth, run.train.seeds) == (400, 2, 8)
 
 
-def test_the_parameter_counts_of_the_table():
-    D, H = 3, 5
-    formulas = {
-        "rnn": H * (D + H + 1),
-        "lstm": 4 * H * (D + H + 1),
-        "gru": 3 * H * (D + H + 1),
-        "sru": H * (4 * D + 2),
-        "sru_feedback": H * (4 * D + 2) + 2 * H,
-    }
-    for name, formula in formulas.items():
-        params = cells.get(name, hidden_size=H).init(jax.random.key(0), D)
-        assert sum(p.size for p in params.values()) == formula
-        assert f"[`{name}`](cells/" in README
+def test_the_table_of_cells_is_up_to_date():
+    wanted = table_of_cells.replaced(README, tables.markdown(table_of_cells.table()))
+    assert wanted == README, "run python -m experiments.cells --write"
 
 
 def test_the_table_of_claims_is_that_of_the_committed_evidence():

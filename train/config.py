@@ -123,8 +123,9 @@ class RunConfig:
     Options:
       parameters: budget of parameters: the cell's hidden_size becomes the one whose whole model is
         nearest to it; 0: `cell.hidden_size` as it is.
-      chrono: "task": a cell with the option `chrono` (chrono initialisation, Tallec & Ollivier 2018)
-        gets the task's length for it, if it has no value of its own; "cell": left as the cell has it.
+      chrono: "task": a cell with options for its time scales, such as `chrono` (chrono initialisation,
+        Tallec & Ollivier 2018), is told the task's length by them, see `train.timescale`; options that
+        have a value of their own keep it. "cell": left as the cell has it.
       label: the name in tables and legends; empty: the cell's name.
     """
 

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cells
-from train import host, metrics
+from train import host, metrics, timescale
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build, matched_hidden_size
 from train.optim import optimizer
@@ -65,8 +65,8 @@ def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
       ValueError: the budget cannot be met, or the model does not fit the task.
     """
     spec = config.task.spec(data)
-    if config.chrono == "task" and getattr(config.cell, "chrono", 0) is None and spec.time >= 3:
-        config = dataclasses.replace(config, cell=dataclasses.replace(config.cell, chrono=spec.time))
+    if config.chrono == "task":
+        config = dataclasses.replace(config, cell=timescale.tell(config.cell, spec.time))
     if config.parameters:
         name = cells.CELLS.name_of(config.cell)
         options = dataclasses.asdict(config.cell)

@@ -15,7 +15,7 @@ from cells.registry import nearest
 from experiments import cli, tables
 
 flags.DEFINE_enum("preset", "fast", ["quick", "fast", "full"], "Values of all settings: see above.")
-flags.DEFINE_list("cells", None, "Cells, with options after colons: lstm:peepholes=true.")
+flags.DEFINE_list("cells", None, "Cells, with options after colons: lstm:peepholes=true; all: every cell.")
 flags.DEFINE_integer("seeds", None, "Seeds per cell.", lower_bound=1)
 flags.DEFINE_string("workdir", None, "Where everything is written (default: runs/NAME-PRESET).")
 flags.adopt_module_key_flags(cli)
@@ -59,11 +59,18 @@ def help_of(module) -> str:
 def shared_flags(module) -> dict:
     """The settings that have flags of their own."""
     fields = {field.name for field in dataclasses.fields(module.Settings)}
-    given = {"cells": FLAGS.cells and tuple(FLAGS.cells), "seeds": FLAGS.seeds}
+    given = {"cells": FLAGS.cells and _cells(module, FLAGS.cells), "seeds": FLAGS.seeds}
     for name, value in given.items():
         if value is not None and name not in fields:
             raise ValueError(f"this experiment has no --{name}")
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _cells(module, given) -> tuple:
+    """The cells of a flag; "all" are those that the module can look at: its `eligible()`, else every one."""
+    import configs
+
+    return tuple(configs.all_cells(given, module.eligible() if hasattr(module, "eligible") else None))
 
 
 def settings_of(module, preset: str, overrides: dict):

@@ -44,6 +44,7 @@ FLAGS = flags.FLAGS
 def main(config: str | None, overrides: dict[str, str]) -> int:
     """Measures; returns the exit code."""
     import cells
+    import configs
     from experiments.speed import layers, measure, rivals
     from train.record import environment, write_json
 
@@ -51,8 +52,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         raise ValueError("the benchmark has sizes of its own and takes no --config flags")
     parts = _known("part", FLAGS.parts, PARTS)
     passes = _known("pass", FLAGS.passes, PASSES)
-    names = _known("cell", FLAGS.cells or cells.names(), cells.names())
-    _known("strategy", FLAGS.strategies or [], cells.scans.SOLVERS)
+    names = _known("cell", configs.all_cells(FLAGS.cells or ["all"]), cells.names())
+    _known("strategy", FLAGS.strategies or [], [s for s in cells.scans.STRATEGIES if s != "auto"])
     _known("preset", [FLAGS.preset], layers.PRESETS)
     sizes = [_size(text) for text in FLAGS.sizes] if FLAGS.sizes else layers.PRESETS[FLAGS.preset]
     others = rivals.installed() if FLAGS.rivals is None else _known("rival", FLAGS.rivals, rivals.NAMES)

@@ -65,7 +65,7 @@ def gflop(cell: cells.Cell, batch: int, time: int, how: str, features: int = 0) 
       features: of the input; 0: hidden_size.
     """
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), features or cell.hidden_size))
-    size = sum(p.size for p in shapes.values() if p.ndim == 2)
+    size = sum(p.size for p in shapes.values() if p.ndim > 1)
     return 2e-9 * batch * time * size * (3 if how == "gradient" else 1)
 
 

@@ -26,7 +26,7 @@ def cases(sizes, cell_names, rival_names) -> list[dict]:
     found = []
     for size in sizes:
         for name in cell_names:
-            for strategy in cells.strategies(cells.get(name, hidden_size=1)):
+            for strategy in cells.strategies(cells.get(name, hidden_size=size[-1])):
                 if strategy != "auto":
                     case = dict(size=size, cell=name, library="ours", strategy=strategy)
                     found += [
