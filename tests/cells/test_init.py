@@ -245,3 +245,57 @@ def test_bad_options_are_refused_with_one_line(name, options, words):
     with pytest.raises(ValueError) as refusal:
         cells.get(name, hidden_size=4, **options)
     assert str(refusal.value).startswith(words) and "\n" not in str(refusal.value)
+
+
+# --- ablations of the classic cells
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_layer_norm_starts_with_gains_of_one_and_biases_of_zero(name):
+    plain, normed = (cells.get(name, hidden_size=4, layer_norm=on).init(KEY, 3) for on in (False, True))
+    new = {key: x for key, x in normed.items() if key not in plain}
+    assert all((x == key.startswith("gain_")).all() and x.shape == (4,) for key, x in new.items())
+    assert {key for key in new if key.startswith("gain_W")} == {
+        "gain_" + key for key in plain if key[0] == "W"
+    }
+    assert {key for key in new if key.startswith("gain_U")} == {
+        "gain_" + key for key in plain if key[0] == "U"
+    }
+    for key, x in plain.items():  # nothing else changes
+        np.testing.assert_array_equal(x, normed[key])
+
+
+def test_a_coupled_lstm_has_the_biases_of_its_forget_gate():
+    def biases(**options):
+        p = cells.get("lstm", hidden_size=500, coupled=True, **options).init(KEY, 2)
+        assert not {key for key in p if key.endswith("_i")}
+        return p["b_f"]
+
+    assert (biases() == 1).all() and (biases(forget_bias=-2.0) == -2).all()
+    assert 1 <= np.exp(biases(chrono=100)).min() and np.exp(biases(chrono=100)).max() <= 99.01
+
+
+def test_diagonal_recurrent_weights():
+    """IndRNN: in [0, 1], times the scale, or 1; gated cells: in +-1."""
+
+    def U(**options):
+        return np.asarray(cells.get("rnn", hidden_size=2000, diagonal=True, **options).init(KEY, 2)["U"])
+
+    assert U().shape == (2000,) and 0 <= U().min() < 0.01 and 0.99 < U().max() <= 1
+    np.testing.assert_array_equal(U(recurrent_scale=2.0), 2 * U())
+    np.testing.assert_array_equal(U(recurrent_init="identity", recurrent_scale=0.5), np.full(2000, 0.5))
+    for name in ("lstm", "gru"):
+        p = cells.get(name, hidden_size=2000, diagonal=True).init(KEY, 2)
+        for u in (x for key, x in p.items() if key[0] == "U"):
+            assert u.shape == (2000,) and -1 <= u.min() < -0.99 and 0.99 < u.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["sru", "sru_feedback"])
+def test_a_projection_keeps_variance_through_the_bottleneck(name):
+    p = cells.get(name, hidden_size=H, projection=50).init(KEY, D)
+    shapes = {"W_q": (D, 50), "W": (50, H), "W_x": (D, H)}
+    assert {key: p[key].shape for key in shapes} == shapes
+    close(np.std(p["W_q"]), 1 / math.sqrt(D))
+    close(np.std(p["W"]), 1 / math.sqrt(50))
+    plain = cells.get(name, hidden_size=H).init(KEY, D)
+    np.testing.assert_array_equal(p["W_x"], plain["W_x"])
