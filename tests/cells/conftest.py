@@ -2,8 +2,8 @@
 
 A test that asks for `case` runs for every cell and option, one that asks for `strategy` as well for
 every way to run it, one that asks for `recurrence` for the cases that differ in a step over time. A new cell
-in the registry gets all of them. Other strategies than the first one see the default options; with
--m slow, all of them. With --hypothesis-profile=thorough each law sees many more examples.
+in the registry gets all of them. Other strategies than the first one, and laws marked `defaults`, see the
+default options; with -m slow, all of them. With --hypothesis-profile=thorough a law sees many more examples.
 """
 
 import dataclasses
@@ -101,8 +101,11 @@ def all_strategies(cell):
 
 def pytest_generate_tests(metafunc):
     if "strategy" in metafunc.fixturenames:
+        defaults = metafunc.definition.get_closest_marker("defaults")
         pairs = [
-            pytest.param(case, s, id=f"{case}-{s}", marks=[pytest.mark.slow] * bool(i and case.options))
+            pytest.param(
+                case, s, id=f"{case}-{s}", marks=[pytest.mark.slow] * bool(case.options and (i or defaults))
+            )
             for case in all_cases()
             for i, s in enumerate(all_strategies(case.cell(1)))
         ]

@@ -26,7 +26,9 @@ def test_auto_is_a_strategy_of_the_cell_at_every_size(case):
     for backend, time, batch in itertools.product(BACKENDS, TIMES, BATCHES):
         chosen = scans.resolve(cell, "auto", backend, time, batch)
         assert chosen in cells.strategies(cell) and chosen != "auto"
-        if backend == "cpu" or not cell.is_linear:
+        if cell.parallel:
+            assert chosen == cell.parallel[0]
+        elif backend == "cpu" or not cell.is_linear:
             assert chosen == "sequential"
 
 
@@ -61,7 +63,8 @@ def test_the_choice_is_what_runs_and_what_a_run_says(name, more, fits, monkeypat
     rows = [("sequential", 1, 1), ("chunked", 10, 3 * 2 + more), ("associative", 11, 1)]
     rows = [auto.Row(time, size, strategy) for strategy, time, size in rows]
     monkeypatch.setitem(auto.TABLE, jax.default_backend(), rows)
-    want = "chunked" if fits and name in LINEAR else "sequential"
+    parallel = cells.CELLS.cls(name).parallel
+    want = parallel[0] if parallel else "chunked" if fits and name in LINEAR else "sequential"
     run = make_run(config(name), devices=jax.devices()[:1])
     assert run.strategy == want
     cell, xs = run.config.cell, jnp.ones((3, 10, 2))

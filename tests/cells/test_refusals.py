@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cells
+from cells import scans
 
 
 def refused(call, *words):
@@ -39,20 +40,22 @@ def test_names_and_options(name, options, words):
 
 def test_hidden_size(case):
     for size in (0, -1, 2.0, None):
-        refused(lambda size=size: case.cell(size), "hidden_size must be a positive int", repr(size))
+        wrong = functools.partial(cells.get, case.name, hidden_size=size, **case.options)
+        refused(wrong, "hidden_size must be a positive int", repr(size))
     refused(lambda: cells.get(case.name), "needs the option 'hidden_size'")
 
 
 def test_cells_are_values(case):
     """Equal options make equal cells, which hash: they can be static arguments."""
     a, b = case.cell(3), case.cell(3)
-    assert a == b and hash(a) == hash(b) and a != case.cell(4)
+    assert a == b and hash(a) == hash(b) and a != case.cell(5)
     with pytest.raises(AttributeError):
         a.hidden_size = 5
 
 
-def test_arguments_of_a_scan(case):
-    cell = case.cell(4)
+@pytest.mark.parametrize("name", cells.names())
+def test_arguments_of_a_scan(name):
+    cell = cells.get(name, hidden_size=4)
     params, xs = cell.init(jax.random.key(0), 3), jnp.ones((2, 5, 3))
     first = next(iter(params))
 
@@ -65,10 +68,17 @@ def test_arguments_of_a_scan(case):
     check("none of them 0", "(2, 0, 3)", xs=xs[:, :0])
     check("none of them 0", "(0, 5, 3)", xs=xs[:0])
     check("floating", "int32", xs=jnp.ones((2, 5, 3), jnp.int32))
-    check("do not fit", "7 input features", "(3, 4)", "(7, 4)", xs=jnp.ones((2, 5, 7)))
+    wide = cell.init(jax.random.key(0), 7)
+    shapes = next(
+        (str(p.shape), str(wide[name].shape))
+        for name, p in params.items()
+        if name in wide and wide[name].shape != p.shape
+    )
+    check("do not fit", "7 input features", *shapes, xs=jnp.ones((2, 5, 7)))
     check(f"{first} is missing", params={k: v for k, v in params.items() if k != first})
     check("extra is (2,), expected none", params=params | {"extra": jnp.ones(2)})
-    check("carry", "initial_carry(2)", "(3, 4)", carry=cell.initial_carry(3))
+    carry = cell.initial_carry(3)
+    check("carry", "initial_carry(2)", str(jax.tree.leaves(carry)[0].shape), carry=carry)
     check("carry", "initial_carry(2)", carry=[jnp.ones((2, 4))] * 3)
     for name in ("mask", "resets"):
         check(f"{name} must be bool (2, 5)", "float32 (2, 5)", **{name: jnp.ones((2, 5))})
@@ -80,8 +90,19 @@ def test_arguments_of_a_scan(case):
     check("unknown strategy 'sequental'", "did you mean 'sequential'?", strategy="sequental")
 
 
-def test_numpy_arguments_are_taken(laws, case):
-    cell = case.cell(4)
+def test_a_strategy_that_a_cell_cannot_use(case):
+    cell = case.cell(2)
+    params, xs = cell.init(jax.random.key(0), 3), jnp.ones((1, 2, 3))
+    allowed = cells.strategies(cell)
+    assert len(set(allowed)) == len(allowed) and set(allowed) <= set(scans.STRATEGIES)
+    for strategy in set(scans.STRATEGIES) - set(allowed):
+        words = f"{type(cell).__name__} cannot use strategy '{strategy}'", ", ".join(allowed)
+        refused(lambda how=strategy: cells.scan(cell, params, xs, strategy=how), *words)
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_numpy_arguments_are_taken(laws, name):
+    cell = cells.get(name, hidden_size=4)
     params, xs = cell.init(jax.random.key(0), 3), np.ones((2, 3, 3), np.float32)
     ones, zeros, lengths = np.ones((2, 3), bool), np.zeros((2, 3), bool), np.array([1, 3])
     got = cells.scan(cell, jax.tree.map(np.asarray, params), xs, lengths=lengths, mask=ones, resets=zeros)

@@ -1,4 +1,7 @@
-"""Laws of `remat`: states computed again in the backward pass change memory, and nothing else."""
+"""Laws of `remat`: states computed again in the backward pass change memory, and nothing else.
+
+That nothing else changes with flags, for every cell and strategy, is in test_scan.py.
+"""
 
 import functools
 
@@ -10,23 +13,6 @@ import cells
 from cells.scans import remat as rematerialise
 from train import tasks
 from train.model import ModelConfig, build
-
-EACH = [
-    pytest.param(name, strategy, id=f"{name}-{strategy}")
-    for name in cells.names()
-    for strategy in cells.strategies(cells.get(name, hidden_size=1))
-    if strategy != "auto"
-]
-
-
-@pytest.mark.parametrize("reverse, remat", [(False, 2), (True, -1)], ids=["forward", "reverse"])
-@pytest.mark.parametrize("name, how", EACH)
-def test_states_computed_again_change_nothing(x64, laws, name, how, reverse, remat):
-    """Outputs, carry and gradients, in chunks that do not divide the time, with mask, lengths and resets."""
-    cell = cells.get(name, hidden_size=3)
-    p = laws.problem(cell)
-    got, want = (laws.runner(cell, how, reverse, size)(p) for size in (remat, 0))
-    laws.same(got, want, 1e-12)
 
 
 @pytest.mark.parametrize("name", cells.names())

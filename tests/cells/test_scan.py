@@ -1,4 +1,4 @@
-"""Laws of a scan, for every cell, option and strategy."""
+"""Laws of a scan, for every cell, option and strategy, on drawn problems."""
 
 import functools
 
@@ -6,300 +6,272 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import cells
-from cells import scans
-from cells.scans import linear
+import laws
+from cells.scans import linear, whole
+from laws import BATCH, TIME
 
-pytestmark = pytest.mark.usefixtures("x64")
-REVERSE = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+pytestmark = pytest.mark.usefixtures("x64", "short_chunks")
 
 
-@pytest.mark.parametrize(
-    "shape, hidden, reverse",
-    [((4, 5, 2), 3, False), ((4, 5, 2), 3, True), ((2, 3, 3), 3, True), ((1, 1, 1), 1, False)],
-    ids=["forward", "reverse", "square", "ones"],
-)
-def test_a_scan_is_the_loop_over_step(laws, case, strategy, shape, hidden, reverse):
+DEFAULTS = pytest.mark.defaults  # cases with options: with -m slow
+
+
+def others(name):
+    """Strategies beside the sequential one, for any number of steps: Newton's method may take as many as a
+    chaotic cell has steps."""
+    strategies = cells.strategies(cells.get(name, hidden_size=1))
+    return [s for s in strategies if s not in ("sequential", "newton", "auto")]
+
+
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Strategies that go chunk by chunk need several for these short sequences."""
+    for module in (linear, whole):
+        monkeypatch.setattr(module, "CHUNK", 2)
+
+
+# --- what a scan is
+
+
+@given(draw=laws.draws, reverse=laws.directions)
+def test_a_scan_is_the_loop_over_step(case, strategy, draw, reverse):
     """Outputs, final carry and all gradients, with mask, lengths, resets and an initial carry at once."""
-    cell = case.cell(hidden)
-    for seed in range(3):
-        p = laws.problem(cell, shape, seed)
-        got, want = (laws.runner(cell, s, reverse)(p) for s in (strategy, "loop"))
-        laws.same(got, want)
+    cell = case.cell(laws.HIDDEN)
+    p = draw.problem(cell)
+    got, want = (laws.runner(cell, s, reverse)(p) for s in (strategy, "loop"))
+    laws.same(got, want)
 
 
-def test_chained_scans_are_one_scan(laws, case, strategy):
-    """Without flags too: pieces of the sequence, the carry handed on, in both directions."""
-    cell = case.cell(3)
-    p = laws.problem(cell, flags=False)
-
-    @laws.jit
-    def both(params, xs, carry):
-        run = functools.partial(cells.scan, cell, params, strategy=strategy)
-        middle, start = run(xs[:, :3], carry)
-        last, end = run(xs[:, 3:], middle)
-        r_middle, r_end = run(xs[:, 3:], carry, reverse=True)
-        r_last, r_start = run(xs[:, :3], r_middle, reverse=True)
-        chained = [(last, jnp.concatenate([start, end], 1)), (r_last, jnp.concatenate([r_start, r_end], 1))]
-        return chained, [run(xs, carry), run(xs, carry, reverse=True)]
-
-    chained, whole = both(*p[:3])
-    laws.same(chained, whole)
-    loop = laws.runner(cell, "loop")(p)
-    laws.same(whole[0], (loop.carry, loop.ys))
+@given(seed=laws.seeds)
+def test_one_step_and_as_many_inputs_as_units(case, strategy, seed):
+    cell = case.cell(laws.HIDDEN)
+    p = laws.problem(cell, (2, 1, cell.hidden_size), seed)
+    got, want = (laws.runner(cell, s, reverse=True)(p) for s in (strategy, "loop"))
+    laws.same(got, want)
 
 
-@REVERSE
-def test_a_run_may_stop_and_go_on_at_any_step(laws, case, strategy, reverse):
-    """The final carry is the one after the last real step."""
-    cell = case.cell(3)
-    p, run = laws.problem(cell), laws.runner(cell, strategy, reverse)
-    whole, time = run(p), np.arange(p.xs.shape[1])
-    for k in range(len(time) + 1):
-        early, late = time < k, time >= k
-        first, second = (late, early) if reverse else (early, late)
-        one = run(p._replace(mask=p.mask & first))
-        two = run(p._replace(mask=p.mask & second, carry=one.carry))
-        laws.same((one.ys + two.ys, two.carry), (whole.ys, whole.carry))
+@DEFAULTS
+@given(seed=laws.seeds, reverse=laws.directions)
+def test_flags_that_say_nothing_and_padding_change_nothing(case, strategy, seed, reverse):
+    """A scan without flags and carry is one from zeros, in a longer sequence."""
+    cell, time = case.cell(laws.HIDDEN), TIME - 1
+    p = laws.problem(cell, seed=seed, flags=False)._replace(carry=laws.initial(cell))
+    padded = laws.runner(cell, strategy, reverse)(p._replace(lengths=np.full(BATCH, time)))
+    got = laws.values(cell, strategy, reverse)(p.params, p.xs[:, :time])
+    laws.same(got, (padded.carry, padded.ys[:, :time]))
 
 
-@REVERSE
-def test_padding_holds_anything_and_changes_nothing(laws, case, strategy, reverse):
-    cell = case.cell(3)
-    p, run = laws.problem(cell), laws.runner(cell, strategy, reverse)
-    want, padding = run(p), ~p.valid
-    assert not np.any(want.ys[padding])
-    for junk in (np.nan, np.inf, -np.inf, 1e30, 1e300):
-        got = run(p._replace(xs=np.where(padding[..., None], junk, p.xs)))
-        jax.tree.map(np.testing.assert_array_equal, got, want)
-        assert not np.any(got.gradients[1][padding])
-        assert all(np.isfinite(g).all() for g in jax.tree.leaves(got))
+@given(draw=laws.draws, reverse=laws.directions, cut=laws.cuts)
+def test_a_run_may_stop_and_go_on_at_any_step(case, strategy, draw, reverse, cut):
+    """Chained by the carry, which is the one after the last real step."""
+    cell = case.cell(laws.HIDDEN)
+    p, run = draw.problem(cell), laws.runner(cell, strategy, reverse)
+    early = laws.taken(reverse) < cut
+    one = run(p._replace(mask=p.mask & early))
+    two = run(p._replace(mask=p.mask & ~early, carry=one.carry))
+    want = run(p)
+    laws.same((one.ys + two.ys, two.carry), (want.ys, want.carry))
 
 
-@REVERSE
-def test_a_row_of_padding_keeps_its_carry(laws, case, strategy, reverse):
-    cell = case.cell(3)
-    p = laws.problem(cell)
-    empty = p._replace(lengths=np.zeros_like(p.lengths), resets=np.ones_like(p.resets))
-    got = laws.runner(cell, strategy, reverse)(empty)
-    assert not np.any(got.ys) and not any(np.any(g) for g in jax.tree.leaves(got.gradients[:2]))
-    jax.tree.map(np.testing.assert_array_equal, got.carry, p.carry)
+# --- padding, masks and resets
 
 
-@REVERSE
-def test_skipped_elements_are_as_if_they_were_not_there(laws, case, strategy, reverse):
+@given(
+    draw=laws.draws,
+    reverse=laws.directions,
+    junk=st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 1e30, 1e300]), min_size=1, max_size=3),
+)
+def test_padding_holds_anything_and_changes_nothing(case, strategy, draw, reverse, junk):
+    """Bit for bit. Its outputs and gradients are zero, and without other steps the carry stays."""
+    cell = case.cell(laws.HIDDEN)
+    p, run = draw.problem(cell), laws.runner(cell, strategy, reverse)
+    padding, want = ~p.valid, run(p)
+    dirty = np.where(padding[..., None], np.resize(junk, p.xs.shape), p.xs)
+    laws.same(run(p._replace(xs=dirty)), want, 0)
+    assert not np.any(want.ys[padding]) and not np.any(want.gradients[1][padding])
+    empty = padding.all(1)
+    laws.same(*(jax.tree.map(lambda c: c[empty], carry) for carry in (want.carry, p.carry)), 0)
+
+
+@given(draw=laws.draws, reverse=laws.directions)
+def test_skipped_elements_are_as_if_they_were_not_there(case, strategy, draw, reverse):
     """A masked run is the run on what is left when the masked elements, resets and all, are cut out."""
-    cell = case.cell(3)
-    p, run = laws.problem(cell, seed=1), laws.runner(cell, strategy, reverse)
-    xs, resets = np.full_like(p.xs, 7.0), np.ones_like(p.resets)
-    for row, keep in enumerate(p.valid):
-        xs[row, : keep.sum()], resets[row, : keep.sum()] = p.xs[row, keep], p.resets[row, keep]
-    short = p._replace(xs=xs, resets=resets, lengths=p.valid.sum(1), mask=np.ones_like(p.mask))
+    cell = case.cell(laws.HIDDEN)
+    p, run = draw.problem(cell), laws.runner(cell, strategy, reverse)
+    order = np.argsort(~p.valid, axis=1, kind="stable")
+
+    def cut(x):
+        return np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), 1)
+
+    short = p._replace(xs=cut(p.xs), resets=cut(p.resets), lengths=p.valid.sum(1), mask=p.mask | True)
     got, want = run(p), run(short)
-    laws.same((got.carry, got.gradients[0]), (want.carry, want.gradients[0]))
-    for row, keep in enumerate(p.valid):
-        laws.same(got.ys[row, keep], want.ys[row, : keep.sum()])
+    d_params, d_xs, d_carry = got.gradients
+    laws.same(got._replace(ys=cut(got.ys), gradients=(d_params, cut(d_xs), d_carry)), want)
 
 
-def test_resets_are_fresh_runs_of_the_episodes(laws, case, strategy):
-    cell = case.cell(3)
-    p, run = laws.problem(cell, seed=2), laws.runner(cell, strategy)
-    p = p._replace(mask=np.ones_like(p.mask))
-    got = run(p)
-    episode = np.cumsum(p.resets, 1)
-    fresh = jax.tree.map(np.asarray, cell.initial_carry(len(p.xs), np.float64))
-    for number in range(episode.max() + 1):
-        here = p.valid & (episode == number)
-        xs = np.zeros_like(p.xs)
-        for row in range(len(xs)):
-            xs[row, : here[row].sum()] = p.xs[row, here[row]]
-        start = p.carry if number == 0 else fresh
-        alone = run(p._replace(xs=xs, carry=start, lengths=here.sum(1), resets=np.zeros_like(p.resets)))
-        last = here.sum(1) > 0
-        last &= episode[np.arange(len(xs)), np.maximum(p.lengths - 1, 0)] == number
-        for row in range(len(xs)):
-            laws.same(got.ys[row, here[row]], alone.ys[row, : here[row].sum()])
-        laws.same(*(jax.tree.map(lambda c, last=last: c[last], r.carry) for r in (got, alone)))
+@given(draw=laws.draws, reverse=laws.directions, cut=st.integers(0, TIME - 1))
+def test_a_reset_is_a_fresh_start_whatever_came_before(case, strategy, draw, reverse, cut):
+    """Infinity too, but where matmuls do: they multiply what a step does not see by zero."""
+    cell = case.cell(laws.HIDDEN)
+    p, run = draw.problem(cell), laws.runner(cell, strategy, reverse)
+    matmuls = strategy == "chunked" and not cell.is_linear
+    early, here = laws.taken(reverse) < cut, laws.taken(reverse) == cut
+    p = p._replace(lengths=np.full(BATCH, TIME), mask=p.mask | here)
+    fresh = run(p._replace(mask=p.mask & ~early, resets=p.resets & ~here, carry=laws.initial(cell)))
+    for before in (p.xs, p.xs + 1 if matmuls else np.inf):
+        xs = np.where(early[:, None], before, p.xs)
+        got = run(p._replace(xs=xs, resets=p.resets | here))
+        laws.same((got.ys[:, ~early], got.carry), (fresh.ys[:, ~early], fresh.carry))
 
 
-@REVERSE
-def test_a_reset_forgets_even_infinity(laws, case, strategy, reverse):
-    cell = case.cell(3)
-    p, run = laws.problem(cell, flags=False), laws.runner(cell, strategy, reverse)
-    p.resets[:, 2] = True
-    bad = p.xs.copy()
-    bad[:, 3 if reverse else 1] = np.inf
-    after = slice(None, 3) if reverse else slice(2, None)
-    laws.same(run(p._replace(xs=bad)).ys[:, after], run(p).ys[:, after])
-
-
-@REVERSE
-def test_a_reset_at_a_skipped_element_is_skipped(laws, case, strategy, reverse):
-    cell = case.cell(3)
-    p, run = laws.problem(cell), laws.runner(cell, strategy, reverse)
+@given(draw=laws.draws, reverse=laws.directions)
+def test_a_reset_at_a_skipped_element_is_skipped(case, strategy, draw, reverse):
+    cell = case.cell(laws.HIDDEN)
+    p, run = draw.problem(cell), laws.runner(cell, strategy, reverse)
     more, fewer = (run(p._replace(resets=r)) for r in (p.resets | ~p.valid, p.resets & p.valid))
-    jax.tree.map(np.testing.assert_array_equal, more, fewer)
+    laws.same(more, fewer, 0)
 
 
-def test_reverse_is_flipping_inside_each_length(laws, case, strategy):
-    cell = case.cell(3)
-    p = laws.problem(cell)
+# --- order
+
+
+@given(draw=laws.draws)
+def test_reverse_is_flipping_inside_each_length(case, strategy, draw):
+    cell = case.cell(laws.HIDDEN)
+    p, t = draw.problem(cell), np.arange(TIME)
+    order = np.where(t < p.lengths[:, None], p.lengths[:, None] - 1 - t, t)
 
     def flip(x):
-        x = np.array(x)
-        for row, length in enumerate(p.lengths):
-            x[row, :length] = x[row, :length][::-1]
-        return x
+        return np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - 2)), 1)
 
-    flipped = p._replace(**{name: flip(getattr(p, name)) for name in ("xs", "mask", "resets")})
+    flipped = p._replace(xs=flip(p.xs), mask=flip(p.mask), resets=flip(p.resets))
     got, want = laws.runner(cell, strategy, True)(p), laws.runner(cell, strategy)(flipped)
-    laws.same((got.carry, got.gradients[0]), (want.carry, want.gradients[0]))
-    laws.same((got.ys, got.gradients[1]), (flip(want.ys), flip(want.gradients[1])))
+    d_params, d_xs, d_carry = want.gradients
+    laws.same(got, want._replace(ys=flip(want.ys), gradients=(d_params, flip(d_xs), d_carry)))
 
 
-@REVERSE
-def test_no_step_sees_later_ones_and_no_row_sees_others(laws, case, strategy, reverse):
-    cell = case.cell(3)
-    p, run = laws.problem(cell), laws.runner(cell, strategy, reverse)
-    want = run(p)
-    for t in range(p.xs.shape[1]):
-        xs = p.xs.copy()
-        xs[:, t] += 1.0
-        unseen = slice(t + 1, None) if reverse else slice(t)
-        laws.same(run(p._replace(xs=xs)).ys[:, unseen], want.ys[:, unseen], 1e-13)
-    others = p._replace(xs=p.xs.copy(), carry=jax.tree.map(np.copy, p.carry))
-    for x in (others.xs, *jax.tree.leaves(others.carry)):
-        x[1:] += 1.0
-    got = run(others)
-    laws.same(*((r.ys[0], jax.tree.map(lambda c: c[0], r.carry)) for r in (got, want)), 1e-13)
+@given(draw=laws.draws, other=laws.draws, reverse=laws.directions, cut=laws.cuts)
+def test_no_step_sees_later_ones(case, strategy, draw, other, reverse, cut):
+    """Neither their inputs nor their flags."""
+    cell = case.cell(laws.HIDDEN)
+    p, run = draw.problem(cell)._replace(lengths=np.full(BATCH, TIME)), laws.runner(cell, strategy, reverse)
+    late, q = laws.taken(reverse) >= cut, other.problem(cell)
+    changed = p._replace(
+        xs=np.where(late[:, None], q.xs, p.xs),
+        mask=np.where(late, q.mask, p.mask),
+        resets=np.where(late, q.resets, p.resets),
+    )
+    laws.same(run(changed).ys[:, ~late], run(p).ys[:, ~late], 1e-13)
 
 
-# --- transformations
+@given(
+    draw=laws.draws,
+    rows=st.lists(st.integers(0, BATCH - 1), min_size=BATCH, max_size=BATCH),
+    reverse=laws.directions,
+)
+def test_no_row_sees_others(case, strategy, draw, rows, reverse):
+    """Rows in another order, or one row in place of all."""
+    cell = case.cell(laws.HIDDEN)
+    p, run = draw.problem(cell), laws.runner(cell, strategy, reverse)
+    got, want = run(laws.Problem(p.params, *jax.tree.map(lambda x: x[rows], p[1:]))), run(p)
+    laws.same((got.ys, got.carry), jax.tree.map(lambda x: x[rows], (want.ys, want.carry)), 1e-13)
 
 
-@functools.cache
-def _transforms(laws, cell, strategy):
-    """First and second derivatives, in one program."""
-
-    def loss(params, xs, carry, *flags):
-        if strategy == "loop":
-            return laws.scalar(laws.loop(cell, params, xs, carry, *flags))
-        return laws.scalar(cells.scan(cell, params, xs, carry, *flags, strategy=strategy))
-
-    @laws.jit
-    def derivatives(p, tangents):
-        def grad(*args, loss=loss):
-            return jax.grad(loss, (0, 1, 2))(*args, *p[3:])
-
-        gradient, hvp = jax.jvp(grad, p[:3], tangents)
-        result = {"gradient": gradient, "hessian-vector product": hvp}
-        if strategy == "loop":
-            return result
-        _, jvp = jax.jvp(lambda *args: loss(*args, *p[3:]), p[:3], tangents)
-        return result | {"checkpoint": grad(*p[:3], loss=jax.checkpoint(loss)), "jvp": jvp}
-
-    @laws.jit
-    def mapped(params, xs, carry, *flags):
-        """Seeds x batches of inputs."""
-        over_inputs = jax.vmap(loss, (None, 0, 0, 0, 0, 0))
-        over_both = jax.vmap(over_inputs, (0, None, None, None, None, None))
-        return jax.grad(lambda params: over_both(params, xs, carry, *flags).sum())(params)
-
-    return derivatives, mapped
+# --- derivatives
 
 
-def test_transformations(laws, case, strategy):
-    """jvp, grad, checkpoint, hessian-vector product, and the gradient of vmap over seeds and inputs."""
-    cell = case.cell(3)
-    p, q = (laws.problem(cell, (2, 3, 2), seed) for seed in (0, 1))
-    derivatives, mapped = _transforms(laws, cell, strategy)
-    got, want = derivatives(p, q[:3]), _transforms(laws, cell, "loop")[0](p, q[:3])
-    gradient = want["gradient"]
-    dot = sum(np.sum(g * t) for g, t in zip(jax.tree.leaves(gradient), jax.tree.leaves(q[:3]), strict=True))
-    laws.same(got, want | {"checkpoint": gradient, "jvp": dot})
+@given(draw=laws.draws, along=laws.seeds, reverse=laws.directions)
+def test_gradients_are_those_of_finite_differences(case, strategy, draw, along, reverse):
+    cell = case.cell(laws.HIDDEN)
+    p, run = draw._replace(scale=1.0).problem(cell), laws.runner(cell, strategy, reverse)
+    tangents = laws.problem(cell, seed=along)[:3]
+    change = laws.difference(lambda p: laws.scalar(run(p)[:2], np), p, tangents)
+    laws.same(laws.dot(run(p).gradients, tangents), change, 1e-6)
 
-    stacked = jax.tree.map(lambda *x: np.stack(x), p, q)
-    pairs = [[derivatives(x._replace(params=s.params), q[:3])["gradient"][0] for x in (p, q)] for s in (p, q)]
-    sums = [jax.tree.map(np.add, *pair) for pair in pairs]
-    laws.same(mapped(*stacked), jax.tree.map(lambda *x: np.stack(x), *sums), what="vmap")
+
+@DEFAULTS
+@given(seed=laws.seeds, along=laws.seeds)
+def test_forward_mode_and_second_derivatives(case, strategy, seed, along):
+    """The jvp of the loss and of its gradient (a Hessian-vector product), without flags."""
+    cell = case.cell(laws.HIDDEN)
+    p, run = laws.problem(cell, seed=seed, flags=False), laws.runner(cell, strategy)
+    tangents = laws.problem(cell, seed=along)[:3]
+    change, gradients, hvp = laws.derivatives(cell, strategy)(p[:3], tangents)
+    laws.same(gradients, run(p).gradients, what="gradient")
+    laws.same(change, laws.dot(gradients, tangents), what="jvp")
+    laws.same(hvp, laws.difference(lambda p: run(p).gradients, p, tangents), 1e-6, "hessian")
+
+
+@DEFAULTS
+@given(draws=st.tuples(laws.draws, laws.draws))
+def test_gradients_under_checkpoint_and_mapped_over_seeds_and_inputs(case, strategy, draws):
+    cell = case.cell(laws.HIDDEN)
+    run, ps = laws.runner(cell, strategy), [draw.problem(cell) for draw in draws]
+    each = [[run(p._replace(params=s.params)).gradients[0] for p in ps] for s in ps]
+    sums = [jax.tree.map(np.add, *gradients) for gradients in each]
+    ps, want = (jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (ps, sums))
+    laws.same(laws.mapped_gradient(cell, strategy)(*ps), want)
+
+
+@DEFAULTS
+@given(draw=laws.draws)
+def test_states_computed_again_change_nothing(case, strategy, draw):
+    """In chunks that do not divide the time, backwards in time; forwards is in test_remat.py."""
+    cell = case.cell(laws.HIDDEN)
+    p = draw.problem(cell)
+    got, want = (laws.runner(cell, strategy, True, remat)(p) for remat in (2, 0))
+    laws.same(got, want)
 
 
 # --- precision
 
 
-def test_float32_and_bfloat16(laws, case, strategy):
-    """float32 within 2e-5 of float64; bfloat16 within 8%, its outputs bfloat16, its carry float32.
-
-    bfloat16 inputs to float32 parameters are computed in float32.
-    """
-    cell = case.cell(3)
-    p = laws.problem(cell)
+@DEFAULTS
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-5), (jnp.bfloat16, 0.08)], ids=["32", "16"])
+@given(seed=laws.seeds)
+def test_float32_and_bfloat16(case, strategy, dtype, tolerance, seed):
+    """float32 is within 2e-5 of float64, bfloat16 within 8%; the carry is float32 in both."""
+    cell = case.cell(laws.HIDDEN)
+    p = laws.problem(cell, seed=seed)._replace(carry=laws.initial(cell))
     want = laws.runner(cell, "loop")(p)
     with jax.enable_x64(False):
-        for dtype, tolerance in ((jnp.float32, 2e-5), (jnp.bfloat16, 0.08)):
-            low = jax.tree.map(lambda x, dtype=dtype: jnp.asarray(x, dtype), p[:3])
-            carry, ys = laws.jit(functools.partial(cells.scan, cell, strategy=strategy))(*low, *p[3:])
-            assert ys.dtype == dtype and {c.dtype for c in jax.tree.leaves(carry)} == {np.dtype("float32")}
-            laws.same((carry, ys), (want.carry, want.ys), tolerance, str(dtype))
-        full = jax.tree.map(jnp.float32, p.params)
-        mixed = jax.eval_shape(functools.partial(cells.scan, cell, strategy=strategy), full, low[1])
-        assert {x.dtype for x in jax.tree.leaves(mixed)} == {np.dtype("float32")}
+        params, xs = jax.tree.map(lambda x: jnp.asarray(x, dtype), p[:2])
+        carry, ys = laws.values(cell, strategy)(params, xs, None, *p[3:])
+    assert ys.dtype == dtype
+    assert {c.dtype for c in jax.tree.leaves(carry)} <= {np.dtype("float32"), np.dtype("complex64")}
+    laws.same((carry, ys), (want.carry, want.ys), tolerance)
+
+
+def test_the_wider_of_two_dtypes_counts(case, strategy):
+    """bfloat16 inputs to float32 parameters are computed in float32, and the other way round."""
+    cell = case.cell(laws.HIDDEN)
+    with jax.enable_x64(False):
+        p = laws.problem(cell, dtype=np.float32)
+        for low, high in ((jnp.bfloat16, jnp.float32), (jnp.float32, jnp.bfloat16)):
+            params = jax.tree.map(lambda x, low=low: jnp.asarray(x, low), p.params)
+            run = functools.partial(cells.scan, cell, strategy=strategy)
+            carry, ys = jax.eval_shape(run, params, jnp.asarray(p.xs, high))
+            assert ys.dtype == jnp.float32
+            assert jax.tree.map(lambda c: c.dtype, carry) == jax.tree.map(lambda c: c.dtype, p.carry)
 
 
 # --- long sequences
 
 
-def _parallel():
-    return [pytest.param(n, s, id=f"{n}-{s}") for n, s in _pairs() if s != "sequential"]
-
-
-def _pairs():
-    for name in cells.names():
-        for strategy in cells.strategies(cells.get(name, hidden_size=1)):
-            if strategy != "auto":
-                yield name, strategy
-
-
-@REVERSE
-@pytest.mark.parametrize("name, how", _parallel())
-def test_times_around_a_chunk(laws, name, how, reverse):
-    """Values and gradients for times that are, and are not, a multiple of the chunk."""
-    cell = cells.get(name, hidden_size=2)
-    for time in (131,) if reverse else (linear.CHUNK, 130):
-        p = laws.problem(cell, (2, time, 1))
-        got, want = (laws.runner(cell, s, reverse)(p) for s in (how, "sequential"))
-        laws.same(got, want)
-
-
-@pytest.mark.parametrize("name, how", _parallel())
-def test_long_sequences_in_float32(laws, name, how):
-    """3,000 steps: every strategy within 1e-5 of the sequential one."""
+@pytest.mark.parametrize("name", [name for name in cells.names() if others(name)])
+def test_long_sequences_in_float32(name, monkeypatch):
+    """3,000 steps, in chunks as long as they are: every strategy within 1e-5 of the sequential one."""
+    monkeypatch.undo()
     cell = cells.get(name, hidden_size=4)
     with jax.enable_x64(False):
         p = laws.problem(cell, (2, 3000, 3), flags=False, dtype=np.float32)
-        run = jax.jit(functools.partial(cells.scan, cell), static_argnames="strategy")
-        got, want = (run(*p[:3], strategy=s) for s in (how, "sequential"))
-    laws.same(got, want, 1e-5)
-
-
-# --- which strategy
-
-
-def test_auto_names_a_strategy(case):
-    cell = case.cell(2)
-    for backend in ("cpu", "gpu", "tpu", None):
-        assert scans.resolve(cell, "auto", backend) in cells.strategies(cell)
-    assert scans.resolve(cell, "auto", "cpu") == "sequential"
-
-
-def test_a_strategy_that_a_cell_cannot_use_is_refused(case):
-    cell = case.cell(2)
-    xs, params = jnp.ones((1, 2, 3)), cell.init(jax.random.key(0), 3)
-    refused = set(scans.STRATEGIES) - set(cells.strategies(cell))
-    assert cell.is_linear == ("associative" not in refused)
-    for strategy in refused:
-        with pytest.raises(
-            ValueError, match=f"{type(cell).__name__} cannot use strategy '{strategy}': .*linear"
-        ):
-            cells.scan(cell, params, xs, strategy=strategy)
+        want, *rest = (
+            laws.jit(functools.partial(cells.scan, cell, strategy=s))(*p[:3])
+            for s in ("sequential", *others(name))
+        )
+    for strategy, got in zip(others(name), rest, strict=True):
+        laws.same(got, want, 1e-5, strategy)
