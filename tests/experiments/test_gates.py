@@ -9,7 +9,7 @@ from rich.console import Console
 
 import cells
 from experiments import gates
-from experiments.lab import study
+from experiments.lab import probes, study
 
 
 def test_other_tokens_are_others_of_the_same_kind():
@@ -19,7 +19,7 @@ def test_other_tokens_are_others_of_the_same_kind():
     assert set(others[:, 0]) == {0, 1, 2} and set(np.unique(others[:, 1:])) == {3, 4, 5, 6}
 
 
-@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("name", ["lstm", "sru", "knn", "lru", "mlstm", "mamba2", "tcn", "window"])
 def test_swap_memory_weighs_distances_by_what_a_replaced_step_changes(name):
     cell = cells.get(name, hidden_size=3)
     params = cell.init(jax.random.key(0), 2)
@@ -29,9 +29,9 @@ def test_swap_memory_weighs_distances_by_what_a_replaced_step_changes(name):
         carry = cell.initial_carry(len(xs))
         for t in range(xs.shape[1]):
             carry, _ = cell.step(params, carry, xs[:, t])
-        return jax.tree.leaves(carry)[0]
+        return probes.unit_states(cell, carry)
 
-    sizes = [np.abs(at_end(xs.at[:, t].set(others[:, t])) - at_end(xs)).mean(0) for t in range(5)]
+    sizes = [np.abs(at_end(xs.at[:, t].set(others[:, t])) - at_end(xs)).mean((0, 2)) for t in range(5)]
     want = sum((4 - t) * size for t, size in enumerate(sizes)) / sum(sizes)
     np.testing.assert_allclose(gates.swap_memory(cell, params, xs, others), want, rtol=1e-4)
 
@@ -119,7 +119,52 @@ def test_verdicts_on_identities(numbers, rnn, convolution):
     found = gates.verdicts(made_up() | identities(**numbers))
     assert found["gru_is_rnn"].verdict == rnn
     assert found["sru_convolution"].verdict == convolution
-    assert "not among the cells" in found["sru_convolution"].evidence
+    assert "were not trained" in found["sru_convolution"].evidence
+
+
+def worked(test=None, **steps):
+    """`work` on two tasks, 5 seeds: steps to solve by cell, None for not solved, the same on both."""
+    rows = [
+        {
+            "task": task, "cell": cell, "label": cell, "seed": seed, "learning_rate": 0.01, "chosen": True,
+            "solved": at is not None, "solved_step": at and at + seed, "higher_is_better": True,
+            "test_metric": (1.0 if at else (test or {}).get(cell, 0.5)) + 0.001 * seed, "parameters": 100,
+            "budget_steps": 300,
+        }
+        for task in ("near", "far")
+        for cell, at in steps.items()
+        for seed in range(5)
+    ]  # fmt: skip
+    return {"work": pd.DataFrame(rows)}
+
+
+ALIKE = {"sru": 100, "qrnn": 100, "knn": 100, "tcn": 100, "window": None}
+
+
+@pytest.mark.parametrize(
+    "work, verdict",
+    [
+        (worked(**ALIKE), "holds"),
+        (worked(**ALIKE | {"qrnn": 50}), "holds in part"),
+        (worked(**ALIKE | {"tcn": 50}), "holds in part"),
+        (worked(**ALIKE | {"window": 100}), "holds in part"),  # nothing that takes a recurrence
+        (worked(**ALIKE | {"qrnn": 50, "knn": 50}), "does not hold here"),
+        (worked(**ALIKE | {"sru": None}), "does not hold here"),
+        (worked({"sru": 0.7}, **dict.fromkeys(ALIKE)), "holds in part"),  # nobody solves it
+        (worked({"qrnn": 0.7, "knn": 0.7}, **dict.fromkeys(ALIKE)), "does not hold here"),
+        (worked(sru=100, qrnn=100), "holds in part"),  # no kernel network
+    ],
+)
+def test_verdicts_on_the_work_of_convolutions(work, verdict):
+    frames = made_up() | identities() | work
+    assert gates.verdicts(frames)["sru_convolution"].verdict == verdict
+    assert any("work of convolutions" in title for title in gates.tables(frames))
+    frames = made_up() | identities(values=1e-3) | work
+    assert gates.verdicts(frames)["sru_convolution"].verdict == "does not hold here"
+
+
+def test_cells_with_gates_are_found():
+    assert {"lstm", "qrnn", "mlstm"} <= set(gates.eligible()) and "rnn" not in gates.eligible()
 
 
 def test_unsolved_seeds_are_shown_and_do_not_count():

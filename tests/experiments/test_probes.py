@@ -42,7 +42,20 @@ def carries(cell, params, xs):
 
 
 def flat(carry):
-    return jnp.concatenate(jax.tree.leaves(carry), axis=-1)
+    """(batch, S), real; of complex numbers the real parts, then the imaginary ones."""
+    leaves = jax.tree.leaves(carry)
+    parts = [p for c in leaves for p in ([c.real, c.imag] if jnp.iscomplexobj(c) else [c])]
+    return jnp.concatenate([part.reshape(len(part), -1) for part in parts], axis=-1)
+
+
+def unflat(state, like):
+    """The inverse, of one row: (S,) -> a carry of batch 1 that looks like `like`."""
+    leaves, found = jax.tree.leaves(like), []
+    for leaf in leaves:
+        parts, state = jnp.split(state, [leaf.size * (2 if jnp.iscomplexobj(leaf) else 1)])
+        parts = parts.reshape(-1, *leaf.shape)
+        found.append(parts[0] + 1j * parts[1] if jnp.iscomplexobj(leaf) else parts[0])
+    return jax.tree.unflatten(jax.tree.structure(like), found)
 
 
 def norm(jacobian):
@@ -74,9 +87,7 @@ def test_state_gains_are_norms_of_the_jacobian_of_all_steps(name):
         for k in range(1, TIME + 1):
 
             def rest(state, row=row, k=k):
-                carry = jax.tree.unflatten(
-                    jax.tree.structure(start), [c[None] for c in jnp.split(state, state.size // HIDDEN)]
-                )
+                carry = unflat(state, start)
                 for t in range(TIME - k, TIME):
                     carry, _ = cell.step(params, carry, xs[row, t][None])
                 return flat(carry)[0]
@@ -101,6 +112,16 @@ def test_lyapunov_exponents_are_those_of_the_product_of_jacobians(name):
     np.testing.assert_allclose(probes.lyapunov_spectrum(cell, params, xs), want, rtol=1e-4)
 
 
+def kept_by_units(cell, carry):
+    """(hidden_size, numbers) of one row, case by case."""
+    first, H = jax.tree.leaves(carry)[0][0], cell.hidden_size
+    if jnp.iscomplexobj(first):
+        return jnp.stack([first.real, first.imag], axis=1)
+    if isinstance(cell, cells.CELLS.cls("mlstm") | cells.CELLS.cls("mamba2")):
+        return first.reshape(H, -1)
+    return first.T if first.ndim == 2 else first[:, None]
+
+
 @each
 @pytest.mark.parametrize("of", ["output", "state"])
 def test_unit_memory_weighs_distances_by_the_jacobian(name, of):
@@ -108,9 +129,10 @@ def test_unit_memory_weighs_distances_by_the_jacobian(name, of):
 
     def at_end(xs):
         carry, ys = carries(cell, params, xs[None])
-        return ys[0, -1] if of == "output" else jax.tree.leaves(carry[-1])[0][0]
+        return ys[0, -1][:, None] if of == "output" else kept_by_units(cell, carry[-1])
 
-    sizes = np.mean([np.linalg.norm(jax.jacobian(at_end)(row), axis=-1) for row in xs], axis=0)
+    jacobians = np.array([jax.jacobian(at_end)(row) for row in xs])
+    sizes = np.sqrt((jacobians**2).sum((2, 4))).mean(0)
     want = (sizes * np.arange(TIME)[::-1]).sum(1) / sizes.sum(1)
     np.testing.assert_allclose(probes.unit_memory(cell, params, xs, of=of), want, rtol=1e-9)
 

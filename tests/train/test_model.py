@@ -38,6 +38,11 @@ def spec_of(inputs="features", per_step=False, pooling="last", input_size=None):
     )
 
 
+# Where all cells would take their time: a nonlinear and a linear one, one with a carry of several arrays, one
+# with a matrix memory, a convolution.
+SOME = ("lstm", "sru", "qrnn", "mlstm", "tcn")
+
+
 def cell_of(name, hidden_size=HIDDEN, **options):
     return cells.get(name, hidden_size=hidden_size, **options)
 
@@ -321,7 +326,7 @@ def test_dropout_acts_only_with_a_key_and_each_layer_has_masks_of_its_own():
     assert np.any(first != second)
 
 
-@pytest.mark.parametrize("name", [name for name in cells.names() if len(cells.strategies(cell_of(name))) > 2])
+@pytest.mark.parametrize("name", ["sru", "qrnn", "mlstm", "tcn"])
 def test_strategies_agree_with_dropout_too(name, x64):
     spec = spec_of()
     strategies = cells.strategies(cell_of(name))
@@ -338,7 +343,7 @@ def test_strategies_agree_with_dropout_too(name, x64):
 # --- parameters
 
 
-@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("name", SOME)
 def test_seeds_under_vmap_are_the_single_ones_and_differ(name):
     spec = spec_of("tokens")
     model = build(cell_of(name), spec, ModelConfig(layer_norm="post"))
@@ -412,9 +417,7 @@ def test_the_count_is_that_of_the_initial_parameters(name):
 
 
 RAW, WIDE = spec_of(input_size=24), ModelConfig(bidirectional=True, connection="residual")
-MATCHED = [
-    (name, spec, config) for name in cells.names() for spec, config in ((RAW, ModelConfig()), (RAW, WIDE))
-] + [
+MATCHED = [(name, spec, config) for name in SOME for spec, config in ((RAW, ModelConfig()), (RAW, WIDE))] + [
     ("gru", spec_of("tokens"), ModelConfig()),
     ("sru", spec_of("tokens"), dataclasses.replace(WIDE, embedding_size=2)),  # dips at 1 and 2
     ("sru", spec_of("tokens"), dataclasses.replace(WIDE, embedding_size=9)),
@@ -430,6 +433,19 @@ def test_the_matched_hidden_size_is_the_nearest_of_all(name, spec, config, monke
     for budget in sorted(budgets - {counts[0] - 1}):
         got = matched_hidden_size(name, {}, spec, config, budget)
         assert abs(counts[got - 1] - budget) == abs(counts - budget).min(), (budget, got)
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_every_cell_comes_near_a_budget(name):
+    heads = {"heads": 4} if "heads" in cells.CELLS.cls(name).__dataclass_fields__ else {}
+    for spec, config, options in (
+        (spec_of("tokens"), ModelConfig(), {}),
+        (RAW, ModelConfig(embedding_size=32), heads),
+    ):
+        size = matched_hidden_size(name, options, spec, config, 10_000)
+        assert size % cells.CELLS.cls(name).size_multiple(**options) == 0
+        got = build(cell_of(name, size, **options), spec, config).parameters
+        assert abs(got - 10_000) < (600 if options or name == "tcn" else 300), (size, got)
 
 
 def test_a_matched_size_keeps_the_options_and_refuses_a_budget_that_is_too_small():
