@@ -119,7 +119,7 @@ def _draws(draw):
         return tuple(word[row * TIME :][:TIME] for row in range(BATCH))
 
     lengths = draw(st.tuples(*[st.just(TIME) | cuts] * BATCH))
-    return Draw(draw(seeds), draw(st.sampled_from([1.0, 0.1, 3.0])), lengths, words(), words())
+    return Draw(draw(seeds), draw(st.sampled_from([1.0, 0.1, 2.0])), lengths, words(), words())
 
 
 draws = _draws()
@@ -237,7 +237,7 @@ def mapped_gradient(cell, strategy):
 # --- comparisons
 
 
-def same(got, want, tolerance=1e-10, what=""):
+def same(got, want, tolerance=1e-9, what=""):
     """Two pytrees are equal to a tolerance, absolute and relative to each array's largest number; 0: bit for
     bit."""
     assert jax.tree.structure(got) == jax.tree.structure(want)
@@ -256,6 +256,11 @@ def dot(gradients, tangents):
     """What a loss with these gradients changes by along these tangents."""
     pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(tangents), strict=True)
     return sum(np.sum(np.real(g * t)) for g, t in pairs)
+
+
+def steep(tree):
+    """Whether numbers are too large for differences to tell: next to a pole, as of a quotient by a state."""
+    return max(np.abs(x).max(initial=0) for x in jax.tree.leaves(tree)) > 1e4
 
 
 def difference(f, p, tangents, step=2e-6):

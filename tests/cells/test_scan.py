@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import cells
@@ -189,8 +189,10 @@ def test_gradients_are_those_of_finite_differences(case, strategy, draw, along, 
     cell = case.cell(laws.HIDDEN)
     p, run = draw._replace(scale=1.0).problem(cell), laws.runner(cell, strategy, reverse)
     tangents = laws.problem(cell, seed=along)[:3]
+    gradients = run(p).gradients
+    assume(not laws.steep(gradients))
     change = laws.difference(lambda p: laws.scalar(run(p)[:2], np), p, tangents)
-    laws.same(laws.dot(run(p).gradients, tangents), change, 1e-6)
+    laws.same(laws.dot(gradients, tangents), change, 1e-6)
 
 
 @DEFAULTS
@@ -203,6 +205,7 @@ def test_forward_mode_and_second_derivatives(case, strategy, seed, along):
     change, gradients, hvp = laws.derivatives(cell, strategy)(p[:3], tangents)
     laws.same(gradients, run(p).gradients, what="gradient")
     laws.same(change, laws.dot(gradients, tangents), what="jvp")
+    assume(not laws.steep(hvp))
     laws.same(hvp, laws.difference(lambda p: run(p).gradients, p, tangents), 1e-6, "hessian")
 
 
