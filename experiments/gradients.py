@@ -302,12 +302,8 @@ def figures(frames) -> dict[str, Figure]:
         ax.set_title(titles[stage], loc="left")
     for ax in axes[-1]:
         ax.set_xlabel("distance k, steps back from the end")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=len(labels), frameon=False,
-        title=f"Line: median over {gains['seed'].nunique()} seeds; band: all seeds. Dashed: 1e-6.",
-        title_fontproperties={"size": 8},
-    )  # fmt: skip
+    note = f"Line: median over {gains['seed'].nunique()} seeds; band: all seeds. Dashed: 1e-6."
+    plots.legend(figure, axes[0, 0].get_legend_handles_labels()[0], [note])
     return {"gradients": figure, "scaled": _scaled_figure(frames["scaled"])}
 
 

@@ -271,7 +271,7 @@ def figures(frames) -> dict[str, Figure]:
         _tidy(ax)
     budget = int(runs["budget_steps"].max())
     note = f"Line: median over {runs['seed'].nunique()} seeds; band: all. {budget:,} steps of training each."
-    _legend(figure, note)
+    plots.legend(figure, figure.axes[0].get_legend_handles_labels()[0], [note])
     return {"horizon": figure, "lengths": _lengths_figure(lengths, look)}
 
 
@@ -295,21 +295,14 @@ def _lengths_figure(lengths, look) -> Figure:
         ax.set_ylabel("test accuracy" if good else "test mean squared error")
         ax.set_title(task.replace("_", " "), loc="left", fontweight="bold")
         _tidy(ax)
-    _legend(figure, f"Line: median over {lengths['seed'].nunique()} seeds; band: all.")
+    note = f"Line: median over {lengths['seed'].nunique()} seeds; band: all."
+    plots.legend(figure, figure.axes[0].get_legend_handles_labels()[0], [note])
     return figure
 
 
 def _tidy(ax):
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(figure, note):
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, title=note,
-        title_fontproperties={"size": 8},
-    )  # fmt: skip
 
 
 def verdicts(frames) -> dict[str, Verdict]:

@@ -239,7 +239,7 @@ def _equal_size(name, options, width, wanted):
         return cells.get(name, hidden_size=width, **options)
     sizes = range(unit, 4 * width + 2 * unit, unit)
     above = bisect.bisect_left(sizes, wanted, key=size)
-    near = sizes[max(0, above - 1) : above + 1] or sizes[-1:]
+    near = sizes[max(0, above - 3) : above + 3]  # where the width is among them, the order is broken
     nearest = min(near, key=lambda hidden_size: abs(size(hidden_size) - wanted))
     return cells.get(name, hidden_size=nearest, **options)
 
@@ -477,7 +477,7 @@ def _axes(figure, count, **how):
 
 def _lines(frame, value, name, note) -> Figure:
     look = plots.styles(frame) | OTHERS
-    figure = Figure(figsize=(9.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
     axes = _axes(figure, len(PASSES), sharey=True)
     for ax, how in zip(axes, PASSES, strict=True):
         for label, group in frame[frame["pass"] == how].groupby("label", sort=False):
@@ -490,10 +490,7 @@ def _lines(frame, value, name, note) -> Figure:
         ax.set_yscale("log")
         ax.set_title({"forward": "forward", "gradient": "forward and gradient"}[how], loc="left", fontsize=10)
     axes[0].set_ylabel(name)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8,
-        title=note, title_fontproperties={"size": 8},
-    )  # fmt: skip
+    plots.legend(figure, axes[0].get_legend_handles_labels()[0], [note])
     return figure
 
 

@@ -114,7 +114,7 @@ def learning_curves(curves: pd.DataFrame, x: str = "step") -> Figure:
     if diverged:
         handles.append(_handle("diverged", marker="X", ls="none", mec="white", ms=8, color=MUTED))
     notes = ["Line: median over seeds. Band: middle half (of fewer than 4 seeds, lowest to highest)."]
-    _legend(figure, handles, notes + [CLOCK] * (x == "seconds"))
+    legend(figure, handles, notes + [CLOCK] * (x == "seconds"))
     return figure
 
 
@@ -209,7 +209,7 @@ def time_to_threshold(seeds: pd.DataFrame, unit: str = "step") -> Figure:
         handles.append(_handle(label, marker="o", mfc="none", ls="none", color=MUTED))
     if (~seeds["solved"].astype(bool) & diverged).any():
         handles.append(_handle("diverged", marker="x", ls="none", color=MUTED))
-    _legend(figure, handles, [CLOCK] * (unit == "seconds"))
+    legend(figure, handles, [CLOCK] * (unit == "seconds"))
     return figure
 
 
@@ -270,7 +270,8 @@ def _panels(frame: pd.DataFrame, height) -> tuple[Figure, list]:
     return figure, panels
 
 
-def _legend(figure: Figure, handles: list, notes: list[str]):
+def legend(figure: Figure, handles: list, notes: list[str]):
+    """A legend below the panels, in lines of equal length, with notes above it; the figure grows by it."""
     fit = int(figure.get_figwidth() / (0.7 + 0.08 * max(len(handle.get_label()) for handle in handles))) or 1
     lines = -(-len(handles) // fit)
     columns = -(-len(handles) // lines)  # so that lines are of equal length

@@ -238,11 +238,7 @@ def figures(frames) -> dict[str, Figure]:
         f"({trained}); dotted: chance.\nEach cell: about {runs['parameters'].median():,.0f} parameters, "
         f"{runs['budget_steps'].iloc[0]:,} steps, the best of the learning rates {rates}."
     )
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False, title=note,
-        title_fontproperties={"size": 8},
-    )  # fmt: skip
+    plots.legend(figure, axes[0, 0].get_legend_handles_labels()[0], [note])
     return {"tracking": figure}
 
 

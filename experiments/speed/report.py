@@ -221,7 +221,7 @@ def growth_figure(layers: pd.DataFrame, how: str = "gradient") -> Figure:
     panel.set(xscale="log", yscale="log", xlabel="steps of the sequence", ylabel=f"ms, {how} pass")
     panel.set_title("batch {batch}, hidden {hidden_size}".format(**first))
     panel.grid(which="both", alpha=0.25)
-    panel.legend(frameon=False)
+    plots.legend(figure, panel.get_legend_handles_labels()[0], [])
     return figure
 
 

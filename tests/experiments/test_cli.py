@@ -75,6 +75,25 @@ def test_a_comparison_from_the_command_line(tmp_path):
     assert "holds another run" in changed and "task.gap 2 there, 3 now" in changed
 
 
+def test_a_run_that_fails_costs_no_other_its_results(tmp_path):
+    flags = [
+        "--tasks=delayed_recall",
+        "--seeds=1",
+        "--steps=10",
+        *TINY,
+        "--config.model.strategy=associative",
+    ]
+    result = run("compare", "--cells=gru,sru", *flags, f"--workdir={tmp_path}")
+    assert result.returncode == 1, result.stderr
+    assert "gru: failed: ValueError: GRU cannot use strategy" in result.stdout
+    (row,) = (line.split() for line in result.stdout.splitlines() if line.startswith("gru"))
+    assert row == ["gru", "failed"]
+    assert "gru on delayed_recall: ValueError: GRU cannot" in (tmp_path / "index.html").read_text()
+    assert "sru" in (tmp_path / "seeds.csv").read_text()
+    told = refused(run("compare", "--cells=gru", *flags, f"--workdir={tmp_path / 'all'}"))
+    assert "GRU cannot use strategy" in told
+
+
 @pytest.mark.parametrize(
     ("module", "flags", "told"),
     [

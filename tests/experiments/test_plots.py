@@ -209,7 +209,7 @@ def test_a_task_that_nobody_solved(tmp_path, run_dir):
 
 
 def test_colours_belong_to_cells_and_styles_differ(tmp_path, run_dir):
-    names = [*plots.CELLS, "qrnn", "knn", "min_gru", "min_lstm", "lru", "rg_lru", "tcn", "window"]
+    names = [*plots.CELLS, "mgu", "min_gru", "min_lstm", "rg_lru"]
     for name in names:
         run_dir(tmp_path / name, cell=name, solved=[100])
     run_dir(tmp_path / "variant", cell="gru", label="gru, reset after", solved=[100])
@@ -217,7 +217,7 @@ def test_colours_belong_to_cells_and_styles_differ(tmp_path, run_dir):
     look = plots.styles(seeds)
     assert len({tuple(map(str, style.values())) for style in look.values()}) == len(names) + 1
     assert look["gru, reset after"]["color"] == look["gru"]["color"]
-    for some in (["gru", "qrnn"], ["rnn", "gru", "lstm"]):
+    for some in (["gru", "mgu"], ["rnn", "gru", "lstm"]):
         part = plots.styles(seeds[seeds["cell"].isin(some)])
         known = [name for name in some if name in plots.CELLS]
         assert all(same_color(part[name]["color"], plots.CELLS[name][0]) for name in known)
