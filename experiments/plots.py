@@ -275,6 +275,8 @@ def legend(figure: Figure, handles: list, notes: list[str]):
     fit = int(figure.get_figwidth() / (0.7 + 0.08 * max(len(handle.get_label()) for handle in handles))) or 1
     lines = -(-len(handles) // fit)
     columns = -(-len(handles) // lines)  # so that lines are of equal length
+    across = int(15 * figure.get_figwidth())  # letters of 8 points
+    notes = [part for note in notes for line in note.split("\n") for part in textwrap.wrap(line, across)]
     figure.set_figheight(figure.get_figheight() + 0.2 * (lines + len(notes)))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9,

@@ -182,6 +182,7 @@ def layers_figure(layers: pd.DataFrame) -> Figure:
                 at = cells.index(row["cell"])
                 panel.plot([row["bound_ms"]] * 2, [at - 0.3, at + 0.3], color=plots.INK, linewidth=1)
         panel.set(xscale="log", title="batch {}, time {}, hidden {}".format(*size))
+        plots._ticks(panel, *panel.get_xlim())
         panel.set_xlabel("ms, forward and backward")
         panel.grid(axis="x", which="both", alpha=0.25)
     panels[0].set_yticks(range(len(cells)), cells)

@@ -97,6 +97,13 @@ def test_state_gains_are_norms_of_the_jacobian_of_all_steps(name):
             np.testing.assert_allclose(gains[row, k], want, atol=1e-9)
 
 
+def test_gains_of_large_states_are_close(monkeypatch):
+    cell, params, xs = case("lstm")
+    want = probes.state_gains(cell, params, xs)
+    monkeypatch.setattr(probes, "DIRECTIONS", 5)  # of 6
+    np.testing.assert_allclose(probes.state_gains(cell, params, xs)[:, 1:], want[:, 1:], atol=0.5)
+
+
 @each
 def test_lyapunov_exponents_are_those_of_the_product_of_jacobians(name):
     cell, params, xs = case(name)
@@ -135,6 +142,24 @@ def test_unit_memory_weighs_distances_by_the_jacobian(name, of):
     sizes = np.sqrt((jacobians**2).sum((2, 4))).mean(0)
     want = (sizes * np.arange(TIME)[::-1]).sum(1) / sizes.sum(1)
     np.testing.assert_allclose(probes.unit_memory(cell, params, xs, of=of), want, rtol=1e-9)
+
+
+@each
+def test_kinds_are_what_the_jacobian_says(name):
+    kind = probes.kind(name)
+    cell, params, xs = case(name)
+    step, start = probes.flat_step(cell, params)
+    states = np.random.default_rng(0).uniform(0.1, 1, (2, start.size))
+    one, other = jax.vmap(lambda state: jax.jacobian(lambda s: step(s, xs[0, 0])[0])(state))(states)
+    if kind == "window":  # whatever was there is gone
+        assert not np.linalg.matrix_power(np.asarray(one), start.size).any()
+    elif name not in ("mlstm", "qrnn"):  # linear but for exp(-m), and for gates that see what is pending
+        np.testing.assert_equal(np.allclose(one, other, atol=1e-12), kind != "nonlinear")
+        factors = np.linalg.eigvals(one)
+        if kind == "linear":
+            assert not factors.imag.any() and (factors.real > -1e-9).all() and (factors.real < 1).all()
+        if kind == "rotation":
+            assert np.abs(factors.imag).max() > 0.1
 
 
 def test_a_unit_of_constant_decay_remembers_as_long_as_its_decay_says():
