@@ -109,7 +109,8 @@ def lyapunov_spectrum(cell: cells.Cell, params, xs, skip: int = 0) -> jax.Array:
     """Lyapunov exponents per step (natural logarithm), largest first, mean over rows: (S,).
 
     The growth of S orthonormal directions under the step's Jacobians, made orthonormal again by QR at
-    every step (Benettin 1980). The first `skip` steps only turn the directions.
+    every step (Benettin 1980). The first `skip` steps only turn the directions. A singular Jacobian, of a
+    window or of sLSTM's first step, leaves directions to chance: such cells have no spectrum to speak of.
     """
     step, _ = flat_step(cell, params)
 

@@ -69,7 +69,7 @@ def test_a_loop_of_unknown_length_is_refused():
         parallel.critical_path(lambda x: jax.lax.while_loop(lambda x: x.sum() < 3, jnp.sin, x), X)
 
 
-@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "sru", "sru_feedback", "lru"])
 @pytest.mark.parametrize("how", ["forward", "gradient"])
 def test_a_scan_counts_like_the_loop_written_out(name, how):
     cell = cells.get(name, hidden_size=3)
@@ -241,3 +241,12 @@ def test_the_quick_preset_runs_and_is_not_measured_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "all_layers", None)
     again = study.run(parallel, settings, tmp_path, console)
     assert again["time"].equals(frames["time"])
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_every_cell_gets_the_size_of_the_others(name):
+    cell = parallel._equal_size(name, {}, 24, 24 * 24 * 3)
+    size = parallel._count(jax.eval_shape(lambda: cell.init(jax.random.key(0), 24)))
+    assert abs(size / (24 * 24 * 3) - 1) < 0.15
+    if "heads" in cell.__dataclass_fields__:
+        assert parallel._equal_size(name, {"heads": 3}, 24, 24 * 24 * 3).hidden_size % 3 == 0

@@ -15,6 +15,8 @@ from train.model import build
 
 BATCH, TIME, FEATURES, HIDDEN = 2, 5, 3, 3
 each = pytest.mark.parametrize("name", cells.names())
+# A carry of each kind: one array, several, what is pending, complex numbers, a matrix memory.
+some = pytest.mark.parametrize("name", ["rnn", "lstm", "qrnn", "lru", "mlstm", "window"])
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +78,7 @@ def test_a_trace_is_what_the_steps_do(name):
     assert set(got.gates) == set(cell.gates(params, before[0], xs[:, 0]))
 
 
-@each
+@some
 def test_state_gains_are_norms_of_the_jacobian_of_all_steps(name):
     cell, params, xs = case(name)
     states = probes.trace(cell, params, xs).states
@@ -104,7 +106,7 @@ def test_gains_of_large_states_are_close(monkeypatch):
     np.testing.assert_allclose(probes.state_gains(cell, params, xs)[:, 1:], want[:, 1:], atol=0.5)
 
 
-@each
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "sru", "knn", "lru"])
 def test_lyapunov_exponents_are_those_of_the_product_of_jacobians(name):
     cell, params, xs = case(name)
     step, start = probes.flat_step(cell, params)
@@ -129,7 +131,7 @@ def kept_by_units(cell, carry):
     return first.T if first.ndim == 2 else first[:, None]
 
 
-@each
+@some
 @pytest.mark.parametrize("of", ["output", "state"])
 def test_unit_memory_weighs_distances_by_the_jacobian(name, of):
     cell, params, xs = case(name)
