@@ -18,7 +18,7 @@ from cells.qrnn import QRNN
 from cells.registry import Registry
 from cells.rglru import RGLRU
 from cells.rnn import RNN
-from cells.scans import scan, strategies
+from cells.scans import Newton, Report, scan, strategies
 from cells.slstm import SLSTM
 from cells.sru import SRU, SRUFeedback
 from cells.tcn import TCN
@@ -52,6 +52,8 @@ names = CELLS.names
 __all__ = [
     "CELLS",
     "Cell",
+    "Newton",
+    "Report",
     "from_flax",
     "from_torch",
     "get",

@@ -8,14 +8,19 @@ from jax import lax
 from cells.base import Array, Carry, Cell, Params
 from cells.registry import nearest
 from cells.scans import auto, linear, sequential, whole
+from cells.scans import newton as newton_
 from cells.scans import remat as rematerialise
+from cells.scans.newton import Newton, Report
 
-STRATEGIES = (*linear.SOLVERS, "parallel", "auto")
+STRATEGIES = (*linear.SOLVERS, "newton", "parallel", "auto")
 
 
 def strategies(cell: Cell) -> list[str]:
     """The strategies that `cell` can use."""
-    return [*(linear.SOLVERS if cell.is_linear else ("sequential", *cell.parallel)), "auto"]
+    if cell.is_linear:
+        return [*linear.SOLVERS, "auto"]
+    newton = ("newton",) * (type(cell).recur is not Cell.recur)
+    return ["sequential", *newton, *cell.parallel, "auto"]
 
 
 def resolve(
@@ -38,7 +43,9 @@ def resolve(
             "its next state is no linear function of its last one (c = a * c' + b), "
             "so steps cannot be combined before they are known"
         )
-        if cell.is_linear or cell.parallel:
+        if cell.is_linear:
+            why = "its next state is linear in its last one, which 'associative' solves without iterations"
+        elif cell.parallel or strategy in ("newton", "parallel"):
             why = "that is not a form it has"
         raise ValueError(
             f"{type(cell).__name__} cannot use strategy {strategy!r}: {why}; "
@@ -58,7 +65,9 @@ def scan(
     reverse: bool = False,
     strategy: str = "auto",
     remat: int = 0,
-) -> tuple[Carry, Array]:
+    newton: Newton | None = None,
+    report: bool = False,
+) -> tuple[Carry, Array] | tuple[Carry, Array, Report]:
     """Runs `cell` over time.
 
     Args:
@@ -77,15 +86,23 @@ def scan(
       strategy: one of `strategies(cell)`.
       remat: for long sequences: gradients keep the states only every `remat` steps and compute the rest
         again; -1: every sqrt(time) steps; 0: keep everything.
+      newton: how `strategy="newton"` runs; None: `Newton()`.
+      report: says as well what the run did.
 
     Returns:
       The carry after each row's last step taken, in float32 or wider, and ys (batch, time,
-      hidden_size) in the dtype of the computation.
+      hidden_size) in the dtype of the computation; with `report` a `cells.Report`.
+
+    Warns:
+      RuntimeWarning: Newton's method did not converge; the results are those of "sequential".
 
     Raises:
       ValueError: wrong shapes or dtypes, unknown strategy, a strategy the cell cannot use.
     """
     resolve(cell, strategy)
+    newton = newton or Newton()
+    if not isinstance(newton, Newton):
+        raise ValueError(f"newton must be a cells.Newton, got {newton!r}")
     if isinstance(remat, bool) or not isinstance(remat, int) or remat < -1:
         raise ValueError(f"remat must be a number of steps, 0 (off) or -1 (sqrt(time)), got {remat!r}")
     dtype = _check(cell, params, xs, lengths, mask, resets)
@@ -112,24 +129,31 @@ def scan(
     params, xs, carry, initial = sequential.varying_alike((params, xs, carry, initial))
 
     def run(xs, carry, valid, resets):
-        return _run(cell, params, xs.astype(dtype), carry, initial, valid, resets, reverse, strategy)
+        xs = xs.astype(dtype)
+        if type(cell).over_time is not Cell.over_time:
+            return _whole(cell, params, xs, carry, initial, valid, resets, reverse, strategy), Report()
+        return _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy, newton)
 
     if remat:
-        carry, ys = rematerialise.run(
-            run, xs, carry, valid, resets, reverse, rematerialise.chunk_size(remat, time)
-        )
+        size = rematerialise.chunk_size(remat, time)
+        (carry, ys), did = rematerialise.run(run, xs, carry, valid, resets, reverse, size)
+        did = Report(*(combine(x) for combine, x in zip((jnp.sum, jnp.max, jnp.any), did, strict=True)))
     else:
-        carry, ys = run(xs, carry, valid, resets)
-    return carry, ys.astype(dtype)
+        (carry, ys), did = run(xs, carry, valid, resets)
+    if strategy == "newton":
+        newton_.tell(did)
+    return (carry, ys.astype(dtype), did) if report else (carry, ys.astype(dtype))
 
 
-def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
-    """`scan` of checked arguments; valid, resets (batch, time) or None."""
-    if type(cell).over_time is not Cell.over_time:
-        return _whole(cell, params, xs, carry, initial, valid, resets, reverse, strategy)
+def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy, newton):
+    """`scan` of checked arguments -> (carry, ys), report; valid, resets (batch, time) or None."""
+    did = Report()
     us, rest = _projected(cell, params, xs, initial)
     valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
-    if strategy == "sequential" and type(cell).recur is not Cell.recur:
+    if strategy == "newton":
+        weights = cell.recurrent_weights(params)
+        states, did = newton_.run(cell, weights, carry, us, initial, valid, resets, reverse, newton)
+    elif strategy == "sequential" and type(cell).recur is not Cell.recur:
         weights = cell.recurrent_weights(params)
         states = sequential.run(cell, weights, carry, us, initial, valid, resets, reverse)
     else:
@@ -140,7 +164,7 @@ def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
     if valid is not None:
         ys = jnp.where(valid, ys, 0)
     last = jax.tree.map(lambda state: state[0 if reverse else -1], states)
-    return last, jnp.swapaxes(ys, 0, 1)
+    return (last, jnp.swapaxes(ys, 0, 1)), did
 
 
 def _whole(cell, params, xs, carry, initial, valid, resets, reverse, strategy):

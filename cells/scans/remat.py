@@ -19,12 +19,13 @@ def run(scan, xs, carry, valid, resets, reverse, size):
     """Runs `scan` chunk by chunk, under `jax.checkpoint`.
 
     Args:
-      scan: (xs, carry, mask, resets) -> carry, ys for one chunk.
+      scan: (xs, carry, mask, resets) -> (carry, ys), report for one chunk.
       xs: (batch, time, features); valid, resets: (batch, time) bool or None.
       size: steps of a chunk.
 
     Returns:
-      As `cells.scan`. Memory kept for the backward pass: time / size states, and what one chunk needs.
+      Carry and ys as `cells.scan`, and the reports of the chunks. Memory kept for the backward pass:
+      time / size states, and what one chunk needs.
     """
     batch, time = xs.shape[:2]
     padding = -time % size
@@ -37,10 +38,11 @@ def run(scan, xs, carry, valid, resets, reverse, size):
 
     @jax.checkpoint
     def body(carry, chunk):
-        return scan(chunk["xs"], carry, chunk.get("valid"), chunk.get("resets"))
+        (carry, ys), report = scan(chunk["xs"], carry, chunk.get("valid"), chunk.get("resets"))
+        return carry, (ys, report)
 
     steps = {"xs": xs, "valid": valid, "resets": resets}
     chunks = {name: cut(x) for name, x in steps.items() if x is not None}
-    carry, ys = lax.scan(body, carry, chunks, reverse=reverse)
+    carry, (ys, reports) = lax.scan(body, carry, chunks, reverse=reverse)
     ys = jnp.moveaxis(ys, 0, 1)
-    return carry, ys.reshape(batch, -1, *ys.shape[3:])[:, :time]
+    return (carry, ys.reshape(batch, -1, *ys.shape[3:])[:, :time]), reports

@@ -129,17 +129,17 @@ class Chunk(NamedTuple):
           kept: (steps, batch, heads), of the state before the chunk.
           fresh: (steps, batch, heads), since the last reset; finite also where there was none.
         """
-        time = len(log_decay)
-        total = jnp.cumsum(log_decay, axis=0)
-        t = jnp.arange(time)[:, None]
-        start = lax.cummax(jnp.where(self.resets, t, -1), axis=0)  # (steps, batch)
-        seen = (t[:, None] >= t[None, :]) & (t[None, :] >= start[:, None])
-        # The difference is taken where it is used: elsewhere it may be large, and its gradient lost.
-        difference = jnp.where(seen[..., None], total[:, None] - total[None, :], 0)
-        weights = jnp.where(seen[..., None], difference, -jnp.inf)
-        kept = jnp.where((start < 0)[..., None], total, -jnp.inf)
-        before = jnp.take_along_axis(total - log_decay, jnp.maximum(start, 0)[..., None], axis=0)
-        return weights, kept, total - before
+        t = jnp.arange(len(log_decay))
+        start = lax.cummax(jnp.where(self.resets, t[:, None], -1), axis=0)  # (steps, batch)
+        seen = ((t[:, None] >= t)[..., None] & (t[:, None] >= start[:, None]))[..., None]
+        later = (t[:, None] > t)[..., None, None]
+        # Sums of the steps between, not differences of sums from the start, which cancel.
+        between = jnp.cumsum(jnp.where(later, log_decay[:, None], 0), axis=0)
+        weights = jnp.where(seen, between, -jnp.inf)
+        kept = jnp.where((start < 0)[..., None], jnp.cumsum(log_decay, axis=0), -jnp.inf)
+        first = jnp.maximum(start, 0)[..., None]
+        fresh = jnp.take_along_axis(between, first[:, None], axis=1)[:, 0]
+        return weights, kept, fresh + jnp.take_along_axis(log_decay, first, axis=0)
 
 
 def run(cell, params, carry, us, rest, valid, resets, strategy):

@@ -1,0 +1,268 @@
+"""Nonlinear cells in parallel over time: windows of steps at once, joined by Newton's method.
+
+Time is cut into windows. The state that each window starts from is guessed, all windows run at once, one
+step after the other inside, and tell where they end and how their end moves with their start (a Jacobian).
+Newton's method moves the starts until each window ends where the next one starts (`cells.scans.shooting`).
+The gradient is the same again: its recurrence, backwards in time, is linear, and shot through the same
+windows. Memory: what a sequential run keeps, and a Jacobian per window.
+
+Windows of one step are DEER (Lim 2024, "Parallelizing non-linear sequential models over the sequence
+length"), with diagonal Jacobians quasi-DEER, damped by a factor as ELK is by a trust region (Gonzalez 2024,
+"Towards scalable and stable parallelization of nonlinear RNNs"); cells whose Jacobian is diagonal by
+themselves come from ParaRNN (Danieli 2025). Longer windows are multiple shooting (Kiehl 1994). They remove
+what DEER needs its many iterations for: over several steps a cell forgets most of a wrong start.
+"""
+
+import dataclasses
+import math
+import warnings
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cells import base
+from cells.scans import sequential, shooting
+
+DENSE = 64  # numbers in a row's state up to which "auto" takes the whole Jacobian
+
+
+@dataclasses.dataclass(frozen=True)
+class Newton:
+    """How `strategy="newton"` runs.
+
+    Options:
+      window: steps that go one after the other inside a window; 0: sqrt(time); 1: DEER.
+      jacobian: "dense": all of it, exact, of (numbers in the state)^2 per row of a batch and window;
+        "diagonal": how each unit moves itself, cheap; exact where the cell `is_elementwise`, else an
+        approximation that takes more iterations; "auto": dense where it is not diagonal and small.
+      iterations: after so many without convergence the cell runs sequentially instead, with a warning.
+        As many as there are windows always suffice: each makes one more window exact.
+      tolerance: largest move of a start at convergence, over the largest state; 0: by precision, 1e-6 or,
+        in float64, 1e-12.
+      damping: factor 1 - damping on approximate Jacobians, in [0, 1). It grows by itself while iterations
+        make things worse.
+    """
+
+    window: int = 0
+    jacobian: str = "auto"
+    iterations: int = 100
+    tolerance: float = 0.0
+    damping: float = 0.0
+
+    def __post_init__(self):
+        for option, least in (("window", 0), ("iterations", 1)):
+            value = getattr(self, option)
+            base.require(self, option, type(value) is int and value >= least, f"an integer, {least} or more")
+        known = self.jacobian in ("auto", "dense", "diagonal")
+        base.require(self, "jacobian", known, "'auto', 'dense' or 'diagonal'")
+        for option in ("tolerance", "damping"):
+            value = getattr(self, option)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            base.require(self, option, number and 0 <= value < 1, "in [0, 1)")
+
+
+class Report(NamedTuple):
+    """What a run over time did; scalars.
+
+    iterations: of Newton's method; 0 for other strategies. Each ran every window once.
+    residual: the last iteration's largest move of a start, over the largest state.
+    fallback: whether it did not converge, so that the states are those of a sequential run.
+    """
+
+    iterations: Any = 0
+    residual: Any = 0.0
+    fallback: Any = False
+
+
+def run(cell, weights, carry, us, initial, valid, resets, reverse, newton):
+    """As `sequential.run` -> states, `Report`."""
+    states, report = _run((cell, reverse, newton), weights, carry, us, (initial, valid, resets))
+    iterations, residual, fallback = lax.stop_gradient(report)
+    return states, Report(iterations.astype(int), residual, fallback > 0)
+
+
+def tell(report):
+    """Warns, when the program runs, of states that were computed step by step after all."""
+    lax.cond(report.fallback, lambda: jax.debug.callback(_warn, *report), lambda: None)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _run(static, weights, carry, us, flags):
+    return _forward(static, weights, carry, us, flags)
+
+
+@_run.defjvp
+def _run_jvp(static, primals, tangents):
+    states, report = _run(static, *primals)
+    _, tangent = sequential._tangent(static[:2], *primals)  # forward mode goes step by step
+    backward = partial(_backward, static, *primals, states)
+    d_states = sequential._with_transpose(tangent, backward, tangents[:3], states)
+    return (states, report), (d_states, jnp.zeros_like(report))
+
+
+def _forward(static, weights, carry, us, flags):
+    """All states, and the report as one array."""
+    cell, reverse, newton = static
+    initial, valid, resets = flags
+    w, quick = _products(weights), _jacobian_products(cell, carry, weights, newton)
+
+    def step(state, x):
+        new = _step(cell, w, state, x)[0]
+        return new, new
+
+    def linearize(state, x, tangents):
+        new, push = jax.linearize(lambda state: _step(cell, quick, state, x)[0], state)
+        return new, jax.vmap(push)(tangents)
+
+    problem = shooting.Problem(step, linearize, carry, (us, valid, resets), initial, reverse)
+    _, states, report = _solve(cell, problem, newton)
+    return states, report
+
+
+def _backward(static, weights, carry, us, flags, states, d_states):
+    """The gradient of `_forward`'s states -> d_weights, d_carry, d_us."""
+    cell, reverse, newton = static
+    initial, valid, resets = flags
+    before = sequential.previous(states, carry, initial, None, reverse)
+    quick = _jacobian_products(cell, carry, weights, newton)
+
+    def pull(w, x):
+        _, before, *x = x
+        return jax.vjp(lambda state: _step(cell, w, state, x)[0], before)[1]
+
+    def linearize(d_after, x, tangents):
+        d_after = jax.tree.map(jnp.add, d_after, x[0])
+        exactly, quickly = pull(_products(weights), x), pull(quick, x)
+        return exactly(d_after)[0], jax.vmap(lambda d: quickly(d)[0])(tangents)
+
+    def step(d_after, x):
+        d_state, before, u, *flags = x
+        d_after = jax.tree.map(jnp.add, d_after, d_state)
+        taps = {name: jnp.zeros(a.shape, a.dtype) for name, a in _shapes(cell, weights, before, u).items()}
+
+        def f(state, u, taps):
+            return _step(cell, _products(weights, taps), state, (u, *flags))
+
+        _, pull, seen = jax.vjp(f, before, u, taps, has_aux=True)
+        d_before, d_u, d_products = pull(d_after)
+        return d_before, (d_u, d_products, seen)
+
+    inputs = (d_states, before, us, valid, resets)
+    zeros = jax.tree.map(jnp.zeros_like, carry)
+    problem = shooting.Problem(step, linearize, zeros, inputs, initial, not reverse, is_affine=True)
+    d_carry, (d_us, d_products, seen), _ = _solve(cell, problem, newton)
+    d_weights = {name: _d_weight(weights[name], seen[name], d_products[name]) for name in weights}
+    return d_weights, d_carry, d_us
+
+
+def _solve(cell, problem, newton):
+    """`shooting.solve`; one step after the other where that does not converge."""
+    time = len(jax.tree.leaves(problem.inputs)[0])
+    dense = _is_dense(cell, problem.first, newton)
+    window = min(newton.window or math.isqrt(time - 1) + 1, time)
+    exact = dense or cell.is_elementwise
+    last, kept, (iterations, residual, converged) = shooting.solve(
+        problem, window, dense, exact, newton.iterations, newton.tolerance, newton.damping
+    )
+
+    def sequentially(_):
+        def body(state, x):
+            return problem.step(state, (*x, problem.initial))
+
+        return True, *lax.scan(body, problem.first, problem.inputs, reverse=problem.reverse)
+
+    # A loop of no or one turn: under `vmap` a `cond` would always run both branches.
+    loop = sequential.varying_alike((converged, last, kept))
+    _, last, kept = lax.while_loop(lambda loop: ~loop[0], sequentially, loop)
+    report = [x.astype(residual.dtype) for x in (iterations, residual, ~converged)]
+    return last, kept, jnp.stack(report)
+
+
+def _warn(iterations, residual, fallback):
+    if fallback:  # under `vmap` all rows come here
+        warnings.warn(
+            f"newton: the states did not converge in {int(iterations)} iterations (residual "
+            f"{float(residual):.1e}); they were computed step by step instead",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _is_dense(cell, carry, newton):
+    if newton.jacobian == "auto":
+        return not cell.is_elementwise and sum(x.shape[-1] for x in jax.tree.leaves(carry)) <= DENSE
+    return newton.jacobian == "dense"
+
+
+# --- one step
+
+
+def _step(cell, w, state, x):
+    """One step with its flags -> the next state, and what each weight multiplied."""
+    u, ok, reset, initial = x
+    start = state if reset is None else sequential._where(reset, initial, state)
+    seen = {}
+
+    def product(name, h):
+        seen[name] = h
+        return w[name](h)
+
+    new, _ = cell.recur({name: partial(product, name) for name in w}, start, u)
+    return (new if ok is None else sequential._where(ok, new, state)), seen
+
+
+def _products(weights, taps=None):
+    """The functions that `recur` takes; `taps`, zeros, are added to the products to have their gradients."""
+
+    def product(name, h):
+        a = sequential._product(weights[name], h)
+        return a if taps is None else a + taps[name]
+
+    return {name: partial(product, name) for name in weights}
+
+
+def _jacobian_products(cell, carry, weights, newton):
+    """The same, with the derivative that the Jacobian is to be made of."""
+    if _is_dense(cell, carry, newton) or cell.is_elementwise:
+        return _products(weights)
+    return {name: partial(_own_part, weight) for name, weight in weights.items()}
+
+
+@jax.custom_jvp
+def _own_part(weight, h):
+    """A product of h whose derivative takes only what each unit has from itself."""
+    return sequential._product(weight, h)
+
+
+@_own_part.defjvp
+def _own_part_jvp(primals, tangents):
+    (weight, h), d_h = primals, tangents[1]
+    own = sequential._parts(weight)[0]
+    if own.ndim == 2:  # (H, k * H): k matrices side by side
+        diagonals = [jnp.diagonal(part) for part in jnp.split(own, own.shape[1] // len(own), axis=1)]
+        own, d_h = jnp.concatenate(diagonals), jnp.tile(d_h, own.shape[1] // len(own))
+    product = _own_part(weight, h)
+    return product, (d_h * own).astype(product.dtype)
+
+
+def _shapes(cell, weights, state, u):
+    """Of the products."""
+    found = {}
+
+    def product(name, h):
+        found[name] = jax.eval_shape(sequential._product, weights[name], h)
+        return jnp.zeros(found[name].shape, found[name].dtype)
+
+    jax.eval_shape(lambda: cell.recur({name: partial(product, name) for name in weights}, state, u)[0])
+    return found
+
+
+def _d_weight(weight, seen, d_product):
+    """The gradient of a weight, from what it multiplied and the product's gradient, (time, batch, k)."""
+    matrix, bias = sequential._parts(weight)
+    d = base.outer(seen, d_product) if matrix.ndim == 2 else base.total(seen * d_product)
+    d = d.astype(matrix.dtype)
+    return d if bias is None else (d, base.total(d_product).astype(bias.dtype))
