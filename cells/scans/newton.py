@@ -4,7 +4,8 @@ Time is cut into windows. The state that each window starts from is guessed, all
 step after the other inside, and tell where they end and how their end moves with their start (a Jacobian).
 Newton's method moves the starts until each window ends where the next one starts (`cells.scans.shooting`).
 The gradient is the same again: its recurrence, backwards in time, is linear, and shot through the same
-windows. Memory: what a sequential run keeps, and a Jacobian per window.
+windows; where that does not converge it goes step by step. Memory of a gradient: 1.4 to 1.7 times that of a
+sequential run, whose states it keeps, and a Jacobian per window.
 
 Windows of one step are DEER (Lim 2024, "Parallelizing non-linear sequential models over the sequence
 length"), with diagonal Jacobians quasi-DEER, damped by a factor as ELK is by a trust region (Gonzalez 2024,
@@ -26,7 +27,7 @@ from jax import lax
 from cells import base
 from cells.scans import sequential, shooting
 
-DENSE = 64  # numbers in a row's state up to which "auto" takes the whole Jacobian
+DENSE = 32  # numbers in a row's state up to which "auto" takes the whole Jacobian
 
 
 @dataclasses.dataclass(frozen=True)
