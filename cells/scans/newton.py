@@ -169,11 +169,12 @@ def _solve(cell, problem, newton):
         problem, window, dense, exact, newton.iterations, newton.tolerance, newton.damping
     )
 
-    def sequentially(_):
+    def sequentially(loop):
         def body(state, x):
             return problem.step(state, (*x, problem.initial))
 
-        return True, *lax.scan(body, problem.first, problem.inputs, reverse=problem.reverse)
+        turned = ~loop[0], *lax.scan(body, problem.first, problem.inputs, reverse=problem.reverse)
+        return sequential.varying_alike((loop, turned))[1]
 
     # A loop of no or one turn: under `vmap` a `cond` would always run both branches.
     loop = sequential.varying_alike((converged, last, kept))
