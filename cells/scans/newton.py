@@ -142,7 +142,9 @@ def _backward(static, weights, carry, us, flags, states, d_states):
     def step(d_after, x):
         d_state, before, u, *flags = x
         d_after = jax.tree.map(jnp.add, d_after, d_state)
-        taps = {name: jnp.zeros(a.shape, a.dtype) for name, a in _shapes(cell, weights, before, u).items()}
+        shapes = _shapes(cell, weights, before, u)
+        taps = {name: jnp.zeros(a.shape, a.dtype) for name, a in shapes.items()}
+        taps, _ = sequential.varying_alike((taps, before))
 
         def f(state, u, taps):
             return _step(cell, _products(weights, taps), state, (u, *flags))
