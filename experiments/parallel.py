@@ -6,9 +6,9 @@
 
 Every cell and strategy next to a causal convolution and a feed-forward layer of equal size: as many
 parameters as an SRU of `width` units, all on `width` features; hidden sizes follow from that. Each weight is
-used once a step, so the work of the matmuls is equal too. The critical path is counted in the program
-(jaxpr): it is what time would be on a machine without end. Measured time also has the work, and how the
-machine does it: on few CPU cores that decides.
+used once a step, so the work of the matmuls is equal too. The critical path is counted in the program (jaxpr):
+it is what time would be on a machine without end; Newton's method has none, its iterations depend on the
+numbers. Measured time also has the work, and how the machine does it: on few CPU cores that decides.
 """
 
 import bisect
@@ -211,7 +211,8 @@ def all_layers(cell_texts: tuple, width: int) -> list[Layer]:
         cell = _equal_size(name, options, D, wanted)
         strategies = [s for s in cells.strategies(cell) if s != "auto"]
         for strategy in strategies:
-            label = text if len(strategies) == 1 else f"{text} {strategy}"
+            plain = strategy == "sequential" and not cell.is_linear  # the way that such a cell has by itself
+            label = text if plain else f"{text} {strategy}"
             found.append(_cell_layer(label, cell, D, strategy=strategy))
         if text == "lstm":
             found.append(_cell_layer("lstm projection", cell, D, "projection"))
@@ -533,7 +534,7 @@ def verdicts(frames) -> dict[str, Verdict]:
     found, compared = growths(frames["path"]), ratios(frames["time"])
     last = compared[compared["time"] == compared["time"].max()].set_index("pass")
     machine = f"{_machine(frames['time'])}, {last['time'].iloc[0]:,} steps"
-    return {"sru_parallel": _sru(found, last, machine), "lstm_cost": _lstm_cost(found, last, machine)}
+    return {"sru_parallel": _sru(found, last, machine), "lstm_cost": _lstm_cost(frames, found, last, machine)}
 
 
 def _fast_path(found: pd.DataFrame, cell) -> str | None:
@@ -581,7 +582,7 @@ def _sru(found, last, machine) -> Verdict:
     return Verdict(verdict, told)
 
 
-def _lstm_cost(found, last, machine) -> Verdict:
+def _lstm_cost(frames, found, last, machine) -> Verdict:
     if "lstm" not in set(found["label"]) or "serial" not in last:
         return Verdict("not tested here", "no LSTM among the cells")
     linear = set(found[found["label"] == "lstm"]["growth"]) == {"linear"}
@@ -595,6 +596,12 @@ def _lstm_cost(found, last, machine) -> Verdict:
         ("gates", "Time over an RNN of as many units"),
     ):
         told += f". {words} ({machine}): " + ", ".join(f"{how} {last.loc[how, name]:.2f}" for how in PASSES)
+    if "lstm newton" in set(frames["time"]["label"]):
+        at = frames["time"]["time"].max()
+        ms = [[_ms(frames["time"], label, how, at) for label in ("lstm newton", "lstm")] for how in PASSES]
+        shown = [f"{how} {statistics.median(a / b):.2f}" for how, (a, b) in zip(PASSES, ms, strict=True)]
+        told += ". Time of Newton's method, parallel over time at the cost of iterations, over step by step: "
+        told += ", ".join(shown)
     verdict = "holds" if linear and serial and gates else "holds in part"
     return Verdict(verdict if linear and (serial or gates) else "does not hold here", told + ".")
 
