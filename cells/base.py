@@ -146,38 +146,7 @@ class Cell:
         raise NotImplementedError
 
 
-def keys(key: Array, n: int) -> list[Array]:
-    """`n` keys out of one."""
-    return list(jax.random.split(key, n))
-
-
-def push(pending: Array, now: Array, past: Array, dilation: int = 1) -> tuple[Array, Array]:
-    """One step of a causal convolution that is kept as what it still has to add.
-
-    Args:
-      pending: (batch, lags * dilation, k), what earlier inputs add to this step and the ones after it.
-      now: (batch, k), what this input adds to this step.
-      past: (batch, lags * k), what it adds to the steps dilation, 2 * dilation, ... later.
-
-    Returns:
-      The sum of this step (batch, k), and what is pending after it.
-    """
-    later = pending.shape[1]
-    if not later:
-        return now, pending
-    parts = jnp.stack(jnp.split(past, later // dilation, axis=-1), axis=1)
-    moved = jnp.concatenate([pending[:, 1:], jnp.zeros_like(pending[:, :1])], axis=1)
-    return now + pending[:, 0], moved.at[:, dilation - 1 :: dilation].add(parts.astype(moved.dtype))
-
-
-def outer(xs: Array, ds: Array) -> Array:
-    """The gradient of W in y_t = x_t W, from all steps in one matmul: (..., m), (..., n) -> (m, n)."""
-    return jnp.matmul(xs.reshape(-1, xs.shape[-1]).T, ds.reshape(-1, ds.shape[-1]))
-
-
-def total(ds: Array) -> Array:
-    """The gradient of a bias, from all steps: (..., n) -> (n,)."""
-    return ds.reshape(-1, ds.shape[-1]).sum(0)
+# --- options
 
 
 def require(owner, option: str, ok: bool, wanted: str) -> None:
@@ -191,124 +160,11 @@ def require(owner, option: str, ok: bool, wanted: str) -> None:
         raise ValueError(f"{name}: {option} must be {wanted}, got {getattr(owner, option)!r}")
 
 
-def split(x: Array, parts: int) -> list[Array]:
-    """`x` (..., parts * n) cut into `parts` arrays (..., n)."""
-    return jnp.split(x, parts, axis=-1)
-
-
-def stack(params: Params, *names: str) -> Array:
-    """The named matrices side by side, so that one matmul does for all of them."""
-    return jnp.concatenate([params[name] for name in names], axis=-1)
-
-
-def dense_weights(key: Array, names: str, prefix: str, shape: tuple[int, int], initializer, dtype) -> Params:
-    """One matrix `prefix_name` for each letter of `names`, each from a key of its own."""
-    keys = jax.random.split(key, len(names))
-    return {f"{prefix}_{name}": initializer(k, shape, dtype) for name, k in zip(names, keys, strict=True)}
-
-
-def input_initializer():
-    """Weights from the input: uniform with variance 1 / fan_in (LeCun 1998)."""
-    return jax.nn.initializers.lecun_uniform()
-
-
-# One matrix at a time, under `vmap` too: on a CPU a batch of QRs waits for threads of the pool that it
-# runs in itself, and can wait for ever.
-_qr = jax.custom_batching.sequential_vmap(lambda matrix: tuple(jnp.linalg.qr(matrix)))
-
-
-def orthogonal(key: Array, shape: tuple[int, int], dtype) -> Array:
-    """Weights from the state: a random orthogonal matrix (Saxe 2014), which keeps the state's norm."""
-    # The QR takes no bfloat16; the signs make it uniform over all orthogonal matrices (Mezzadri 2007).
-    q, r = _qr(jax.random.normal(key, shape, jnp.promote_types(dtype, jnp.float32)))
-    return (q * jnp.sign(jnp.diagonal(r))).astype(dtype)
-
-
-def chrono_bias(key: Array, hidden_size: int, longest: int, dtype) -> Array:
-    """Bias of a gate that keeps the past: log U(1, longest - 1) (Tallec & Ollivier 2018, eq. 16).
-
-    Args:
-      longest: the longest dependency expected, in steps, at least 3.
-    """
-    return jnp.log(jax.random.uniform(key, (hidden_size,), dtype, 1.0, longest - 1.0))
-
-
-def check_chrono(cell) -> None:
-    """`chrono` is None (off) or the longest dependency expected, in steps."""
-    ok = cell.chrono is None or (isinstance(cell.chrono, int) and cell.chrono >= 3)
-    require(cell, "chrono", ok, "None or a number of steps of at least 3")
-
-
-def check_heads(cell) -> None:
-    """`heads` divides `hidden_size`."""
-    ok = type(cell.heads) is int and cell.heads > 0 and cell.hidden_size % cell.heads == 0
-    require(cell, "heads", ok, "a divisor of hidden_size")
-
-
 def check_finite(cell, *names: str) -> None:
     """Each option is a finite number."""
     for name in names:
         value = getattr(cell, name)
         require(cell, name, isinstance(value, int | float) and math.isfinite(value), "a finite number")
-
-
-# --- weights of the state that may be matrices or, for `diagonal` cells, vectors
-
-
-def product(h: Array, weight: Array) -> Array:
-    """h U for a matrix, h * u for a vector, which stands for diag(u)."""
-    return h * weight if weight.ndim == 1 else h @ weight
-
-
-def spread(h: Array, n: int, diagonal: bool) -> Array:
-    """What n weights side by side multiply: h for matrices, n copies of it for vectors."""
-    return jnp.concatenate([h] * n, axis=-1) if diagonal else h
-
-
-def gather(d: Array, n: int, diagonal: bool) -> Array:
-    """The transpose of `spread`."""
-    return sum(split(d, n)) if diagonal else d
-
-
-def weight_gradient(hs: Array, ds: Array, diagonal: bool) -> Array:
-    """The gradient of weights side by side that multiplied hs, from the gradient ds of their products."""
-    return total(spread(hs, ds.shape[-1] // hs.shape[-1], True) * ds) if diagonal else outer(hs, ds)
-
-
-def recurrent_initializer(diagonal: bool):
-    """Weights of the state of gated cells: orthogonal matrices; or vectors, uniform in +-1, as the SRU
-    authors' package starts v, which is such a vector too."""
-    if not diagonal:
-        return orthogonal
-    return lambda key, shape, dtype: jax.random.uniform(key, shape[-1:], dtype, -1.0, 1.0)
-
-
-# --- layer normalisation
-
-
-def normalise(x: Array) -> Array:
-    """(x - mean) / sqrt(variance + 1e-5) over the last axis, in float32 or wider (Ba 2016; epsilon as in the
-    authors' code)."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    x = x - x.mean(-1, keepdims=True)
-    return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5)
-
-
-def preactivations(params: Params, gates: str, x: Array, h: Array, layer_norm: bool) -> dict[str, Array]:
-    """W x + U h' + b of each gate; or LN(W x) + LN(U h') + b, normalised over all these gates together, with
-    a gain for each number (Ba 2016, eq. 20; its two biases are one with b)."""
-    p = params
-    W_x, U_h = [x @ p[f"W_{k}"] for k in gates], [product(h, p[f"U_{k}"]) for k in gates]
-    if layer_norm:
-        W_x, U_h = (split(normalise(jnp.concatenate(a, axis=-1)), len(gates)) for a in (W_x, U_h))
-        W_x = [p[f"gain_W_{k}"] * a for k, a in zip(gates, W_x, strict=True)]
-        U_h = [p[f"gain_U_{k}"] * a for k, a in zip(gates, U_h, strict=True)]
-    return {k: a + q + p[f"b_{k}"] for k, a, q in zip(gates, W_x, U_h, strict=True)}
-
-
-def gains(names: str, hidden_size: int, dtype) -> Params:
-    """Initial gains of LN(W x) and LN(U h') for each letter of `names`."""
-    return {f"gain_{kind}_{name}": jnp.ones(hidden_size, dtype) for kind in "WU" for name in names}
 
 
 def check_positive(owner, *names: str) -> None:
@@ -324,25 +180,13 @@ def check_choice(owner, option: str, *choices: str) -> None:
     require(owner, option, getattr(owner, option) in choices, f"{', '.join(head)} or {last}")
 
 
-def taps(xs: Array, W: Array, b: Array, product=jnp.matmul) -> tuple[Array, Array]:
-    """What each input adds to a causal convolution, in one matmul; for `push` and `Steps.causal`.
-
-    Args:
-      xs: (..., m); b: (k,).
-      W: (window, m, k), W[lag] for the input `lag` steps ago.
-
-    Returns:
-      now (..., k), to its own step, with the bias; past (..., (window - 1) * k), to the steps after it.
-    """
-    sums = product(xs, jnp.concatenate(list(W), axis=-1))
-    return sums[..., : len(b)] + b, sums[..., len(b) :]
+def check_chrono(cell) -> None:
+    """`chrono` is None (off) or the longest dependency expected, in steps."""
+    ok = cell.chrono is None or (isinstance(cell.chrono, int) and cell.chrono >= 3)
+    require(cell, "chrono", ok, "None or a number of steps of at least 3")
 
 
-def spread_bias(first: float, size: int, dtype) -> Array:
-    """Bias of xLSTM's forget gates: evenly spaced from `first` to `first + 3` (the authors' package)."""
-    return jnp.linspace(first, first + 3, size, dtype=dtype)
-
-
-def small_init():
-    """Weights of xLSTM from the input: normal with variance 2 / (5 fan_in) (Nguyen & Salazar 2019)."""
-    return jax.nn.initializers.variance_scaling(0.4, "fan_in", "normal")
+def check_heads(cell) -> None:
+    """`heads` divides `hidden_size`."""
+    ok = type(cell.heads) is int and cell.heads > 0 and cell.hidden_size % cell.heads == 0
+    require(cell, "heads", ok, "a divisor of hidden_size")

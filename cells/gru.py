@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from cells import base
+from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,19 +59,19 @@ class GRU(base.Cell):
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_U, key_b = jax.random.split(key, 3)
         H, names = self.hidden_size, self._gates + "n"
-        params = base.dense_weights(key_W, names, "W", (input_size, H), base.input_initializer(), dtype)
-        initializer = base.recurrent_initializer(self.diagonal)
-        params |= base.dense_weights(key_U, names, "U", (H, H), initializer, dtype)
+        params = parts.dense_weights(key_W, names, "W", (input_size, H), parts.input_initializer(), dtype)
+        initializer = parts.recurrent_initializer(self.diagonal)
+        params |= parts.dense_weights(key_U, names, "U", (H, H), initializer, dtype)
         params |= {f"b_{name}": jnp.zeros(H, dtype) for name in names if name != "z"}
         params["b_z"] = jnp.full(H, self.update_bias, dtype)
         if self.chrono:
-            params["b_z"] = base.chrono_bias(key_b, H, self.chrono, dtype)
+            params["b_z"] = parts.chrono_bias(key_b, H, self.chrono, dtype)
         if self.reset_after:
             params["c_n"] = jnp.zeros(H, dtype)
-        return params | (base.gains(names, H, dtype) if self.layer_norm else {})
+        return params | (parts.gains(names, H, dtype) if self.layer_norm else {})
 
     def gates(self, params, carry, x):
-        a = base.preactivations(params, self._gates, x, carry, self.layer_norm)
+        a = parts.preactivations(params, self._gates, x, carry, self.layer_norm)
         return {{"r": "reset", "z": "update"}[gate]: sigmoid(a[gate]) for gate in self._gates}
 
     def step(self, params, carry, x):
@@ -80,24 +80,24 @@ class GRU(base.Cell):
         r, z = gates.get("reset", 1.0), gates["update"]
 
         def norm(kind, product):
-            return p[f"gain_{kind}_n"] * base.normalise(product) if self.layer_norm else product
+            return p[f"gain_{kind}_n"] * parts.normalise(product) if self.layer_norm else product
 
         if self.reset_after:
-            inner = r * (norm("U", base.product(h_, p["U_n"])) + p["c_n"])
+            inner = r * (norm("U", parts.product(h_, p["U_n"])) + p["c_n"])
         else:
-            inner = norm("U", base.product(r * h_, p["U_n"]))
+            inner = norm("U", parts.product(r * h_, p["U_n"]))
         n = jnp.tanh(norm("W", x @ p["W_n"]) + p["b_n"] + inner)
         h = z * h_ + (1 - z) * n
         return h, h
 
     def _stack(self, params, kind, names):
-        return base.stack(params, *(f"{kind}_{name}" for name in names))
+        return parts.stack(params, *(f"{kind}_{name}" for name in names))
 
     def project(self, params, xs):
         names, H = self._gates + "n", self.hidden_size
         u = xs @ self._stack(params, "W", names)
         if self.layer_norm:
-            u = jnp.concatenate([base.normalise(u[..., :-H]), base.normalise(u[..., -H:])], axis=-1)
+            u = jnp.concatenate([parts.normalise(u[..., :-H]), parts.normalise(u[..., -H:])], axis=-1)
             u = u * self._stack(params, "gain_W", names)
         return u + self._stack(params, "b", names), None
 
@@ -116,15 +116,15 @@ class GRU(base.Cell):
         return weights
 
     def recur(self, w, carry, u):
-        h_, (*a, a_n) = carry, base.split(u, len(self._gates) + 1)
+        h_, (*a, a_n) = carry, parts.split(u, len(self._gates) + 1)
         products = len(self._gates) + self._fused
-        q = w["U"](base.spread(h_, products, self.diagonal))
-        q = base.split(w["gain"](base.normalise(q)) if self.layer_norm else q, products)
+        q = w["U"](parts.spread(h_, products, self.diagonal))
+        q = parts.split(w["gain"](parts.normalise(q)) if self.layer_norm else q, products)
         *r, z = (sigmoid(a_k + q_k) for a_k, q_k in zip(a, q, strict=False))
         r, q_n = r[0] if r else 1.0, q[-1]
         if not self._fused:
             q_n = w["U_n"](h_ if self.reset_after else r * h_)
-            q_n = w["gain_n"](base.normalise(q_n)) if self.layer_norm else q_n
+            q_n = w["gain_n"](parts.normalise(q_n)) if self.layer_norm else q_n
         n = jnp.tanh(a_n + (r * q_n if self.reset_after else q_n))
         saved = (z, n, r, q_n)[: 2 + self.reset_gate + (self.reset_gate and self.reset_after)]
         return z * h_ + (1 - z) * n, saved
@@ -141,13 +141,13 @@ class GRU(base.Cell):
             (r,), d_rh = rest, w["U_n"](d_n)
             d_r = [d_rh * before * r * (1 - r)]
             d_q = [*d_r, d_z]
-        d_before = base.gather(w["U"](jnp.concatenate(d_q, axis=-1)), len(d_q), self.diagonal)
+        d_before = parts.gather(w["U"](jnp.concatenate(d_q, axis=-1)), len(d_q), self.diagonal)
         if not self._fused:
             d_before = d_rh * r + d_before
         return d_after * z + d_before, jnp.concatenate([*d_r, d_z, d_n], axis=-1)
 
     def weight_gradients(self, before, after, saved, d_us):
-        H, gradient = self.hidden_size, base.weight_gradient
+        H, gradient = self.hidden_size, parts.weight_gradient
         d_gates, d_n = d_us[..., :-H], d_us[..., -H:]
         r = saved[2] if self.reset_gate else 1.0
         if not self._fused:
@@ -155,4 +155,4 @@ class GRU(base.Cell):
             return {"U": d_U, "U_n": gradient(r * before, d_n, self.diagonal)}
         d_q = jnp.concatenate([d_gates, r * d_n], axis=-1)
         d_U = gradient(before, d_q, self.diagonal)
-        return {"U": (d_U, base.total(d_q)) if self.reset_after else d_U}
+        return {"U": (d_U, parts.total(d_q)) if self.reset_after else d_U}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from cells import base
+from cells import base, parts
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "identity": lambda c: c}
 
@@ -56,11 +56,11 @@ class KNN(base.Cell):
         return [f"W_{j + 1}" for j in range(self.order)] + ["W_l"] * (self.decay in ("gated", "recurrent"))
 
     def init(self, key, input_size, dtype=jnp.float32):
-        H, init, names = self.hidden_size, base.input_initializer(), self._names
-        *keys, key_U = base.keys(key, len(names) + 1)
+        H, init, names = self.hidden_size, parts.input_initializer(), self._names
+        *keys, key_U = parts.keys(key, len(names) + 1)
         params = {name: init(k, (input_size, H), dtype) for name, k in zip(names, keys, strict=True)}
         if self.decay == "recurrent":
-            params["U_l"] = base.orthogonal(key_U, (H, H), dtype)
+            params["U_l"] = parts.orthogonal(key_U, (H, H), dtype)
         return params | ({"b_l": jnp.full(H, self.forget_bias, dtype)} if self.decay != "constant" else {})
 
     def initial_carry(self, batch_size, dtype=jnp.float32):
@@ -90,7 +90,7 @@ class KNN(base.Cell):
         return after, self._output(after)
 
     def project(self, params, xs):
-        us = base.split(xs @ base.stack(params, *self._names), len(self._names))
+        us = parts.split(xs @ parts.stack(params, *self._names), len(self._names))
         bias = params.get("b_l", jnp.full_like(us[0], self.forget_bias, shape=self.hidden_size))
         a = us.pop() + bias if "W_l" in params else jnp.broadcast_to(bias, us[0].shape)
         return (a, *us), None

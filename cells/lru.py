@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cells import base
+from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LRU(base.Cell):
 
     def project(self, params, xs):
         gamma, D = jnp.exp(params["gamma_log"]), params["D"]
-        re, im = base.split(xs @ base.stack(params, "B_re", "B_im"), 2)
+        re, im = parts.split(xs @ parts.stack(params, "B_re", "B_im"), 2)
         return (gamma * re, gamma * im), xs * D if D.ndim == 1 else xs @ D
 
     def linear(self, params, us):

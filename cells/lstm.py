@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from cells import base
+from cells import base, parts
 
 
 class LSTMCarry(NamedTuple):
@@ -65,17 +65,17 @@ class LSTM(base.Cell):
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_U, key_b = jax.random.split(key, 3)
         H, names = self.hidden_size, "fgo" if self.coupled else "ifgo"
-        params = base.dense_weights(key_W, names, "W", (input_size, H), base.input_initializer(), dtype)
-        initializer = base.recurrent_initializer(self.diagonal)
-        params |= base.dense_weights(key_U, names, "U", (H, H), initializer, dtype)
+        params = parts.dense_weights(key_W, names, "W", (input_size, H), parts.input_initializer(), dtype)
+        initializer = parts.recurrent_initializer(self.diagonal)
+        params |= parts.dense_weights(key_U, names, "U", (H, H), initializer, dtype)
         params |= {f"b_{name}": jnp.zeros(H, dtype) for name in names}
         params["b_f"] = jnp.full(H, self.forget_bias, dtype)
         if self.chrono:
-            params["b_f"] = base.chrono_bias(key_b, H, self.chrono, dtype)
+            params["b_f"] = parts.chrono_bias(key_b, H, self.chrono, dtype)
             params |= {"b_i": -params["b_f"]} if "i" in names else {}
         params |= {name: jnp.zeros(H, dtype) for name in self._peepholes}
         if self.layer_norm:
-            params |= base.gains(names, H, dtype)
+            params |= parts.gains(names, H, dtype)
             params |= {"gain_c": jnp.ones(H, dtype), "bias_c": jnp.zeros(H, dtype)}
         return params
 
@@ -85,7 +85,7 @@ class LSTM(base.Cell):
 
     def _parts(self, params, carry, x):  # what `step` and `gates` share
         p, (c_, h_) = params, carry
-        a = base.preactivations(p, self._names, x, h_, self.layer_norm)
+        a = parts.preactivations(p, self._names, x, h_, self.layer_norm)
         peep = {gate: p.get(f"p_{gate}", 0.0) for gate in "ifo"}
         f = sigmoid(a["f"] + peep["f"] * c_)
         i = 1 - f if self.coupled else sigmoid(a["i"] + peep["i"] * c_)
@@ -95,7 +95,7 @@ class LSTM(base.Cell):
 
     def step(self, params, carry, x):
         _, _, o, c = self._parts(params, carry, x)
-        seen = params["gain_c"] * base.normalise(c) + params["bias_c"] if self.layer_norm else c
+        seen = params["gain_c"] * parts.normalise(c) + params["bias_c"] if self.layer_norm else c
         h = o * jnp.tanh(seen)
         return LSTMCarry(c, h), h
 
@@ -104,11 +104,11 @@ class LSTM(base.Cell):
         return {"input": i, "forget": f, "output": o}
 
     def _stack(self, params, kind):
-        return base.stack(params, *(f"{kind}_{name}" for name in self._names))
+        return parts.stack(params, *(f"{kind}_{name}" for name in self._names))
 
     def project(self, params, xs):
         u = xs @ self._stack(params, "W")
-        return base.normalise(u) * self._stack(params, "gain_W") if self.layer_norm else u, None
+        return parts.normalise(u) * self._stack(params, "gain_W") if self.layer_norm else u, None
 
     def recurrent_weights(self, params):
         U, b = (self._stack(params, kind) for kind in "Ub")
@@ -121,10 +121,10 @@ class LSTM(base.Cell):
     def recur(self, w, carry, u):
         c_, h_ = carry
         n = len(self._names)
-        q = w["U"](base.spread(h_, n, self.diagonal))
+        q = w["U"](parts.spread(h_, n, self.diagonal))
         if self.layer_norm:
-            q = w["gain_U"](base.normalise(q))
-        *a_i, a_f, a_o, a_g = base.split(u + q, n)
+            q = w["gain_U"](parts.normalise(q))
+        *a_i, a_f, a_o, a_g = parts.split(u + q, n)
         if self.peepholes:
             a_i, a_f = [a + w["p_i"](c_) for a in a_i], a_f + w["p_f"](c_)
         f, g = sigmoid(a_f), jnp.tanh(a_g)
@@ -133,7 +133,7 @@ class LSTM(base.Cell):
         if self.peepholes:
             a_o = a_o + w["p_o"](c)
         o = sigmoid(a_o)
-        seen = w["gain_c"](base.normalise(c)) if self.layer_norm else c
+        seen = w["gain_c"](parts.normalise(c)) if self.layer_norm else c
         return LSTMCarry(c, o * jnp.tanh(seen)), (i, f, o, g)
 
     def readout(self, params, rest, previous, states):
@@ -152,12 +152,12 @@ class LSTM(base.Cell):
         d_before = d_c * f
         if self.peepholes:
             d_before += sum([w["p_i"](d) for d in d_i], w["p_f"](d_f))
-        return LSTMCarry(d_before, base.gather(w["U"](d_u), len(self._names), self.diagonal)), d_u
+        return LSTMCarry(d_before, parts.gather(w["U"](d_u), len(self._names), self.diagonal)), d_u
 
     def weight_gradients(self, before, after, saved, d_us):
-        gradients = {"U": (base.weight_gradient(before.h, d_us, self.diagonal), base.total(d_us))}
-        ds = dict(zip(self._names, base.split(d_us, len(self._names)), strict=True))
+        gradients = {"U": (parts.weight_gradient(before.h, d_us, self.diagonal), parts.total(d_us))}
+        ds = dict(zip(self._names, parts.split(d_us, len(self._names)), strict=True))
         for name in self._peepholes:
             seen = after.c if name == "p_o" else before.c
-            gradients[name] = base.total(seen * ds[name[-1]])
+            gradients[name] = parts.total(seen * ds[name[-1]])
         return gradients

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import silu, softplus
 
-from cells import base
+from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Mamba2(base.Cell):
 
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_S, key_dt, key_A, key_b = jax.random.split(key, 5)
-        init, heads = base.input_initializer(), self.heads
-        params = base.dense_weights(key_W, "xz", "W", (input_size, self.hidden_size), init, dtype)
-        params |= base.dense_weights(key_S, "BC", "W", (input_size, self.state_size), init, dtype)
+        init, heads = parts.input_initializer(), self.heads
+        params = parts.dense_weights(key_W, "xz", "W", (input_size, self.hidden_size), init, dtype)
+        params |= parts.dense_weights(key_S, "BC", "W", (input_size, self.state_size), init, dtype)
         # dt log-uniform in [0.001, 0.1], A uniform in [1, 16], D = 1, as the authors start them.
         wide = jnp.promote_types(dtype, jnp.float32)
         dt = jnp.exp(jax.random.uniform(key_b, (heads,), wide, math.log(0.001), math.log(0.1)))
@@ -72,7 +72,7 @@ class Mamba2(base.Cell):
 
     def project(self, params, xs):
         H, N = self.hidden_size, self.state_size
-        u = xs @ base.stack(params, *(f"W_{name}" for name in ("x", "z", "B", "C", "dt")))
+        u = xs @ parts.stack(params, *(f"W_{name}" for name in ("x", "z", "B", "C", "dt")))
         x, z, B, C, dt = jnp.split(u, [H, 2 * H, 2 * H + N, 2 * (H + N)], axis=-1)
         return (x, B, C, softplus(dt + params["b_dt"])), z
 

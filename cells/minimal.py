@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from cells import base
+from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +18,12 @@ class _Minimal(base.Cell):
     names = ""  # of the projections, the candidate "h" last
 
     def init(self, key, input_size, dtype=jnp.float32):
-        shape, init = (input_size, self.hidden_size), base.input_initializer()
-        params = base.dense_weights(key, self.names, "W", shape, init, dtype)
+        shape, init = (input_size, self.hidden_size), parts.input_initializer()
+        params = parts.dense_weights(key, self.names, "W", shape, init, dtype)
         return params | {f"b_{name}": jnp.zeros(self.hidden_size, dtype) for name in self.names}
 
     def project(self, params, xs):
-        W, b = (base.stack(params, *(f"{kind}_{name}" for name in self.names)) for kind in "Wb")
+        W, b = (parts.stack(params, *(f"{kind}_{name}" for name in self.names)) for kind in "Wb")
         return xs @ W + b, None
 
     def _candidate(self, u):
@@ -55,7 +55,7 @@ class MinGRU(_Minimal):
         return h, h
 
     def linear(self, params, us):
-        z, h = base.split(us, 2)
+        z, h = parts.split(us, 2)
         return sigmoid(-z), sigmoid(z) * self._candidate(h)
 
 
@@ -86,7 +86,7 @@ class MinLSTM(_Minimal):
         return params | {"b_f": jnp.full(self.hidden_size, self.forget_bias, dtype)}
 
     def gates(self, params, carry, x):
-        f, i, _ = base.split(self.project(params, x)[0], 3)
+        f, i, _ = parts.split(self.project(params, x)[0], 3)
         # f / (f + i) without a quotient of two numbers that may both vanish.
         odds = log_sigmoid(f) - log_sigmoid(i)
         return {"forget": sigmoid(odds), "input": sigmoid(-odds)}
@@ -97,6 +97,6 @@ class MinLSTM(_Minimal):
         return h, h
 
     def linear(self, params, us):
-        f, i, h = base.split(us, 3)
+        f, i, h = parts.split(us, 3)
         odds = log_sigmoid(f) - log_sigmoid(i)
         return sigmoid(odds), sigmoid(-odds) * self._candidate(h)

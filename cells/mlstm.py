@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from cells import base
+from cells import base, parts
 
 
 class MLSTMCarry(NamedTuple):
@@ -50,11 +50,11 @@ class MLSTM(base.Cell):
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_b = jax.random.split(key)
         H, heads = self.hidden_size, self.heads
-        params = base.dense_weights(key_W, "qkvo", "W", (input_size, H), base.small_init(), dtype)
+        params = parts.dense_weights(key_W, "qkvo", "W", (input_size, H), parts.small_init(), dtype)
         # The gates of a head start alike for every input.
         params |= {f"W_{gate}": jnp.zeros((input_size, heads), dtype) for gate in "if"}
         params |= {"b_i": 0.1 * jax.random.normal(key_b, (heads,), dtype), "b_o": jnp.zeros(H, dtype)}
-        return params | {"b_f": base.spread_bias(self.forget_bias, heads, dtype)}
+        return params | {"b_f": parts.spread_bias(self.forget_bias, heads, dtype)}
 
     def initial_carry(self, batch_size, dtype=jnp.float32):
         d = self.hidden_size // self.heads
@@ -82,7 +82,7 @@ class MLSTM(base.Cell):
 
     def project(self, params, xs):
         H, heads = self.hidden_size, self.heads
-        u = xs @ base.stack(params, *(f"W_{name}" for name in "qkvoif"))
+        u = xs @ parts.stack(params, *(f"W_{name}" for name in "qkvoif"))
         q, k, v, a_o, a_i, a_f = jnp.split(u, [H, 2 * H, 3 * H, 4 * H, 4 * H + heads], axis=-1)
         k, a_i, a_f = k / (H // heads) ** 0.5, a_i + params["b_i"], a_f + params["b_f"]
         log_f = log_sigmoid(a_f) if self.forget == "sigmoid" else a_f

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from cells import base
+from cells import base, parts
 
 
 class QRNNCarry(NamedTuple):
@@ -49,8 +49,8 @@ class QRNN(base.Cell):
 
     def init(self, key, input_size, dtype=jnp.float32):
         H, k = self.hidden_size, self.window
-        init = base.input_initializer()
-        params = base.dense_weights(key, self._names, "W", (k * input_size, H), init, dtype)
+        init = parts.input_initializer()
+        params = parts.dense_weights(key, self._names, "W", (k * input_size, H), init, dtype)
         params = {name: W.reshape(k, input_size, H) for name, W in params.items()}
         params |= {f"b_{gate}": jnp.zeros(H, dtype) for gate in self._names}
         return params | {"b_f": jnp.full(H, self.forget_bias, dtype)}
@@ -60,14 +60,14 @@ class QRNN(base.Cell):
         return QRNNCarry(super().initial_carry(batch_size, dtype), jnp.zeros(shape, dtype))
 
     def _activated(self, a):
-        parts = dict(zip(self._names, base.split(a, len(self._names)), strict=True))
-        return {name: (jnp.tanh if name == "z" else sigmoid)(part) for name, part in parts.items()}
+        values = dict(zip(self._names, parts.split(a, len(self._names)), strict=True))
+        return {name: (jnp.tanh if name == "z" else sigmoid)(part) for name, part in values.items()}
 
     def _written(self, g):
         return (g["i"] if "i" in g else 1 - g["f"]) * g["z"]
 
     def _convolved(self, params, carry, x):
-        return base.push(carry.pending, *self.project(params, x)[0])
+        return parts.push(carry.pending, *self.project(params, x)[0])
 
     def gates(self, params, carry, x):
         g = self._activated(self._convolved(params, carry, x)[0])
@@ -81,8 +81,8 @@ class QRNN(base.Cell):
         return QRNNCarry(c, pending), g["o"] * c if "o" in g else c
 
     def project(self, params, xs):
-        W, b = (base.stack(params, *(f"{kind}_{name}" for name in self._names)) for kind in "Wb")
-        return base.taps(xs, W, b), None
+        W, b = (parts.stack(params, *(f"{kind}_{name}" for name in self._names)) for kind in "Wb")
+        return parts.taps(xs, W, b), None
 
     def over_time(self, params, carry, us, rest, steps):
         a, pending = steps.causal(*us, carry.pending)

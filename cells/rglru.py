@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from cells import base
+from cells import base, parts
 
 SHARPNESS = 8.0  # c in the paper
 
@@ -40,7 +40,7 @@ class RGLRU(base.Cell):
         H = self.hidden_size
         key_W, key_a = jax.random.split(key)
         names = "ai" if input_size == H else "aix"
-        params = base.dense_weights(key_W, names, "W", (input_size, H), base.input_initializer(), dtype)
+        params = parts.dense_weights(key_W, names, "W", (input_size, H), parts.input_initializer(), dtype)
         wide = jnp.promote_types(dtype, jnp.float32)  # in bfloat16 a would round to 1
         log_a = jnp.log(jax.random.uniform(key_a, (H,), wide, self.a_min, self.a_max)) / SHARPNESS
         Lambda = log_a - jnp.log(-jnp.expm1(log_a))
@@ -58,7 +58,7 @@ class RGLRU(base.Cell):
 
     def project(self, params, xs):
         names = "aix" if "W_x" in params else "ai"
-        r, i, *x = base.split(xs @ base.stack(params, *(f"W_{name}" for name in names)), len(names))
+        r, i, *x = parts.split(xs @ parts.stack(params, *(f"W_{name}" for name in names)), len(names))
         return (r + params["b_a"], i + params["b_i"], x[0] if x else xs), None
 
     def linear(self, params, us):

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from cells import base
+from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +45,17 @@ class RNN(base.Cell):
             U = (
                 jax.random.uniform(key_U, (H,), dtype)
                 if self.diagonal
-                else base.orthogonal(key_U, (H, H), dtype)
+                else parts.orthogonal(key_U, (H, H), dtype)
             )
         return {
-            "W": base.input_initializer()(key_W, (input_size, H), dtype),
+            "W": parts.input_initializer()(key_W, (input_size, H), dtype),
             "U": self.recurrent_scale * U,
             "b": jnp.zeros(H, dtype),
         }
 
     def step(self, params, carry, x):
         p, h_ = params, carry
-        h = self.phi(x @ p["W"] + base.product(h_, p["U"]) + p["b"])
+        h = self.phi(x @ p["W"] + parts.product(h_, p["U"]) + p["b"])
         return h, h
 
     def phi(self, a):
@@ -76,4 +76,4 @@ class RNN(base.Cell):
         return w["U"](d_u), d_u
 
     def weight_gradients(self, before, after, saved, d_us):
-        return {"U": (base.weight_gradient(before, d_us, self.diagonal), base.total(d_us))}
+        return {"U": (parts.weight_gradient(before, d_us, self.diagonal), parts.total(d_us))}

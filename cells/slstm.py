@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from cells import base
+from cells import base, parts
 
 
 class SLSTMCarry(NamedTuple):
@@ -48,10 +48,10 @@ class SLSTM(base.Cell):
 
     def init(self, key, input_size, dtype=jnp.float32):
         H, d = self.hidden_size, self.hidden_size // self.heads
-        params = base.dense_weights(key, "ifzo", "W", (input_size, H), base.small_init(), dtype)
+        params = parts.dense_weights(key, "ifzo", "W", (input_size, H), parts.small_init(), dtype)
         params |= {f"R_{name}": jnp.zeros((self.heads, d, d), dtype) for name in "ifzo"}
         params |= {f"b_{name}": jnp.zeros(H, dtype) for name in "izo"}
-        return params | {"b_f": jnp.tile(base.spread_bias(self.forget_bias, d, dtype), self.heads)}
+        return params | {"b_f": jnp.tile(parts.spread_bias(self.forget_bias, d, dtype), self.heads)}
 
     def initial_carry(self, batch_size, dtype=jnp.float32):
         return SLSTMCarry(*(super().initial_carry(batch_size, dtype),) * 4)
@@ -76,14 +76,14 @@ class SLSTM(base.Cell):
         return SLSTMCarry(c, n, m, sigmoid(a_o) * c / n)
 
     def project(self, params, xs):
-        W, b = (base.stack(params, *(f"{kind}_{name}" for name in "ifzo")) for kind in "Wb")
+        W, b = (parts.stack(params, *(f"{kind}_{name}" for name in "ifzo")) for kind in "Wb")
         return xs @ W + b, None
 
     def recurrent_weights(self, params):
         return {"R": jnp.concatenate([_blocks(params[f"R_{name}"]) for name in "ifzo"], axis=-1)}
 
     def recur(self, w, carry, u):
-        return self._update(carry, *base.split(u + w["R"](carry.h), 4)), ()
+        return self._update(carry, *parts.split(u + w["R"](carry.h), 4)), ()
 
     def readout(self, params, rest, previous, states):
         return states.h

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from cells import base
+from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +66,11 @@ class _SRU(base.Cell):
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_x, key_v, key_b = jax.random.split(key, 4)
         H = self.hidden_size
-        uniform = base.input_initializer()  # +-sqrt(3 / d), variance 1 / d
+        uniform = parts.input_initializer()  # +-sqrt(3 / d), variance 1 / d
         if not self.tailored:
             uniform = _plain
         seen = self.projection or input_size  # features that the W see
-        params = base.dense_weights(key_W, "cfr", "W", (seen, H), uniform, dtype)
+        params = parts.dense_weights(key_W, "cfr", "W", (seen, H), uniform, dtype)
         params["W"] = params.pop("W_c")
         for gate, key_gate in zip("fr", jax.random.split(key_v), strict=True):
             if gate in self.feedback:
@@ -84,19 +84,19 @@ class _SRU(base.Cell):
             params["W_x"] = self.alpha * uniform(key_x, (input_size, H), dtype)
         if self.projection:
             key_q = jax.random.fold_in(key, 4)  # one more key, which leaves the other four as they are
-            params["W_q"] = base.input_initializer()(key_q, (input_size, seen), dtype)
+            params["W_q"] = parts.input_initializer()(key_q, (input_size, seen), dtype)
         if self.layer_norm:
             params |= {"gain": jnp.ones(seen, dtype), "bias": jnp.zeros(seen, dtype)}
         params["b_f"] = jnp.full(H, self.forget_bias, dtype)
         if self.chrono:
-            params["b_f"] = base.chrono_bias(key_b, H, self.chrono, dtype)
+            params["b_f"] = parts.chrono_bias(key_b, H, self.chrono, dtype)
         params["b_r"] = jnp.full(H, self.highway_bias, dtype)
         return params
 
     def _features(self, params, xs):
         """What W, W_f and W_r see of x."""
         xs = xs @ params["W_q"] if self.projection else xs
-        return params["gain"] * base.normalise(xs) + params["bias"] if self.layer_norm else xs
+        return params["gain"] * parts.normalise(xs) + params["bias"] if self.layer_norm else xs
 
     def gates(self, params, carry, x):
         p, c_, x = params, carry, self._features(params, x)
@@ -141,7 +141,7 @@ class _SRU(base.Cell):
         return d_before, (d_after * (1 - f), d_f)
 
     def weight_gradients(self, before, after, saved, d_us):
-        return {"v_f": base.total(before * d_us[1])} if "f" in self.feedback else {}
+        return {"v_f": parts.total(before * d_us[1])} if "f" in self.feedback else {}
 
 
 def _plain(key, shape, dtype):

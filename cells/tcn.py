@@ -6,7 +6,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax.nn import relu
 
-from cells import base
+from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +38,12 @@ class TCN(base.Cell):
 
     def init(self, key, input_size, dtype=jnp.float32):
         H, k = self.hidden_size, self.kernel
-        params, size, keys = {}, input_size, iter(base.keys(key, 2 * self.levels + 1))
+        params, size, keys = {}, input_size, iter(parts.keys(key, 2 * self.levels + 1))
         if input_size != H:
-            params["W_x"] = base.input_initializer()(next(keys), (input_size, H), dtype)
+            params["W_x"] = parts.input_initializer()(next(keys), (input_size, H), dtype)
             params["b_x"] = jnp.zeros(H, dtype)
         for n in range(2 * self.levels):
-            W = 2**0.5 * base.input_initializer()(next(keys), (k * size, H), dtype)
+            W = 2**0.5 * parts.input_initializer()(next(keys), (k * size, H), dtype)
             params |= {f"W_{n}": W.reshape(k, size, H), f"b_{n}": jnp.zeros(H, dtype)}
             size = H
         return params
@@ -58,7 +58,7 @@ class TCN(base.Cell):
         y = x
         for n in range(2 * self.levels):
             if n:
-                u = base.taps(y, params[f"W_{n}"], params[f"b_{n}"], product)
+                u = parts.taps(y, params[f"W_{n}"], params[f"b_{n}"], product)
             a, left = convolve(*u, carry[n], 2 ** (n // 2))
             y = relu(a)
             pending.append(left)
@@ -70,13 +70,13 @@ class TCN(base.Cell):
         u, shortcut = self.project(params, x)
 
         def convolve(now, past, pending, dilation):
-            return base.push(pending, now, past, dilation)
+            return parts.push(pending, now, past, dilation)
 
         return self._network(params, carry, u, shortcut, jnp.matmul, convolve)
 
     def project(self, params, xs):
         shortcut = xs @ params["W_x"] + params["b_x"] if "W_x" in params else xs
-        return base.taps(xs, params["W_0"], params["b_0"]), shortcut
+        return parts.taps(xs, params["W_0"], params["b_0"]), shortcut
 
     def over_time(self, params, carry, us, rest, steps):
         return self._network(params, carry, us, rest, steps.product, steps.causal)

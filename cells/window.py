@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from cells import base
+from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Window(base.Cell):
 
     def init(self, key, input_size, dtype=jnp.float32):
         shape = (self.window * input_size, self.hidden_size)
-        W = base.input_initializer()(key, shape, dtype).reshape(self.window, input_size, -1)
+        W = parts.input_initializer()(key, shape, dtype).reshape(self.window, input_size, -1)
         return {"W": W, "b": jnp.zeros(self.hidden_size, dtype)}
 
     def initial_carry(self, batch_size, dtype=jnp.float32):
         return jnp.zeros((batch_size, self.window - 1, self.hidden_size), dtype)
 
     def step(self, params, carry, x):
-        a, pending = base.push(carry, *self.project(params, x)[0])
+        a, pending = parts.push(carry, *self.project(params, x)[0])
         return pending, jnp.tanh(a)
 
     def project(self, params, xs):
-        return base.taps(xs, params["W"], params["b"]), None
+        return parts.taps(xs, params["W"], params["b"]), None
 
     def over_time(self, params, carry, us, rest, steps):
         a, pending = steps.causal(*us, carry)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cells import base
+from cells import base, parts
 from cells.scans import sequential, shooting
 
 DENSE = 32  # numbers in a row's state up to which "auto" takes the whole Jacobian
@@ -267,6 +267,6 @@ def _shapes(cell, weights, state, u):
 def _d_weight(weight, seen, d_product):
     """The gradient of a weight, from what it multiplied and the product's gradient, (time, batch, k)."""
     matrix, bias = sequential._parts(weight)
-    d = base.outer(seen, d_product) if matrix.ndim == 2 else base.total(seen * d_product)
+    d = parts.outer(seen, d_product) if matrix.ndim == 2 else parts.total(seen * d_product)
     d = d.astype(matrix.dtype)
-    return d if bias is None else (d, base.total(d_product).astype(bias.dtype))
+    return d if bias is None else (d, parts.total(d_product).astype(bias.dtype))
