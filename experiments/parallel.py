@@ -6,9 +6,9 @@
 
 Every cell and strategy next to a causal convolution and a feed-forward layer of equal size: as many
 parameters as an SRU of `width` units, all on `width` features; hidden sizes follow from that. Each weight is
-used once a step, so the work of the matmuls is equal too. The critical path is counted in the program (jaxpr):
-it is what time would be on a machine without end; Newton's method has none, its iterations depend on the
-numbers. Measured time also has the work, and how the machine does it: on few CPU cores that decides.
+used once a step, so the work of the matmuls is equal too. The critical path is counted in the program
+(jaxpr): it is what time would be on a machine without end; Newton's method has none, its iterations depend on
+the numbers. Measured time also has the work, and how the machine does it: on few CPU cores that decides.
 """
 
 import bisect

@@ -256,12 +256,12 @@ def pool(ys, real, pooling: str, bidirectional: bool):
     if real is None:  # every step is
         forward, backward = jnp.split(ys, 2, axis=-1) if bidirectional else (ys, ys[..., :0])
         last = jnp.concatenate([forward[:, -1], backward[:, 0]], axis=-1)
-        return {"mean": ys.mean(1), "max": ys.max(1), "last": last}[pooling]
+        return {"mean": ys.mean(1), "max": largest(ys), "last": last}[pooling]
     some = real[..., None]
     if pooling == "mean":
         return jnp.where(some, ys, 0).sum(1) / jnp.maximum(some.sum(1), 1)
     if pooling == "max":
-        return jnp.where(some.any(1), jnp.where(some, ys, -jnp.inf).max(1), 0)
+        return jnp.where(some.any(1), largest(jnp.where(some, ys, -jnp.inf)), 0)
 
     def at(steps, ys):
         picked = jnp.take_along_axis(ys, steps[:, None, None], axis=1)[:, 0]
@@ -273,6 +273,15 @@ def pool(ys, real, pooling: str, bidirectional: bool):
     # The last step that the backward direction takes is the first one of the row.
     forward, backward = jnp.split(ys, 2, axis=-1)
     return jnp.concatenate([at(last, forward), at(jnp.argmax(real, axis=1), backward)], axis=-1)
+
+
+def largest(ys):
+    """The maximum over time, (batch, time, width) -> (batch, width), by its place.
+
+    The gradient of `max` compares what may have been computed twice, with another rounding each time, and
+    then finds no maximum: whole entries of the gradient were lost in programs compiled without optimisation.
+    """
+    return jnp.take_along_axis(ys, jnp.argmax(ys, axis=1, keepdims=True), axis=1)[:, 0]
 
 
 def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig()) -> Model:
