@@ -131,6 +131,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
+def pytest_runtest_teardown(item, nextitem):
+    """Frees a case's compiled programs after its last test: see tests/conftest.py."""
+    ours, theirs = (it and it.get_closest_marker("xdist_group") for it in (item, nextitem))
+    if ours and ours != theirs:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):
