@@ -1,19 +1,20 @@
-"""Nonlinear cells in parallel over time by Newton's method: when it converges, how fast, and what it costs.
+"""Nonlinear cells in parallel over time by Newton's method: when it converges, how fast, at what cost.
 
   python -m experiments.newton
   python -m experiments.newton --cells=gru,lstm:forget_bias=2 --config.times=256,4096
   python -m experiments.newton --config.feedback=1,2,3,4,6 --config.scales=1,8
 
-Iterations of `strategy="newton"` by cell and length: from guesses at the starts of windows of sqrt(T) steps, or
-of single steps (DEER), by whole Jacobians or their diagonals (quasi), at the authors' initialisation on white
-noise, and on delayed recall before and after training on a short gap. Then with ever larger recurrent weights,
-into chaos: where the largest Lyapunov exponent is above 0, a wrong start is not forgotten but grows, and nothing
-makes time parallel for long. What counts on a machine without end is the depth, the steps that go one after the
-other; measured time also has the work, an iteration's being that of a run and of its tangents.
+Iterations of `strategy="newton"` by cell and length: from guesses at the starts of windows of sqrt(T) steps,
+or of single steps (DEER), by whole Jacobians or their diagonals (quasi), at the authors' initialisation on
+white noise, and on delayed recall before and after training on a short gap. Then with ever larger recurrent
+weights, into chaos: where the largest Lyapunov exponent is above 0, a wrong start is not forgotten but grows.
+What counts on a machine without end is the depth, the steps that go one after the other; measured time also
+has the work: an iteration is a run of the cell and of its tangents.
 """
 
 import dataclasses
 import functools
+import itertools
 import os
 import sys
 import warnings
@@ -24,9 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 import cells
 import configs
+from cells.scans.newton import DENSE
 from experiments import plots
 from experiments.lab import probes, statistics, study
 from experiments.lab.study import Verdict
@@ -38,6 +41,7 @@ MORE = 1  # iterations at the longest time beyond those at the shortest: they co
 QUICK = 2000  # steps below which compiling takes longer than running
 LARGEST = 2**20  # numbers in the Jacobians of a sequence up to which a method is measured
 WINDOWS = {0: "sqrt(T)", 1: "1 (DEER)"}
+STAGES = {"initial": "initial, noise", "untrained": "initial, task", "trained": "trained"}
 
 
 def eligible() -> list[str]:
@@ -54,9 +58,10 @@ class Settings:
     times: tuple = (64, 512, 16384)
     trained: tuple = ("rnn", "gru", "sru_feedback")
     gap: int = 10  # of delayed recall, that they are trained on
-    steps: int = 600
-    feedback: tuple = (0.5, 1.0, 1.7, 2.5, 4.0)  # |v| of sru_feedback
+    steps: int = 1500
+    feedback: tuple = (0.5, 1.0, 1.7, 2.5, 4.0, 8.0)  # |v| of sru_feedback
     scales: tuple = (1.0, 2.0, 4.0)  # of the RNN's orthogonal matrix
+    sized: int = 16  # hidden size of those two
     error_time: int = 512
     timed: tuple = ("gru", "sru_feedback")
     timed_lengths: tuple = (4096,)
@@ -69,7 +74,7 @@ class Settings:
 PRESETS = {
     "quick": Settings(
         cells=("gru", "sru_feedback"), seeds=2, hidden_size=4, times=(8, 40), trained=("sru_feedback",),
-        gap=2, steps=20, feedback=(1.0, 6.0), scales=(1.0,), error_time=20, timed=("sru_feedback",),
+        gap=2, steps=20, feedback=(1.0, 6.0), scales=(1.0,), sized=4, error_time=20, timed=("sru_feedback",),
         timed_lengths=(30,), timed_hidden_size=4, batch=2, rounds=2, repeats=1,
     ),
     "fast": Settings(),
@@ -94,7 +99,7 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     for text, dial, values in (
         ("sru_feedback", "|v|", settings.feedback), ("rnn", "U x", settings.scales)
     ):  # fmt: skip
-        told = shared | {"values": values}
+        told = shared | {"values": values, "hidden_size": settings.sized}
         rows += lab.do(f"dial-{text}", told, lambda t=text, d=dial, v=values: [*_dial(settings, t, d, v)])
     lab.console.print("initial cells are measured")
     for text in settings.trained:
@@ -135,14 +140,14 @@ def _initial(cell, seeds, time, dtype=jnp.float32):
 
 def _start(settings, text) -> Iterator[dict]:
     cell = _cell(text, settings.hidden_size)
-    told = {"label": text, "stage": "initial", "dial": ""}
+    told = {"label": text, "stage": "initial", "dial": "-"}
     for time in settings.times:
         yield from _iterations(cell, *_initial(cell, settings.seeds, time), told)
 
 
 def _dial(settings, text, dial, values) -> Iterator[dict]:
     """Recurrent weights of another size: an SRU's v of one absolute value, a multiple of an RNN's matrix."""
-    cell = _cell(text, settings.hidden_size)
+    cell = _cell(text, settings.sized)
     for time in settings.times[1:]:
         params, xs = _initial(cell, settings.seeds, time)
         for value in values:
@@ -162,7 +167,7 @@ def _probe(settings, result) -> Iterator[dict]:
     initial = programs.initial_state(programs.make_run(config)).params
     for stage, params in (("untrained", initial), ("trained", result.state.params)):
         params = jax.device_get(params)
-        told = {"label": config.label, "stage": stage, "dial": "", "solved": solved}
+        told = {"label": config.label, "stage": stage, "dial": "-", "solved": solved}
         for time in settings.times:
             task = dataclasses.replace(config.task, gap=time - 2, max_gap=0)
             tokens = task.eval_batch({}, "test", 0, 1).xs
@@ -173,13 +178,11 @@ def _probe(settings, result) -> Iterator[dict]:
 def methods(cell, time) -> list[tuple[int, str]]:
     """Windows and Jacobians that can be measured."""
     leaves = jax.tree.leaves(cell.initial_carry(1))
-    size, found = sum(x.shape[-1] for x in leaves), []
-    for window in WINDOWS:
-        for jacobian in ("diagonal",) if cell.is_elementwise else ("dense", "diagonal"):
-            numbers = size**2 if jacobian == "dense" else size * len(leaves)
-            if numbers * len(_spans(time, window)) <= LARGEST:
-                found.append((window, jacobian))
-    return found
+    size = sum(x.shape[-1] for x in leaves)
+    numbers = {"dense": size**2, "diagonal": size * len(leaves)}
+    if cell.is_elementwise or size > DENSE:
+        del numbers["dense"]
+    return [(w, j) for w in WINDOWS for j in numbers if numbers[j] * len(_spans(time, w)) <= LARGEST]
 
 
 def _spans(time, window) -> range:
@@ -251,7 +254,7 @@ def _error(got, want):
 
 
 def _errors(settings, text) -> Iterator[dict]:
-    """Of outputs, and of the gradients of their mean square, on the first seed; in both precisions."""
+    """Of outputs, and of the gradients of their mean square, in both precisions."""
     cell = _cell(text, settings.hidden_size)
     for bits in (32, 64):
         with jax.enable_x64(bits == 64):
@@ -306,211 +309,185 @@ def _time(settings, time) -> Iterator[dict]:
 # --- what follows from the numbers
 
 
-def _usual(rows: pd.DataFrame) -> pd.DataFrame:
-    """Those of `cells.Newton()` as it is: windows, and the Jacobian that "auto" takes."""
-    first = (
-        rows["jacobian"].where(rows["window"] == 0).groupby([rows["label"], rows["time"]]).transform("min")
-    )
-    return rows[(rows["window"] == 0) & (rows["jacobian"] == first)]
+def _usual(rows: pd.DataFrame, window: int = 0) -> pd.DataFrame:
+    """Those of the Jacobian that "auto" takes: dense where there is one."""
+    return rows[
+        (rows["window"] == window) & (rows["jacobian"] == rows.groupby("label")["jacobian"].transform("min"))
+    ]
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per label, stage and dial, of the usual method. `depth`: over that of a sequential run, at the
-    longest time, worst of the seeds. `growing`: the median count at the longest time is more than MORE above
-    that at the shortest. `passes`: no seed fell back at any length, no growth, a depth up to SHARE."""
+    """One row per label, stage and dial, of `cells.Newton()` as it is.
+
+    `depth`: over that of a sequential run, at the longest time, of the worst seed. `growing`: the median
+    count at the longest time is more than MORE above that at the shortest. `passes`: no seed fell back at any
+    length, the count does not grow, and the depth is at most SHARE.
+    """
     found = []
-    for (label, cell, stage, dial), group in _usual(rows).groupby(
-        ["label", "cell", "stage", "dial"], sort=False
-    ):
-        last = group[group["time"] == group["time"].max()]
-        first = group[group["time"] == group["time"].min()]
-        counts = [statistics.median(part["iterations"]).value for part in (first, last)]
-        row = {"label": label, "cell": cell, "stage": stage, "dial": dial, "time": last["time"].iloc[0]}
-        row |= {"iterations": last["iterations"].max(), "exponent": last["exponent"].median()}
-        row |= {"depth": (last["depth"] / last["time"]).max(), "growing": counts[1] > counts[0] + MORE}
-        row |= {"fallbacks": int(group["fallback"].sum()), "runs": len(group)}
+    for (label, stage, dial), group in _usual(rows).groupby(["label", "stage", "dial"], sort=False):
+        by = {time: part for time, part in group.groupby("time")}
+        first, last = by[min(by)], by[max(by)]
+        growth = last["iterations"].median() - first["iterations"].median()
+        row = {"label": label, "stage": stage, "dial": dial, "iterations": group["iterations"].max()}
+        row |= {"exponent": last["exponent"].median(), "depth": (last["depth"] / max(by)).max()}
+        row |= {"growing": growth > MORE, "fallbacks": int(group["fallback"].sum())}
         found.append(row | {"passes": not (row["growing"] or row["fallbacks"]) and row["depth"] <= SHARE})
     return pd.DataFrame(found)
 
 
-def _count(group: pd.DataFrame) -> str:
-    """Median and maximum over seeds, and how many fell back."""
-    fell, most = int(group["fallback"].sum()), group["iterations"].max()
-    told = f"{statistics.median(group['iterations']).value:.0f} ({most})"
-    return told + f", {fell}/{len(group)} fell back" * bool(fell)
-
-
-def tables(frames) -> dict[str, pd.DataFrame]:
-    """Iterations by method and time; the same against the exponent; errors; time."""
-    rows, shown = frames["iterations"].assign(dial=frames["iterations"]["dial"].fillna("")), []
-    longest = rows["time"].max()
-    for (label, stage, window, jacobian), group in rows[rows["stage"] != "dial"].groupby(
-        ["label", "stage", "window", "jacobian"], sort=False
-    ):
-        row = {"cell": label, "stage": stage, "window": WINDOWS[window], "Jacobian": jacobian}
-        row |= {f"T = {t:,}": "–" for t in sorted(rows["time"].unique())}
-        row |= {f"T = {t:,}": _count(part) for t, part in group.groupby("time")}
-        last = group[group["time"] == longest]
-        shares = 100 * last["depth"] / longest
-        shown.append(row | {"depth / T": f"{shares.median():.1f} %" if len(last) else "–"})
-    made = {"Iterations, median (most) over seeds; depth at the longest time": pd.DataFrame(shown)}
-    shown = []
-    for (label, dial, time), group in rows[rows["stage"] == "dial"].groupby(
-        ["label", "dial", "time"], sort=False
-    ):
-        row = {"cell": label, "weights": dial, "T": f"{time:,}"}
-        row["exponent per step"] = f"{statistics.median(group.drop_duplicates('seed')['exponent']):+.3f}"
-        for window, words in WINDOWS.items():
-            part = group[(group["window"] == window) & (group["jacobian"] == group["jacobian"].min())]
-            row[f"windows of {words}"] = _count(part) if len(part) else "–"
-            row[f"{words}: depth / T"] = (
-                f"{100 * (part['depth'] / time).median():.0f} %" if len(part) else "–"
-            )
-        shown.append(row)
-    made["Iterations into chaos (largest Lyapunov exponent above 0)"] = pd.DataFrame(shown)
-    made["Largest error against a sequential run, relative to the largest entry"] = pd.DataFrame(
-        {
-            "cell": label, "precision": f"float{bits}", "outputs": f"{group['states'].max():.0e}",
-            "gradients": f"{group['gradients'].max():.0e}", "fell back": f"{group['fallback'].sum()}/{len(group)}",
-        }
-        for (label, bits), group in frames["errors"].groupby(["label", "bits"], sort=False)
-    )  # fmt: skip
-    shown = []
-    for (label, how, time), of in ratios(frames["time"]).items():
-        ms = (
-            frames["time"]
-            .query("label == @label and `pass` == @how and time == @time")
-            .groupby("strategy")["ms"]
-        )
-        row = {"cell": label, "pass": how, "T": f"{time:,}"}
-        row |= {f"{strategy}, ms": f"{ms.median()[strategy]:.3g}" for strategy in ("sequential", "newton")}
-        shown.append(row | {"newton / sequential": f"{of:.2f}"})
-    machine = _machine(frames["time"])
-    return made | {f"Measured time, {machine} (median of rounds [95 %])": pd.DataFrame(shown)}
-
-
 def ratios(time: pd.DataFrame) -> dict:
     """Newton's time over the sequential one's, an Estimate over rounds, by (label, pass, time)."""
-    found = {}
-    for key, group in time.groupby(["label", "pass", "time"], sort=False):
-        wide = group.pivot(index="round", columns="strategy", values="ms")
-        found[key] = statistics.median(wide["newton"] / wide["sequential"])
-    return found
+    by = time.pivot(index=["label", "pass", "time", "round"], columns="strategy", values="ms")
+    of = (by["newton"] / by["sequential"]).groupby(level=[0, 1, 2], sort=False)
+    return {key: statistics.median(values) for key, values in of}
 
 
 def _machine(time):
-    first = time.iloc[0]
-    told = f"{first['batch']} sequences, hidden size {first['hidden_size']}, {first['backend']}"
-    return f"{told}, {first['cores']} CPU cores"
+    told = f"{time['batch'].iloc[0]} sequences, hidden size {time['hidden_size'].iloc[0]}"
+    return f"{told}, {time['backend'].iloc[0]}, {time['cores'].iloc[0]} CPU cores"
+
+
+def _count(group: pd.DataFrame) -> str:
+    """Median and maximum over seeds, and how many fell back."""
+    if group.empty:
+        return "–"
+    fell, most = int(group["fallback"].sum()), group["iterations"].max()
+    told = f"{group['iterations'].median():.0f} ({most})"
+    return told + f", {fell}/{len(group)} fell back" * bool(fell)
+
+
+def _depth(group: pd.DataFrame) -> str:
+    return f"{100 * (group['depth'] / group['time']).median():.1f} %" if len(group) else "–"
+
+
+def tables(frames) -> dict[str, pd.DataFrame]:
+    """Iterations by method and time; into chaos; errors; time."""
+    rows, counts, chaos, ms = frames["iterations"], [], [], []
+    times, by = sorted(rows["time"].unique()), ["label", "stage", "window", "jacobian"]
+    for (label, stage, window, jacobian), group in rows[rows["stage"] != "dial"].groupby(by, sort=False):
+        row = {"cell": label, "stage": stage, "window": WINDOWS[window], "Jacobian": jacobian}
+        row |= {f"T = {time:,}": _count(group[group["time"] == time]) for time in times}
+        counts.append(row | {"depth / T": _depth(group[group["time"] == times[-1]])})
+    by = ["label", "dial", "time"]
+    for (label, dial, time), group in rows[rows["stage"] == "dial"].groupby(by, sort=False):
+        row = {"cell": label, "weights": dial, "T": f"{time:,}"}
+        row["exponent"] = f"{statistics.median(group.drop_duplicates('seed')['exponent']):+.3f}"
+        for window, words in WINDOWS.items():
+            part = _usual(group, window)
+            row |= {f"windows {words}": _count(part), f"depth / T, {words}": _depth(part)}
+        chaos.append(row)
+    errors = pd.DataFrame(
+        {"cell": label, "precision": f"float{bits}", "fell back": f"{group['fallback'].sum()}/{len(group)}"}
+        | {name: f"{group[name].max():.0e}" for name in ("states", "gradients")}
+        for (label, bits), group in frames["errors"].groupby(["label", "bits"], sort=False)
+    )
+    middle = frames["time"].groupby(["label", "pass", "time", "strategy"])["ms"].median()
+    for (label, how, time), of in ratios(frames["time"]).items():
+        row = {"cell": label, "pass": how, "T": f"{time:,}", "newton / sequential": f"{of:.2f}"}
+        ms.append(row | {f"{s}, ms": f"{middle[label, how, time, s]:.3g}" for s in ("sequential", "newton")})
+    return {
+        "Iterations: median (most) over seeds; depth at the longest time, over sequential": pd.DataFrame(
+            counts
+        ),
+        "Into chaos: largest Lyapunov exponent per step above 0": pd.DataFrame(chaos),
+        f"Largest error against sequential at {frames['errors']['time'].max():,} steps, relative": errors,
+        f"Measured time, {_machine(frames['time'])} (median of rounds [95 %])": pd.DataFrame(ms),
+    }
 
 
 def figures(frames) -> dict[str, Figure]:
     """`newton`: iterations against time by stage and window; `chaos`: depth against the exponent."""
     rows = frames["iterations"]
-    look, seeds = plots.styles(rows), rows["seed"].nunique()
-    stages = [s for s in ("initial", "untrained", "trained") if s in set(rows["stage"])]
-    titles = {"initial": "initial, white noise", "untrained": "initial, on the task", "trained": "trained"}
+    look, stages = plots.styles(rows), [name for name in STAGES if name in set(rows["stage"])]
     figure = Figure(figsize=(3.1 * len(stages) + 0.6, 6.4), layout="constrained")
     axes = figure.subplots(len(WINDOWS), len(stages), sharex=True, sharey=True, squeeze=False)
     for line, window in zip(axes, WINDOWS, strict=True):
         for ax, stage in zip(line, stages, strict=True):
             here = rows[(rows["stage"] == stage) & (rows["window"] == window)]
+            dense = set(here[here["jacobian"] == "dense"]["label"])
             for (label, jacobian), group in here.groupby(["label", "jacobian"]):
-                by = group.groupby("time")["iterations"]
-                # Thin: quasi.
-                quasi = jacobian == "diagonal" and "dense" in set(here[here["label"] == label]["jacobian"])
-                style = look[label] | {"ls": ":" if quasi else "-", "lw": 1 if quasi else 1.6}
-                style.pop("linestyle", None)
-                ax.plot(by.median().index, by.median(), ms=4, **style)
+                quasi = {"linestyle": ":", "lw": 1} if jacobian == "diagonal" and label in dense else {}
+                by, style = group.groupby("time")["iterations"], look[label] | {"ms": 4, "lw": 1.6} | quasi
+                ax.plot(by.median().index, by.median(), **style)
                 ax.fill_between(by.min().index, by.min(), by.max(), color=style["color"], alpha=0.12, lw=0)
             ax.set_xscale("log", base=2)
-            ax.set_yscale("log")
             ax.xaxis.set_major_formatter("{x:,.0f}")
-            ax.yaxis.set_major_formatter("{x:,.0f}")
-            ax.set_title(f"{titles[stage]}; windows of {WINDOWS[window]}", loc="left", fontsize=8)
-    note = (
-        f"Line: median of {seeds} seeds; band: all. Dotted: diagonal (quasi) Jacobians of cells that are not."
-    )
+            ax.set_title(f"{STAGES[stage]}: windows {WINDOWS[window]}", loc="left", fontsize=8)
+    note = f"Line: median of {rows['seed'].nunique()} seeds; band: all. Dotted: quasi, by diagonal Jacobians."
     _finish(figure, axes, "length T, steps", "iterations", look, note)
-    chaos = Figure(figsize=(8.5, 4.2), layout="constrained")
-    axes = chaos.subplots(1, len(WINDOWS), sharex=True, sharey=True, squeeze=False)
-    for ax, window in zip(axes[0], WINDOWS, strict=True):
-        here = rows[(rows["window"] == window) & (rows["time"] == rows["time"].max())]
-        exact = here["jacobian"] == here.groupby("label")["jacobian"].transform("min")
-        for (label, fell), group in here[exact].groupby(["label", "fallback"]):
-            filled = {"facecolor": "none"} if fell else {}
-            colour, marker = look[label]["color"], look[label]["marker"]
-            shares = group["depth"] / group["time"]
-            ax.scatter(group["exponent"], shares, s=18, color=colour, marker=marker, alpha=0.8, **filled)
+    times = sorted(rows[rows["stage"] == "dial"]["time"].unique())[-2:]
+    chaos = Figure(figsize=(8.5, 3.2 * len(times) + 0.6), layout="constrained")
+    axes = chaos.subplots(len(times), len(WINDOWS), sharex=True, sharey="row", squeeze=False)
+    for (row, time), (column, window) in itertools.product(enumerate(times), enumerate(WINDOWS)):
+        ax, here = axes[row, column], _usual(rows[rows["time"] == time], window)
+        for (label, fell), group in here.groupby(["label", "fallback"]):
+            style = {name: look[label][name] for name in ("color", "marker")} | {"ls": "", "ms": 5}
+            face = {"markerfacecolor": "none"} if fell else {}
+            ax.plot(group["exponent"], group["depth"] / time, alpha=0.8, **style, **face)
         ax.axvline(0, color=plots.MUTED, lw=1, ls="--")
         ax.axhline(1, color=plots.MUTED, lw=1, ls=":")
-        ax.set_yscale("log")
-        ax.set_title(f"windows of {WINDOWS[window]}", loc="left", fontsize=10)
-    note = f"A point per cell, setting and seed at T = {rows['time'].max():,}. Hollow: fell back. Dotted: sequential."
+        ax.set_title(f"T = {time:,}: windows {WINDOWS[window]}", loc="left", fontsize=8)
+    note = "A point per cell, setting and seed. Hollow: fell back. Dotted: a sequential run."
     _finish(chaos, axes, "largest Lyapunov exponent per step", "depth / T", look, note)
     return {"newton": figure, "chaos": chaos}
 
 
 def _finish(figure, axes, x, y, look, note):
     for ax in axes.flat:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.grid(alpha=0.25)
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
-    for ax in axes[-1]:
-        ax.set_xlabel(x)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(y)
-    handles = [axes.flat[0].plot([], [], label=label, ms=4, **look[label])[0] for label in sorted(look)]
+    for edge, name, axis in ((axes[-1], x, "set_xlabel"), (axes[:, 0], y, "set_ylabel")):
+        for ax in edge:
+            getattr(ax, axis)(name)
+    handles = [Line2D([], [], label=label, ms=4, **look[label]) for label in sorted(look)]
     plots.legend(figure, handles, [note])
 
 
 def verdicts(frames) -> dict[str, Verdict]:
-    """`newton`, by `judged`, of `cells.Newton()` as it is. Holds: every cell passes at every stage, and with
-    recurrent weights of every size. Does not hold here: less than half of the cells pass at initialisation.
-    Else in part.
+    """`newton`, by `judged`. Holds: every cell passes at every stage, and with recurrent weights of every
+    size. Does not hold here: less than half of the cells pass at initialisation. Else in part.
     """
-    found = judged(frames["iterations"].assign(dial=frames["iterations"]["dial"].fillna("")))
-    initial, dialled = found[found["stage"] == "initial"], found[found["stage"] == "dial"]
-    if initial.empty:
-        return {"newton": Verdict("not tested here", "no cell that has the strategy")}
-    trained, longest = found[found["stage"] == "trained"], found["time"].max()
-    told = []
-    for part, words in ((initial, "at initialisation"), (trained, "after training")):
+    rows, parts = frames["iterations"], []
+    found = judged(rows)
+    for stage, words in (("initial", "At initialisation"), ("trained", "After training")):
+        part = found[found["stage"] == stage]
         if len(part):
-            worst, failed = part["depth"].max(), part[~part["passes"]]["label"].tolist()
-            told.append(
-                f"{words} {part['passes'].sum()} of {len(part)} cells converge at any length up to "
-                f"{longest:,} steps without growing counts ({_each(part)} iterations at most; depth at most "
-                f"{100 * worst:.1f} % of the steps){'; not ' + ', '.join(failed) if failed else ''}"
+            counts = ", ".join(f"{row.label} {row.iterations}" for row in part.itertuples())
+            parts.append(
+                f"{words} {part['passes'].sum()} of {len(part)} cells converge at every length up to "
+                f"{rows['time'].max():,} steps in counts that do not grow ({counts} iterations at most); "
+                f"depth at most {100 * part['depth'].max():.1f} % of a sequential run's{_failed(part)}"
             )
-    failed = dialled[~dialled["passes"]]
-    if len(dialled):
-        calm, wild = dialled[dialled["exponent"] <= 0], dialled[dialled["exponent"] > 0]
-        told.append(
-            f"of {len(dialled)} sizes of recurrent weights {calm['passes'].sum()} of {len(calm)} with a largest "
-            f"Lyapunov exponent up to 0 pass, of the chaotic ones {wild['passes'].sum()} of {len(wild)}"
-        )
-        if len(failed):
-            sizes = (f"{r.label} {r.dial} ({r.exponent:+.2f})" for r in failed.itertuples())
-            told[-1] += f"; not (exponent) {', '.join(sizes)}"
-    errors = frames["errors"].groupby("bits")[["states", "gradients"]].max()
-    told.append(
-        "largest errors of outputs and gradients: "
-        + ", ".join(
-            f"float{bits} {e['states']:.0e} and {e['gradients']:.0e}" for bits, e in errors.iterrows()
-        )
-    )
-    shares = (
-        f"{label} {how} {of:.2f} (T = {time:,})" for (label, how, time), of in ratios(frames["time"]).items()
-    )
-    told.append(f"time over a sequential run's ({_machine(frames['time'])}): {', '.join(shares)}")
-    few = 2 * initial["passes"].sum() < len(initial)
+    sized = found[found["stage"] == "dial"]
+    for part, words in (
+        (sized[sized["exponent"] <= 0], "up to 0"),
+        (sized[sized["exponent"] > 0], "above 0"),
+    ):
+        told = f"{part['passes'].sum()} of {len(part)} pass{_failed(part)}" if len(part) else "none was there"
+        parts.append(f"Of sizes of recurrent weights with a largest Lyapunov exponent {words}, {told}")
+    worst = frames["errors"].groupby("bits")[["states", "gradients"]].max()
+    told = (f"float{bits} {row['states']:.0e} and {row['gradients']:.0e}" for bits, row in worst.iterrows())
+    parts.append(f"Largest relative error of outputs and gradients: {', '.join(told)}")
+    told = (f"{label} {how} {of:.2f}" for (label, how, _), of in ratios(frames["time"]).items())
+    longest = f"{frames['time']['time'].max():,} steps"
+    parts.append(f"Time over a sequential run's ({_machine(frames['time'])}, {longest}): {', '.join(told)}")
+    few = 2 * found[found["stage"] == "initial"]["passes"].sum() < (found["stage"] == "initial").sum()
     verdict = "does not hold here" if few else "holds" if found["passes"].all() else "holds in part"
-    return {"newton": Verdict(verdict, "; ".join(told).capitalize()[:1] + "; ".join(told)[1:] + ".")}
+    return {"newton": Verdict(verdict, ". ".join(parts) + ".")}
 
 
-def _each(part: pd.DataFrame) -> str:
-    return ", ".join(f"{row.label} {row.iterations}" for row in part.itertuples())
+def _failed(part: pd.DataFrame) -> str:
+    """What does not pass, and why."""
+    told = []
+    for row in part[~part["passes"]].to_dict("records"):
+        why = ["counts grow"] * row["growing"] + [f"{row['fallbacks']} fell back"] * (row["fallbacks"] > 0)
+        why += [f"depth {100 * row['depth']:.0f} %"] * (row["depth"] > SHARE)
+        name = row["label"] if row["dial"] == "-" else f"{row['label']} {row['dial']}"
+        told.append(f"{name} ({', '.join(why)}; exponent {row['exponent']:+.2f})")
+    return f"; not {', '.join(told)}" if told else ""
 
 
 if __name__ == "__main__":
