@@ -13,7 +13,9 @@ import cells
 from experiments import newton
 from experiments.lab import probes, study
 
-SETTINGS = dataclasses.replace(newton.PRESETS["quick"], cells=("gru",))
+SETTINGS = dataclasses.replace(
+    newton.PRESETS["quick"], cells=("sru_feedback",), times=(8, 20), feedback=(6.0,), scales=()
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,8 @@ def test_runs_end_to_end(measured):
     assert set(rows["stage"]) == {"initial", "dial", "untrained", "trained"}
     assert rows["iterations"].between(1, rows["time"]).all() and not rows["fallback"].any()
     assert (rows["error"] < 1e-4).all() and (rows["depth"] > 0).all()
-    gru = rows[(rows["label"] == "gru") & (rows["stage"] == "initial")]
-    assert len(gru) == SETTINGS.seeds * len(SETTINGS.times) * 2 * 2
+    one = rows[rows["stage"] == "initial"]
+    assert len(one) == SETTINGS.seeds * len(SETTINGS.times) * len(newton.WINDOWS)
     errors = frames["errors"]
     assert (errors[["states", "gradients"]].max(axis=1) < np.where(errors["bits"] == 64, 1e-10, 1e-4)).all()
     assert (frames["time"]["ms"] > 0).all()
@@ -80,8 +82,8 @@ def test_the_exponent_is_the_largest_of_the_spectrum(name):
 
 
 def test_the_exponent_of_a_plain_decay_is_its_logarithm():
-    cell = cells.get("sru_feedback", hidden_size=3)
-    params, xs = newton._initial(cell, 1, 50)
+    cell = cells.get("sru_feedback", hidden_size=4)
+    params, xs = newton._initial(cell, 2, 300)
     zero = {name: jnp.zeros_like(p) for name, p in params.items()}  # f = 1/2
     np.testing.assert_allclose(newton._follow(cell)(zero, xs), np.log(0.5), rtol=1e-5)
 
