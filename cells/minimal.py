@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
@@ -13,14 +14,24 @@ class _Minimal(base.Cell):
     """What both share: h = f * h' + i * h~,  h~ = W_h x + b_h, with gates of the input alone."""
 
     positive: bool = False
+    chrono: int | None = None
 
     is_linear = True
     names = ""  # of the projections, the candidate "h" last
 
+    def __post_init__(self):
+        super().__post_init__()
+        base.check_chrono(self)
+
     def init(self, key, input_size, dtype=jnp.float32):
         shape, init = (input_size, self.hidden_size), parts.input_initializer()
         params = parts.dense_weights(key, self.names, "W", shape, init, dtype)
-        return params | {f"b_{name}": jnp.zeros(self.hidden_size, dtype) for name in self.names}
+        params |= {f"b_{name}": jnp.zeros(self.hidden_size, dtype) for name in self.names}
+        return params | self._biases(jax.random.fold_in(key, 1), dtype)
+
+    def _keep(self, key, dtype):
+        """The bias of what keeps the past, by `chrono`."""
+        return parts.chrono_bias(key, self.hidden_size, self.chrono, dtype)
 
     def project(self, params, xs):
         W, b = (parts.stack(params, *(f"{kind}_{name}" for name in self.names)) for kind in "Wb")
@@ -39,11 +50,15 @@ class MinGRU(_Minimal):
     Options:
       positive: the candidate becomes g(W_h x + b_h), g(u) = u + 1/2 for u >= 0, sigma(u) below, which keeps
         the state positive: the paper's log-space form (appendix B).
+      chrono: longest dependency expected, in steps: b_z = -log U(1, chrono - 1) (Tallec & Ollivier 2018).
 
     The first state is 0, not the paper's g(0) = 1/2. The state is computed as it is, not as its logarithm.
     """
 
     names = "zh"
+
+    def _biases(self, key, dtype):
+        return {"b_z": -self._keep(key, dtype)} if self.chrono else {}
 
     def gates(self, params, carry, x):
         a = x @ params["W_z"] + params["b_z"]
@@ -69,6 +84,7 @@ class MinLSTM(_Minimal):
       positive: as in `MinGRU`.
       forget_bias: initial b_f; above 0 the unit starts by keeping the past, which the paper found to train
         faster.
+      chrono: as in `LSTM`, b_f = log U(1, chrono - 1), b_i = -b_f, in place of forget_bias.
 
     What differs from the paper: see `MinGRU`.
     """
@@ -81,9 +97,9 @@ class MinLSTM(_Minimal):
         super().__post_init__()
         base.check_finite(self, "forget_bias")
 
-    def init(self, key, input_size, dtype=jnp.float32):
-        params = super().init(key, input_size, dtype)
-        return params | {"b_f": jnp.full(self.hidden_size, self.forget_bias, dtype)}
+    def _biases(self, key, dtype):
+        b_f = self._keep(key, dtype) if self.chrono else jnp.full(self.hidden_size, self.forget_bias, dtype)
+        return {"b_f": b_f, "b_i": -b_f} if self.chrono else {"b_f": b_f}
 
     def gates(self, params, carry, x):
         f, i, _ = parts.split(self.project(params, x)[0], 3)

@@ -5,8 +5,6 @@ gates of the units start at time scales uniform in 2..longest. For the others TO
 options allow; a cell that is in neither starts as it is:
 
     rnn, window          have nothing that keeps the past for a set time
-    mingru               has no option for its gate's bias
-    minlstm              forget_bias keeps at most 2/3 of the state, as long as the input gate starts open
     mamba2               starts at its paper's spread of time scales, to 1000 steps, and has no option for it
 """
 

@@ -76,15 +76,22 @@ def test_sru_weights_are_those_of_the_authors_recipe(name, fed, options):
     assert "W_x" not in cells.get(name.strip("+"), hidden_size=H, highway=False).init(KEY, D)
 
 
-@pytest.mark.parametrize("name, gate", [("lstm", "f"), ("gru", "z"), ("sru", "f"), ("sru_feedback", "f")])
+CHRONO = {"lstm": "f", "gru": "z", "sru": "f", "sru_feedback": "f", "mingru": "z", "minlstm": "f"}
+
+
+def test_every_cell_with_chrono_is_tested():
+    assert set(CHRONO) == {name for name in cells.names() if hasattr(cells.CELLS.cls(name), "chrono")}
+
+
+@pytest.mark.parametrize("name, gate", CHRONO.items())
 def test_chrono_biases_are_logs_of_uniform_times(name, gate):
-    """exp(b) is uniform in [1, longest - 1]; an LSTM's input gate mirrors it."""
+    """exp(b) is uniform in [1, longest - 1]; an LSTM's input gate mirrors it; minGRU's gate forgets."""
     for longest in (3, 100):
         p = cells.get(name, hidden_size=500, chrono=longest).init(KEY, 1)
-        times = np.exp(p[f"b_{gate}"])
+        times = np.exp(-p[f"b_{gate}"] if name == "mingru" else p[f"b_{gate}"])
         assert times.min() >= 1 and times.max() <= (longest - 1) * 1.0001
         close(times.mean(), longest / 2, 0.1)
-        if name == "lstm":
+        if name in ("lstm", "minlstm"):
             np.testing.assert_array_equal(p["b_i"], -p["b_f"])
 
 
