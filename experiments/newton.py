@@ -7,9 +7,10 @@
 Iterations of `strategy="newton"` by cell and length: from guesses at the starts of windows of sqrt(T) steps,
 or of single steps (DEER), by whole Jacobians or their diagonals (quasi), at the authors' initialisation on
 white noise, and on delayed recall before and after training on a short gap. Then with ever larger recurrent
-weights, into chaos: where the largest Lyapunov exponent is above 0, a wrong start is not forgotten but grows.
-What counts on a machine without end is the depth, the steps that go one after the other; measured time also
-has the work: an iteration is a run of the cell and of its tangents.
+weights, into chaos: where the largest Lyapunov exponent is above 0 a wrong start grows, and where a state can
+stay in more than one place it may stay in the wrong one; no window forgets either. What counts on a machine
+without end is the depth, the steps that go one after the other; measured time also has the work: an iteration
+is a run of the cell and of its tangents.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -166,7 +168,7 @@ def _probe(settings, result) -> Iterator[dict]:
     solved = sum(seed["solved"] for seed in result.summary["seeds"])
     initial = programs.initial_state(programs.make_run(config)).params
     for stage, params in (("untrained", initial), ("trained", result.state.params)):
-        params = jax.device_get(params)
+        params = jax.tree.map(lambda p: p[: settings.seeds], jax.device_get(params))  # lanes may be padded
         told = {"label": config.label, "stage": stage, "dial": "-", "solved": solved}
         for time in settings.times:
             task = dataclasses.replace(config.task, gap=time - 2, max_gap=0)
@@ -435,7 +437,9 @@ def figures(frames) -> dict[str, Figure]:
 def _finish(figure, axes, x, y, look, note):
     for ax in axes.flat:
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
         ax.grid(alpha=0.25)
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
