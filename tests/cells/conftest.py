@@ -100,20 +100,23 @@ def all_strategies(cell):
 
 
 def pytest_generate_tests(metafunc):
+    defaults = metafunc.definition.get_closest_marker("defaults")
+
+    def param(case, *more, slow=defaults):
+        marks = [pytest.mark.slow] * bool(case.options and slow)
+        return pytest.param(case, *more, id="-".join(map(str, (case, *more))), marks=marks)
+
     if "strategy" in metafunc.fixturenames:
-        defaults = metafunc.definition.get_closest_marker("defaults")
         pairs = [
-            pytest.param(
-                case, s, id=f"{case}-{s}", marks=[pytest.mark.slow] * bool(case.options and (i or defaults))
-            )
+            param(case, s, slow=i or defaults)
             for case in all_cases()
             for i, s in enumerate(all_strategies(case.cell(1)))
         ]
         metafunc.parametrize("case, strategy", pairs)
     elif "recurrence" in metafunc.fixturenames:
-        metafunc.parametrize("recurrence", all_recurrences(), ids=str)
+        metafunc.parametrize("recurrence", [param(case) for case in all_recurrences()])
     elif "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", list(all_cases()), ids=str)
+        metafunc.parametrize("case", [param(case) for case in all_cases()])
 
 
 @pytest.hookimpl(tryfirst=True)

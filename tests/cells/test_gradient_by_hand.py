@@ -69,6 +69,7 @@ def test_a_cell_without_a_gradient_by_hand_has_the_same_one(laws, recurrence):
     laws.same(derive(*p[:3]), laws.runner(cell, "sequential")(p).gradients)
 
 
+@pytest.mark.defaults
 def test_second_derivatives_are_those_of_plain_jax(laws, recurrence):
     """Reverse over reverse, backwards in time; forward over reverse is in test_scan.py."""
     cell = recurrence.cell(2)
@@ -79,6 +80,7 @@ def test_second_derivatives_are_those_of_plain_jax(laws, recurrence):
     laws.same(got, want)
 
 
+@pytest.mark.defaults
 def test_jacobians_are_the_same_in_both_modes(laws, recurrence):
     """Of the final carry: many tangents, and many gradients, at once."""
     cell = recurrence.cell(2)
@@ -90,6 +92,7 @@ def test_jacobians_are_the_same_in_both_modes(laws, recurrence):
     laws.same(*(laws.jit(jacobian(last, ALL))(*p[:3]) for jacobian in (jax.jacfwd, jax.jacrev)))
 
 
+@pytest.mark.defaults
 def test_a_gradient_does_not_depend_on_what_else_is_differentiated(laws, recurrence):
     """Of xs, of the carry and of one recurrent parameter alone: all else is constant."""
     cell = recurrence.cell(3)

@@ -25,7 +25,6 @@ WAYS = {  # every kind of Jacobian
     "deer": ("rnn", {"recurrent_scale": 0.8}, {"window": 1}),
     "quasi-deer": ("rnn", {"recurrent_scale": 0.5}, {"window": 1, "jacobian": "diagonal"}),
 }
-EACH_WAY = pytest.mark.parametrize("way", WAYS)
 
 
 def problem(name, time, dtype=np.float64, hidden=8, batch=2, **options):
@@ -69,8 +68,7 @@ def compare(cell, newton, *args, tolerance, reverse=False):
     return jax.tree.map(lambda x: x.item(), report)
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@EACH_WAY
+@pytest.mark.parametrize("way, reverse", [*((way, False) for way in WAYS), ("blocks", True)])
 def test_every_jacobian_gives_the_sequential_result(way, reverse):
     name, options, how = WAYS[way]
     cell, params, xs = problem(name, 75, **options)
@@ -80,7 +78,7 @@ def test_every_jacobian_gives_the_sequential_result(way, reverse):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-10), (np.float32, 1e-5)], ids=["64", "32"])
-@pytest.mark.parametrize("time", [2, 100, 1000, 16384])
+@pytest.mark.parametrize("time", [2, 1000, 16384])
 def test_sru_with_feedback_converges_in_a_few_iterations_at_any_length(time, dtype, tolerance):
     cell, params, xs = problem("sru_feedback", time, dtype)
     with jax.enable_x64(dtype == np.float64):
@@ -133,7 +131,7 @@ def test_as_many_iterations_as_windows_always_suffice():
 # --- what does not converge
 
 
-@EACH_WAY
+@pytest.mark.parametrize("way", ["elementwise", "dense", "quasi-blocks"])
 def test_what_has_not_converged_is_computed_sequentially_with_a_warning(way):
     name, options, how = WAYS[way]
     cell, params, xs = problem(name, 75, **options)
