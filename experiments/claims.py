@@ -6,10 +6,10 @@
 
 Runs the experiments of the laboratory (gradients, horizon, gates, depth, tracking, parallel, newton) one
 after the other and writes, into --workdir: a folder for each, as its own command does, and the verdicts,
-claims.md and claims.csv. The same command again goes on where it was stopped. The fast preset takes about 20
-minutes on 2 CPU cores. The full preset repeats it with more seeds, larger models, longer sequences and a finer
-grid of learning rates; it would take days there and has not been run: give it a GPU, or run its parts by --only
-on several machines.
+claims.md and claims.csv. The same command again goes on where it was stopped. The fast preset takes about
+20 minutes on 2 CPU cores. The full preset repeats it with more seeds, larger models, longer sequences and
+a finer grid of learning rates; it would take days there and has not been run: give it a GPU, or run its
+parts by --only on several machines.
 """
 
 import importlib
