@@ -92,12 +92,11 @@ def test_arguments_of_a_scan(name):
 
 def test_a_strategy_that_a_cell_cannot_use(case):
     cell = case.cell(2)
-    params, xs = cell.init(jax.random.key(0), 3), jnp.ones((1, 2, 3))
     allowed = cells.strategies(cell)
     assert len(set(allowed)) == len(allowed) and set(allowed) <= set(scans.STRATEGIES)
     for strategy in set(scans.STRATEGIES) - set(allowed):
         words = f"{type(cell).__name__} cannot use strategy '{strategy}'", ", ".join(allowed)
-        refused(lambda how=strategy: cells.scan(cell, params, xs, strategy=how), *words)
+        refused(lambda how=strategy: cells.scan(cell, {}, jnp.ones((1, 2, 3)), strategy=how), *words)
 
 
 @pytest.mark.parametrize("name", cells.names())
