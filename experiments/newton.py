@@ -220,7 +220,7 @@ def _run(cell, window, jacobian, quick):
     """Compiled: what a run reports, and its largest error against a sequential one, of each seed."""
 
     def run(params, xs):
-        how = cells.Newton(window=window, jacobian=jacobian)
+        how = cells.Newton(window=window, jacobian=jacobian, iterations=100 * (window == 1))
         *got, report = cells.scan(cell, params, xs, strategy="newton", newton=how, report=True)
         return report, _error(got[1], cells.scan(cell, params, xs, strategy="sequential")[1])
 

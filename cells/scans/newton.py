@@ -28,6 +28,7 @@ from cells import base, parts
 from cells.scans import sequential, shooting
 
 DENSE = 32  # numbers in a row's state up to which "auto" takes the whole Jacobian
+MOST = 256  # iterations, unless told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Newton:
       jacobian: "dense": all of it, exact, of (numbers in the state)^2 per row of a batch and window;
         "diagonal": how each unit moves itself, cheap; exact where the cell `is_elementwise`, else an
         approximation that takes more iterations; "auto": dense where it is not diagonal and small.
-      iterations: after so many without convergence the cell runs sequentially instead, with a warning.
-        As many as there are windows always suffice: each makes one more window exact.
+      iterations: after so many without convergence the cell runs sequentially instead, with a warning; 0:
+        as many as there are windows, up to 256. So many suffice: each makes one more window exact.
       tolerance: largest move of a start at convergence, over the largest state; 0: by precision, 1e-6 or,
         in float64, 1e-12.
       damping: factor 1 - damping on approximate Jacobians, in [0, 1). It grows by itself while iterations
@@ -49,14 +50,14 @@ class Newton:
 
     window: int = 0
     jacobian: str = "auto"
-    iterations: int = 100
+    iterations: int = 0
     tolerance: float = 0.0
     damping: float = 0.0
 
     def __post_init__(self):
-        for option, least in (("window", 0), ("iterations", 1)):
+        for option in ("window", "iterations"):
             value = getattr(self, option)
-            base.require(self, option, type(value) is int and value >= least, f"an integer, {least} or more")
+            base.require(self, option, type(value) is int and value >= 0, "an integer, 0 or more")
         known = self.jacobian in ("auto", "dense", "diagonal")
         base.require(self, "jacobian", known, "'auto', 'dense' or 'diagonal'")
         for option in ("tolerance", "damping"):
@@ -167,8 +168,9 @@ def _solve(cell, problem, newton):
     dense = _is_dense(cell, problem.first, newton)
     window = min(newton.window or math.isqrt(time - 1) + 1, time)
     exact = dense or cell.is_elementwise
+    most = newton.iterations or min(-(-time // window), MOST)
     last, kept, (iterations, residual, converged) = shooting.solve(
-        problem, window, dense, exact, newton.iterations, newton.tolerance, newton.damping
+        problem, window, dense, exact, most, newton.tolerance, newton.damping
     )
 
     def sequentially(loop):

@@ -53,6 +53,8 @@ def solve(problem, window, dense, exact, iterations, tolerance, damping):
     dtype = first.dtype
     tolerance = tolerance or (1e-12 if dtype.itemsize == 8 else 1e-6)
 
+    once = exact and problem.is_affine  # one iteration solves it
+
     def run(body, starts):
         starts = layout.unpack(starts.reshape(-1, *starts.shape[2:]))
         return lax.scan(lambda carry, x: body(carry, (*x, initial)), starts, inputs)
@@ -75,11 +77,13 @@ def solve(problem, window, dense, exact, iterations, tolerance, damping):
         moves = _recur(jacobians * (1 - damp), gaps)
         # A window that Newton's method throws out of range starts where the one before it ended.
         sound = jnp.isfinite(moves).all(-1, keepdims=True)
-        new = jnp.where(sound, wanted + (moves - gaps), wanted)
+        moves = jnp.where(sound, moves, gaps)
+        new = wanted + (moves - gaps)
         new = jnp.where(jnp.isfinite(new), new, 0)
         size = jnp.abs(new).max()
         moved = jnp.abs(moves).max() / jnp.where(size > 0, size, 1)
-        moved = jnp.where(sound.all(), moved, jnp.inf)
+        solved = sound.all() if once else jnp.isfinite(moved)
+        moved = jnp.where(solved, moved, jnp.inf)
         if not exact:
             damp = jnp.where(moved > residual, (1 + damp) / 2, jnp.maximum(2 * damp - 1, damping))
         return k + 1, new, moved, damp, moved <= tolerance
@@ -89,7 +93,7 @@ def solve(problem, window, dense, exact, iterations, tolerance, damping):
     loop, _ = sequential.varying_alike(((*loop, jnp.zeros((), bool)), (first, inputs)))
     if windows.count == 1:
         k, starts, residual, converged = loop[0], starts, jnp.zeros_like(loop[2]), ~loop[4]
-    elif exact and problem.is_affine:
+    elif once:
         k, starts, moved, *_ = iterate(loop)
         converged, residual = jnp.isfinite(moved), jnp.where(jnp.isfinite(moved), 0, moved)
     else:

@@ -18,6 +18,7 @@ import pytest
 import cells
 import laws as tools
 from cells.scans import sequential
+from train import host
 
 hypothesis.settings.register_profile(
     "repeatable",
@@ -135,9 +136,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Frees a case's compiled programs after its last test: see tests/conftest.py."""
+    """Frees compiled programs between cases, in time: see tests/conftest.py."""
     ours, theirs = (it and it.get_closest_marker("xdist_group") for it in (item, nextitem))
-    if ours and ours != theirs:
+    if ours and ours != theirs and host.crowded():
         jax.clear_caches()
 
 
