@@ -80,7 +80,8 @@ def scan(
       mask: (batch, time) bool. False skips the element, wherever it is, as if it were not there (a
         reset at a skipped element is skipped too); its output is zero.
       resets: (batch, time) bool. True starts a new episode: the state before that step, in the order
-        in which steps are taken, is `cell.initial_carry`.
+        in which steps are taken, is `cell.initial_carry`. Infinities before a reset end there, but in the
+        chunked form of mLSTM and Mamba-2, where they reach the rest of their chunk.
       reverse: takes the steps of each row from its last real one to its first; outputs stay at their
         input's place.
       strategy: one of `strategies(cell)`.
