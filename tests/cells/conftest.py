@@ -35,6 +35,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
+# Smaller than the default where that takes long to compile.
+SMALL = {"tcn": {"levels": 2}}
+
 # Options worth a law that are not simply a bool (those are found by themselves).
 OPTIONS = {
     "rnn": [{"activation": "relu"}],
@@ -63,7 +66,8 @@ class Case(NamedTuple):
 
     def cell(self, hidden_size):
         multiple = cells.CELLS.cls(self.name).size_multiple(**self.options)
-        return cells.get(self.name, hidden_size=-(-hidden_size // multiple) * multiple, **self.options)
+        options = SMALL.get(self.name, {}) | self.options
+        return cells.get(self.name, hidden_size=-(-hidden_size // multiple) * multiple, **options)
 
 
 def all_cases():

@@ -40,12 +40,13 @@ def short_chunks(monkeypatch):
 @given(draw=laws.draws, reverse=laws.directions)
 def test_a_scan_is_the_loop_over_step(case, strategy, draw, reverse):
     """Outputs, final carry and all gradients, with mask, lengths, resets and an initial carry at once."""
-    cell = case.cell(laws.HIDDEN)
+    cell, reverse = case.cell(laws.HIDDEN), reverse and not case.options
     p = draw.problem(cell)
     got, want = (laws.runner(cell, s, reverse)(p) for s in (strategy, "loop"))
     laws.same(got, want)
 
 
+@DEFAULTS
 @given(seed=laws.seeds)
 def test_one_step_and_as_many_inputs_as_units(case, strategy, seed):
     cell = case.cell(laws.HIDDEN)
@@ -65,6 +66,7 @@ def test_flags_that_say_nothing_and_padding_change_nothing(case, strategy, seed,
     laws.same(got, (padded.carry, padded.ys[:, :time]))
 
 
+@DEFAULTS
 @given(draw=laws.draws, reverse=laws.directions, cut=laws.cuts)
 def test_a_run_may_stop_and_go_on_at_any_step(case, strategy, draw, reverse, cut):
     """Chained by the carry, which is the one after the last real step."""
@@ -80,6 +82,7 @@ def test_a_run_may_stop_and_go_on_at_any_step(case, strategy, draw, reverse, cut
 # --- padding, masks and resets
 
 
+@DEFAULTS
 @given(
     draw=laws.draws,
     reverse=laws.directions,
@@ -97,6 +100,7 @@ def test_padding_holds_anything_and_changes_nothing(case, strategy, draw, revers
     laws.same(*(jax.tree.map(lambda c: c[empty], carry) for carry in (want.carry, p.carry)), 0)
 
 
+@DEFAULTS
 @given(draw=laws.draws, reverse=laws.directions)
 def test_skipped_elements_are_as_if_they_were_not_there(case, strategy, draw, reverse):
     """A masked run is the run on what is left when the masked elements, resets and all, are cut out."""
@@ -113,6 +117,7 @@ def test_skipped_elements_are_as_if_they_were_not_there(case, strategy, draw, re
     laws.same(got._replace(ys=cut(got.ys), gradients=(d_params, cut(d_xs), d_carry)), want)
 
 
+@DEFAULTS
 @pytest.mark.filterwarnings("ignore:newton")  # infinity makes it go step by step
 @given(draw=laws.draws, reverse=laws.directions, cut=st.integers(0, TIME - 1))
 def test_a_reset_is_a_fresh_start_whatever_came_before(case, strategy, draw, reverse, cut):
@@ -129,6 +134,7 @@ def test_a_reset_is_a_fresh_start_whatever_came_before(case, strategy, draw, rev
         laws.same((got.ys[:, ~early], got.carry), (fresh.ys[:, ~early], fresh.carry))
 
 
+@DEFAULTS
 @given(draw=laws.draws, reverse=laws.directions)
 def test_a_reset_at_a_skipped_element_is_skipped(case, strategy, draw, reverse):
     cell = case.cell(laws.HIDDEN)
@@ -140,6 +146,7 @@ def test_a_reset_at_a_skipped_element_is_skipped(case, strategy, draw, reverse):
 # --- order
 
 
+@DEFAULTS
 @given(draw=laws.draws)
 def test_reverse_is_flipping_inside_each_length(case, strategy, draw):
     cell = case.cell(laws.HIDDEN)
@@ -155,6 +162,7 @@ def test_reverse_is_flipping_inside_each_length(case, strategy, draw):
     laws.same(got, want._replace(ys=flip(want.ys), gradients=(d_params, flip(d_xs), d_carry)))
 
 
+@DEFAULTS
 @given(draw=laws.draws, other=laws.draws, reverse=laws.directions, cut=laws.cuts)
 def test_no_step_sees_later_ones(case, strategy, draw, other, reverse, cut):
     """Neither their inputs nor their flags."""
@@ -169,6 +177,7 @@ def test_no_step_sees_later_ones(case, strategy, draw, other, reverse, cut):
     laws.same(run(changed).ys[:, ~late], run(p).ys[:, ~late], 1e-13)
 
 
+@DEFAULTS
 @given(
     draw=laws.draws,
     rows=st.lists(st.integers(0, BATCH - 1), min_size=BATCH, max_size=BATCH),
@@ -185,6 +194,7 @@ def test_no_row_sees_others(case, strategy, draw, rows, reverse):
 # --- derivatives
 
 
+@DEFAULTS
 @given(draw=laws.draws, along=laws.seeds, reverse=laws.directions)
 def test_gradients_are_those_of_finite_differences(case, strategy, draw, along, reverse):
     cell = case.cell(laws.HIDDEN)
@@ -250,6 +260,7 @@ def test_float32_and_bfloat16(case, strategy, dtype, tolerance, seed):
     laws.same((carry, ys), (want.carry, want.ys), tolerance)
 
 
+@DEFAULTS
 def test_the_wider_of_two_dtypes_counts(case, strategy):
     """bfloat16 inputs to float32 parameters are computed in float32, and the other way round."""
     cell = case.cell(laws.HIDDEN)
