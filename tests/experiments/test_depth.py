@@ -35,6 +35,7 @@ def test_runs_end_to_end(measured):
         assert (workdir / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing_and_says_the_same(measured, monkeypatch):
     frames, workdir = measured
     monkeypatch.setattr("experiments.lab.store.train", None)

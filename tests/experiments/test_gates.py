@@ -19,6 +19,7 @@ def test_other_tokens_are_others_of_the_same_kind():
     assert set(others[:, 0]) == {0, 1, 2} and set(np.unique(others[:, 1:])) == {3, 4, 5, 6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "sru", "knn", "lru", "mlstm", "mamba2", "tcn", "window"])
 def test_swap_memory_weighs_distances_by_what_a_replaced_step_changes(name):
     cell = cells.get(name, hidden_size=3)

@@ -32,6 +32,7 @@ def test_runs_end_to_end(measured):
     assert "Settings: " in (workdir / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_kept_tables_give_the_same_verdict(measured):
     frames, _, workdir = measured
     assert gradients.verdicts(study.load(workdir)) == gradients.verdicts(frames)
