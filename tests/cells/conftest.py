@@ -3,7 +3,8 @@
 A test that asks for `case` runs for every cell and option, one that asks for `strategy` as well for
 every way to run it, one that asks for `recurrence` for the cases that differ in a step over time. A new cell
 in the registry gets all of them. Other strategies than the first one, and laws marked `defaults`, see the
-default options; with -m slow, all of them. With --hypothesis-profile=thorough a law sees many more examples.
+default options, and those marked `costly` each strategy beside the first one on one cell; with -m slow,
+all of them. With --hypothesis-profile=thorough a law sees many more examples.
 """
 
 import dataclasses
@@ -112,11 +113,16 @@ def pytest_generate_tests(metafunc):
         return pytest.param(case, *more, id="-".join(map(str, (case, *more))), marks=marks)
 
     if "strategy" in metafunc.fixturenames:
-        pairs = [
-            param(case, s, slow=i or defaults)
-            for case in all_cases()
-            for i, s in enumerate(all_strategies(case.cell(1)))
-        ]
+        costly, pairs, seen = metafunc.definition.get_closest_marker("costly"), [], set()
+        for case in all_cases():
+            cell = case.cell(1)
+            for i, s in enumerate(all_strategies(cell)):
+                pair = param(case, s, slow=i or defaults)
+                solved = s, cell.is_linear
+                if costly and i and not case.options and solved in seen:
+                    pair = pytest.param(*pair.values, id=pair.id, marks=pytest.mark.slow)
+                seen.add(solved)
+                pairs.append(pair)
         metafunc.parametrize("case, strategy", pairs)
     elif "recurrence" in metafunc.fixturenames:
         metafunc.parametrize("recurrence", [param(case) for case in all_recurrences()])

@@ -61,6 +61,7 @@ def without_backward(cell):
 # --- every way to differentiate
 
 
+@pytest.mark.defaults
 def test_a_cell_without_a_gradient_by_hand_has_the_same_one(laws, recurrence):
     cell = recurrence.cell(3)
     p = laws.problem(cell)
@@ -112,6 +113,7 @@ def test_a_gradient_does_not_depend_on_what_else_is_differentiated(laws, recurre
 # --- precision
 
 
+@pytest.mark.defaults
 def test_gradients_in_float32_and_bfloat16(laws, recurrence):
     """In the dtype of what they belong to, and within 1e-4 and 10% of the largest one of the same rounded
     numbers in float64."""

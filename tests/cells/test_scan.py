@@ -207,6 +207,7 @@ def test_gradients_are_those_of_finite_differences(case, strategy, draw, along, 
 
 
 @DEFAULTS
+@pytest.mark.costly
 @given(seed=laws.seeds, along=laws.seeds)
 def test_forward_mode_and_second_derivatives(case, strategy, seed, along):
     """The jvp of the loss and of its gradient (a Hessian-vector product), without flags."""
@@ -221,6 +222,7 @@ def test_forward_mode_and_second_derivatives(case, strategy, seed, along):
 
 
 @DEFAULTS
+@pytest.mark.costly
 @given(draws=st.tuples(laws.draws, laws.draws))
 def test_gradients_under_checkpoint_and_mapped_over_seeds_and_inputs(case, strategy, draws):
     cell = case.cell(laws.HIDDEN)
@@ -232,6 +234,7 @@ def test_gradients_under_checkpoint_and_mapped_over_seeds_and_inputs(case, strat
 
 
 @DEFAULTS
+@pytest.mark.costly
 @given(draw=laws.draws)
 def test_states_computed_again_change_nothing(case, strategy, draw):
     """In chunks that do not divide the time, backwards in time; forwards is in test_remat.py."""
