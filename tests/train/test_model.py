@@ -411,13 +411,13 @@ def test_parameters_are_counted_as_by_hand(name, D, H):
 @pytest.mark.parametrize("name", cells.names())
 def test_the_count_is_that_of_the_initial_parameters(name):
     model = build(cell_of(name), spec_of(), ModelConfig(depth=2, embedding_size=5))
-    assert model.parameters == count(model.init(jax.random.key(0)))
+    assert model.parameters == count(jax.eval_shape(model.init, jax.random.key(0)))
 
 
 RAW, WIDE = spec_of(input_size=24), ModelConfig(bidirectional=True, connection="residual")
 MATCHED = [
     (name, spec, config)
-    for name in ("lstm", "sru", "tcn")
+    for name in ("lstm", "sru")
     for spec, config in ((RAW, ModelConfig()), (RAW, WIDE))
 ] + [
     ("gru", spec_of("tokens"), ModelConfig()),
