@@ -248,6 +248,7 @@ def test_states_computed_again_change_nothing(case, strategy, draw):
 
 
 @DEFAULTS
+@pytest.mark.costly
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-5), (jnp.bfloat16, 0.08)], ids=["32", "16"])
 @given(seed=laws.seeds)
 def test_float32_and_bfloat16(case, strategy, dtype, tolerance, seed):
