@@ -14,22 +14,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 import cells
+from compiling import jit
 
 BATCH, TIME, FEATURES, HIDDEN = 4, 5, 2, 3
-
-
-def _accepted(name, value):
-    """Whether this version's compiler knows the option."""
-    try:
-        jax.jit(lambda: 0.0, compiler_options={name: value})()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-# Trades run time for compile time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-jit = functools.partial(jax.jit, compiler_options={k: v for k, v in QUICK.items() if _accepted(k, v)})
 
 
 # --- problems

@@ -1,10 +1,9 @@
 """Tiny runs, compiled in a hurry: compilation is most of these tests' time."""
 
-import functools
-
 import jax
 import pytest
 
+import compiling
 import configs
 
 TINY = {
@@ -13,25 +12,12 @@ TINY = {
     "optim": {"learning_rate": 0.02, "warmup_steps": 2},
     "train": {"steps": 40, "batch_size": 8, "seeds": 2, "eval_every": 10, "checkpoint_seconds": 0.0},
 }
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
-
-def _accepted(name, value):
-    """Whether this version's compiler knows the option."""
-    try:
-        jax.jit(lambda: 0.0, compiler_options={name: value})()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-OPTIONS = {name: value for name, value in QUICK.items() if _accepted(name, value)}
 
 
 @pytest.fixture(scope="session")
 def jit():
     """`jax.jit`, compiled in a hurry."""
-    return functools.partial(jax.jit, compiler_options=OPTIONS)
+    return compiling.jit
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +26,7 @@ def in_a_hurry():
     compile = jax.stages.Lowered.compile
 
     def quickly(lowered, compiler_options=None):
-        return compile(lowered, {**OPTIONS, **(compiler_options or {})})
+        return compile(lowered, {**compiling.OPTIONS, **(compiler_options or {})})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.stages.Lowered, "compile", quickly)

@@ -416,9 +416,7 @@ def test_the_count_is_that_of_the_initial_parameters(name):
 
 RAW, WIDE = spec_of(input_size=24), ModelConfig(bidirectional=True, connection="residual")
 MATCHED = [
-    (name, spec, config)
-    for name in ("lstm", "sru")
-    for spec, config in ((RAW, ModelConfig()), (RAW, WIDE))
+    (name, spec, config) for name in ("lstm", "sru") for spec, config in ((RAW, ModelConfig()), (RAW, WIDE))
 ] + [
     ("gru", spec_of("tokens"), ModelConfig()),
     ("sru", spec_of("tokens"), dataclasses.replace(WIDE, embedding_size=2)),  # dips at 1 and 2
