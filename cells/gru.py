@@ -10,7 +10,7 @@ from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
-class GRU(base.Cell):
+class GRU(parts.Normalised):
     """r, z = sigma(W x + U h' + b),  n = tanh(W x + U (r * h') + b),  h = z * h' + (1 - z) * n
 
     A large z keeps the past. With r = 1 and z = 0 it is the plain RNN.
@@ -47,14 +47,6 @@ class GRU(base.Cell):
     @property
     def _fused(self):  # U_n multiplies h' itself, as the gates' U do: all are one product
         return (self.reset_after or not self.reset_gate) and not self.layer_norm
-
-    @property
-    def is_elementwise(self):
-        return self.diagonal and not self.layer_norm
-
-    @property
-    def gradient_by_hand(self):
-        return super().gradient_by_hand and not self.layer_norm
 
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_U, key_b = jax.random.split(key, 3)

@@ -57,7 +57,7 @@ class KNN(base.Cell):
 
     def init(self, key, input_size, dtype=jnp.float32):
         H, init, names = self.hidden_size, parts.input_initializer(), self._names
-        *keys, key_U = parts.keys(key, len(names) + 1)
+        *keys, key_U = jax.random.split(key, len(names) + 1)
         params = {name: init(k, (input_size, H), dtype) for name, k in zip(names, keys, strict=True)}
         if self.decay == "recurrent":
             params["U_l"] = parts.orthogonal(key_U, (H, H), dtype)

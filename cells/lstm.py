@@ -18,7 +18,7 @@ class LSTMCarry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LSTM(base.Cell):
+class LSTM(parts.Normalised):
     """i, f, o = sigma(W x + U h' + b),  g = tanh(W x + U h' + b),  c = f * c' + i * g,  h = o * tanh(c)
 
     Options:
@@ -53,14 +53,6 @@ class LSTM(base.Cell):
     @property
     def _peepholes(self):
         return [f"p_{gate}" for gate in "ifo" if self.peepholes and gate in self._names]
-
-    @property
-    def is_elementwise(self):
-        return self.diagonal and not self.layer_norm
-
-    @property
-    def gradient_by_hand(self):
-        return super().gradient_by_hand and not self.layer_norm
 
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_U, key_b = jax.random.split(key, 3)

@@ -3,14 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from cells.base import Array, Params
+from cells.base import Array, Cell, Params
 
 # --- initialisers
-
-
-def keys(key: Array, n: int) -> list[Array]:
-    """`n` keys out of one."""
-    return list(jax.random.split(key, n))
 
 
 def input_initializer():
@@ -115,6 +110,18 @@ def weight_gradient(hs: Array, ds: Array, diagonal: bool) -> Array:
 
 
 # --- layer normalisation
+
+
+class Normalised(Cell):
+    """What the options `layer_norm`, inside the recurrence, and `diagonal` mean for the scans."""
+
+    @property
+    def is_elementwise(self):
+        return self.diagonal and not self.layer_norm
+
+    @property
+    def gradient_by_hand(self):
+        return super().gradient_by_hand and not self.layer_norm
 
 
 def normalise(x: Array) -> Array:

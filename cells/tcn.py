@@ -3,6 +3,7 @@ recurrent networks for sequence modeling")."""
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax.nn import relu
 
@@ -38,7 +39,7 @@ class TCN(base.Cell):
 
     def init(self, key, input_size, dtype=jnp.float32):
         H, k = self.hidden_size, self.kernel
-        params, size, keys = {}, input_size, iter(parts.keys(key, 2 * self.levels + 1))
+        params, size, keys = {}, input_size, iter(jax.random.split(key, 2 * self.levels + 1))
         if input_size != H:
             params["W_x"] = parts.input_initializer()(next(keys), (input_size, H), dtype)
             params["b_x"] = jnp.zeros(H, dtype)

@@ -159,7 +159,7 @@ def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy, new
         states = sequential.run(cell, weights, carry, us, initial, valid, resets, reverse)
     else:
         solver = linear.SOLVERS[strategy]
-        states = linear.run(cell, params, carry, us, initial, valid, resets, reverse, solver)
+        states = linear.run(*cell.linear(params, us), carry, initial, valid, resets, reverse, solver)
     previous = sequential.previous(states, carry, initial, resets, reverse)
     ys = cell.readout(params, rest, previous, states)
     if valid is not None:

@@ -11,9 +11,8 @@ from jax import lax
 CHUNK = 64  # steps solved in parallel by `chunked`
 
 
-def run(cell, params, carry, us, initial, valid, resets, reverse, solver):
-    """Runs a linear cell; see `sequential.run` for the arguments and what it returns."""
-    a, b = cell.linear(params, us)
+def run(a, b, carry, initial, valid, resets, reverse, solver):
+    """`solve` with flags; see `sequential.run` for their meaning and what it returns."""
     if resets is not None:
         # The state before a reset is `initial`, whatever came before.
         a, b = jnp.where(resets, 0, a), jnp.where(resets, a * initial + b, b)

@@ -143,7 +143,7 @@ def _backward(static, weights, carry, us, flags, states, d_states):
     def step(d_after, x):
         d_state, before, u, *flags = x
         d_after = jax.tree.map(jnp.add, d_after, d_state)
-        shapes = _shapes(cell, weights, before, u)
+        shapes = sequential.product_shapes(cell, weights, before, u)
         taps = {name: jnp.zeros(a.shape, a.dtype) for name, a in shapes.items()}
         taps, _ = sequential.varying_alike((taps, before))
 
@@ -252,18 +252,6 @@ def _own_part_jvp(primals, tangents):
         own, d_h = jnp.concatenate(diagonals), jnp.tile(d_h, own.shape[1] // len(own))
     product = _own_part(weight, h)
     return product, (d_h * own).astype(product.dtype)
-
-
-def _shapes(cell, weights, state, u):
-    """Of the products."""
-    found = {}
-
-    def product(name, h):
-        found[name] = jax.eval_shape(sequential._product, weights[name], h)
-        return jnp.zeros(found[name].shape, found[name].dtype)
-
-    jax.eval_shape(lambda: cell.recur({name: partial(product, name) for name in weights}, state, u)[0])
-    return found
 
 
 def _d_weight(weight, seen, d_product):

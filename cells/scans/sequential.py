@@ -121,6 +121,19 @@ def _with_transpose(f, transpose, xs, like):
     return lax.custom_linear_solve(matvec, b, solve, transpose_solve)[1]
 
 
+def product_shapes(cell, weights, carry, u):
+    """Shape and dtype of each weight's product with the state, in one step."""
+    shapes = {}
+
+    def product(name, weight, h):
+        a = _product(weight, h)
+        shapes[name] = jax.ShapeDtypeStruct(a.shape, a.dtype)
+        return a
+
+    jax.eval_shape(lambda: cell.recur({n: partial(product, n, w) for n, w in weights.items()}, carry, u))
+    return shapes
+
+
 def _forward(static, weights, carry, us, flags):
     """All states, and what each step keeps for the backward pass."""
     cell, reverse = static
@@ -197,15 +210,9 @@ def _tangent(static, weights, carry, us, flags):
         return lax.scan(body, carry, (us, offsets, valid, resets), reverse=reverse)[1]
 
     first = jax.tree.map(lambda u: u[0], us)
-    seen = {}  # the shape of what each weight multiplies
-
-    def probe(name, weight, h):
-        product = _product(weight, h)
-        seen[name] = jax.ShapeDtypeStruct((len(jax.tree.leaves(us)[0]), *product.shape), product.dtype)
-        return product
-
-    jax.eval_shape(lambda: cell.recur({n: partial(probe, n, w) for n, w in weights.items()}, carry, first))
-    zeros = {name: jnp.zeros(like.shape, like.dtype) for name, like in seen.items()}
+    time = len(jax.tree.leaves(us)[0])
+    shapes = product_shapes(cell, weights, carry, first)
+    zeros = {name: jnp.zeros((time, *a.shape), a.dtype) for name, a in shapes.items()}
     zeros, _ = varying_alike((zeros, carry))
     states, pushforward, seen = jax.linearize(scan, carry, us, zeros, has_aux=True)
 

@@ -48,12 +48,9 @@ class Steps(NamedTuple):
 
     def solve(self, a, b, first):
         """c_t = a_t * c_{t-1} + b_t from c_{-1} = first: all states, kept at steps that are not real."""
-        if self.resets is not None:
-            a = jnp.where(self.resets[..., None], 0, a)
-        if self.valid is not None:
-            real = self.valid[..., None]
-            a, b = jnp.where(real, a, 1), jnp.where(real, b, 0)
-        return linear.solve(a, b, first, False, linear.SOLVERS[self.strategy])
+        valid, resets = (None if x is None else x[..., None] for x in (self.valid, self.resets))
+        solver = linear.SOLVERS[self.strategy]
+        return linear.run(a, b, first, jnp.zeros_like(first), valid, resets, False, solver)
 
     def before(self, states, first):
         """The states that the steps start from."""
