@@ -178,7 +178,8 @@ def kind(name: str) -> str:
     "linear": linear in the last state, by factors in (0, 1) that the inputs give; "rotation": linear, by
     complex factors; "window": no recurrence, only so many last inputs count; "nonlinear": the rest.
     """
-    return KINDS.get(name) or ("linear" if cells.CELLS.cls(name).is_linear else "nonlinear")
+    cell = cells.get(name, hidden_size=cells.CELLS.cls(name).size_multiple())
+    return KINDS.get(name) or ("linear" if cell.is_linear else "nonlinear")
 
 
 def embedded(spec: Spec, params, xs) -> jax.Array:
