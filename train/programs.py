@@ -15,10 +15,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cells
-from train import host, metrics, timescale
+from train import host, metrics
 from train.config import OptimConfig, RunConfig
-from train.model import Model, build, matched_hidden_size
+from train.model import Model, build
 from train.optim import optimizer
+from train.resolve import resolve
 from train.tasks.base import SPLITS, Batch, Spec
 
 
@@ -56,24 +57,6 @@ class Run(NamedTuple):
     mesh: Mesh  # lanes x rows of a batch
     strategy: str  # of the cells over time
     seed_batching: str  # of the seeds on one device
-
-
-def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
-    """Fills in what follows from the task, its data and the parameter budget, and builds the model.
-
-    Raises:
-      ValueError: the budget cannot be met, or the model does not fit the task.
-    """
-    spec = config.task.spec(data)
-    if config.chrono == "task":
-        config = dataclasses.replace(config, cell=timescale.tell(config.cell, spec.time))
-    if config.parameters:
-        name = cells.CELLS.name_of(config.cell)
-        options = dataclasses.asdict(config.cell)
-        options.pop("hidden_size")
-        hidden_size = matched_hidden_size(name, options, spec, config.model, config.parameters)
-        config = dataclasses.replace(config, cell=dataclasses.replace(config.cell, hidden_size=hidden_size))
-    return config, spec, build(config.cell, spec, config.model)
 
 
 # Floats in one state sequence of all lanes of a device, above which "map" is faster on a CPU: the
