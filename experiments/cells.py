@@ -3,7 +3,7 @@
   python -m experiments.cells
   python -m experiments.cells --write
 
-Prints a Markdown table; --write puts it into README.md, between the markers <!-- cells --> and
+Prints a Markdown table; --write puts it into cells/README.md, between the markers <!-- cells --> and
 <!-- /cells -->. Nothing in it is written by hand: the paper is the first bracket of the module's docstring
 that holds a year, the equation the first paragraph of the class's docstring that begins with "symbols = ",
 and the sizes are polynomials that give the counts at several sizes exactly.
@@ -24,7 +24,7 @@ from absl import app, flags
 import cells
 from experiments import tables
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(cells.__file__).with_name("README.md")
 MARKERS = "<!-- cells -->\n", "<!-- /cells -->"
 MONOMIALS = ((1, 1), (2, 0), (1, 0), (0, 1), (0, 0))  # powers of (H, D), as they are written
 
@@ -38,10 +38,10 @@ def _row(name: str) -> dict:
     cls = cells.CELLS.cls(name)
     module = inspect.getmodule(cls)
     cell = cells.get(name, hidden_size=cls.size_multiple())
-    link = f"[`{name}`](cells/{Path(module.__file__).name})"
+    link = f"[`{name}`]({Path(module.__file__).name})"
     return {
-        "cell": " ".join(filter(None, (link, paper(module.__doc__)))),
-        "recurrence": equation(cls.__doc__),
+        "cell": " ".join(filter(None, (link, paper(module.__doc__ or "")))),
+        "recurrence": equation(cls.__doc__ or ""),
         "state": polynomial(lambda D, H: _state(name, H)) or "",
         "parameters, input D, hidden H": parameters(name),
         "strategies": ", ".join(s for s in cells.strategies(cell) if s != "auto"),
@@ -143,7 +143,7 @@ def replaced(text: str, inserted: str) -> str:
     before, found, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
     if not found or not found_end:
-        raise ValueError(f"README.md has no place for the table, {begin.strip()} and {end}")
+        raise ValueError(f"cells/README.md has no place for the table, {begin.strip()} and {end}")
     return f"{before}{begin}{inserted}{end}{after}"
 
 
