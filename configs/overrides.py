@@ -15,7 +15,14 @@ from cells.registry import nearest
 
 
 class UnknownFieldError(ValueError):
-    """There is no such field."""
+    """There is no such field.
+
+    path: the field, "task.gap".
+    """
+
+    def __init__(self, path: str, line: str):
+        super().__init__(line)
+        self.path = path
 
 
 def literal(text):
@@ -43,6 +50,8 @@ def read(text, kind: type, flag: str, items: type | None = None, optional: bool 
       ValueError: a value of another type.
     """
     value = text if kind is str and isinstance(text, str) else literal(text)
+    if kind is types.NoneType:  # an empty field that lost its type
+        return value
     if kind is tuple and not (value is None or isinstance(value, str) and items is not str):
         value = value.split(",") if isinstance(value, str) else value
         value = tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -79,7 +88,7 @@ def set_field(config: ConfigDict, path: str, value) -> None:
             where = ".".join(["config", *path.split(".")[:depth]])
             known = section if isinstance(section, ConfigDict) else []
             named = f" of {section.name!r}" if "name" in known else ""
-            raise UnknownFieldError(f"{where}{named} has no field {name!r}; {nearest(name, known)}")
+            raise UnknownFieldError(path, f"{where}{named} has no field {name!r}; {nearest(name, known)}")
         section = section[name] if depth < len(parents) else section
     if isinstance(section[field], ConfigDict):
         raise ValueError(f"config.{path} is a section; set one of its fields: {', '.join(section[field])}")
@@ -100,7 +109,7 @@ def replaced(settings, fields: dict):
     values = {}
     for name, text in fields.items():
         if name not in hints:
-            raise UnknownFieldError(f"config has no field {name!r}; {nearest(name, hints)}")
+            raise UnknownFieldError(name, f"config has no field {name!r}; {nearest(name, hints)}")
         kinds = [kind for kind in typing.get_args(hints[name]) if isinstance(kind, type)]
         optional = types.NoneType in kinds
         default = getattr(settings, name)
