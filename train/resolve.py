@@ -27,7 +27,7 @@ def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
 
 
 def pinned(config: RunConfig, strategy: str, seed_batching: str, batch_devices: int) -> RunConfig:
-    """A resolved config with nothing left to resolve, neither by the task and the budget nor by the machine."""
+    """A resolved config with nothing left to resolve, by its task, its budget or the machine."""
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, strategy=strategy),
