@@ -108,17 +108,18 @@ def _with_transpose(f, transpose, xs, like):
 
     def matvec(solution):
         xs, ys = solution
-        return xs, jax.tree.map(jnp.subtract, ys, f(*xs))
+        return _tied((xs, jax.tree.map(jnp.subtract, ys, f(*xs))))
 
-    # Its transposition wants every part of the right-hand side to depend on what is differentiated: each
-    # is tied to all of them, by a term that is never chosen.
-    tie = sum(x.ravel()[0].astype(jnp.float32) for x in jax.tree.leaves(xs))
+    # Its transposition, of whatever order, wants every part of the right-hand side to depend on what is
+    # differentiated: the parts are tied to each other before it and, for the transposed system, after it.
+    b = _tied((xs, jax.tree.map(jnp.zeros_like, like)))
+    return _tied(lax.custom_linear_solve(matvec, b, solve, transpose_solve))[1]
 
-    def tied(x):
-        return jnp.where(False, tie.astype(x.dtype), x)
 
-    b = jax.tree.map(tied, (xs, jax.tree.map(jnp.zeros_like, like)))
-    return lax.custom_linear_solve(matvec, b, solve, transpose_solve)[1]
+def _tied(tree):
+    """The same arrays, each with a term of all others that is never chosen."""
+    tie = sum(jnp.real(x).ravel()[0].astype(jnp.float32) for x in jax.tree.leaves(tree))
+    return jax.tree.map(lambda x: jnp.where(False, tie.astype(x.dtype), x), tree)
 
 
 def product_shapes(cell, weights, carry, u):
