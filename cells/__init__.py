@@ -5,7 +5,7 @@ params = cell.init(key, input_size)
 carry, ys = cells.scan(cell, params, xs)    # xs (batch, time, features) -> ys (batch, time, hidden)
 """
 
-from cells.base import Cell
+from cells.base import Cell, HandDifferentiated, Linear, Nonlinear, Sequence
 from cells.gru import GRU
 from cells.interop import from_flax, from_torch, to_flax, to_torch
 from cells.knn import KNN
@@ -52,8 +52,12 @@ names = CELLS.names
 __all__ = [
     "CELLS",
     "Cell",
+    "HandDifferentiated",
+    "Linear",
     "Newton",
+    "Nonlinear",
     "Report",
+    "Sequence",
     "from_flax",
     "from_torch",
     "get",

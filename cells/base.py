@@ -1,5 +1,6 @@
-"""The contract of a recurrent cell: what a cell file says, and what the scans ask of it."""
+"""The contract of a recurrent cell, and its kinds: what a cell file says, and what the scans ask of it."""
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -12,48 +13,44 @@ Array = jax.Array
 Params = dict[str, Array]  # a flat, plain pytree
 Carry = Any  # a pytree of arrays (batch, ...), real or complex: for most cells (batch, hidden_size)
 Product = Callable[[Array], Array]
+Style = tuple[str, Any, str]  # colour, line and marker of a cell in every figure, as matplotlib takes them
+
+
+class _ByOptions(abc.ABCMeta):
+    """The class of a cell builds the variant that its options name: `GRU(8, reset_after=True)` is a subclass
+    of GRU, and `dataclasses.replace` finds the way back."""
+
+    def __call__(cls, *args, **options):
+        cell = super().__call__(*args, **options)
+        variant = cell.variant()
+        return cell if variant is cls else super(_ByOptions, variant).__call__(*args, **options)
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Cell(metaclass=_ByOptions):
     """A recurrence: static options in the fields, parameters and state passed in and out.
 
-    A cell file says three things:
+    `init`, the initial parameters, and `step`, the textbook recurrence, are enough: such a cell runs under
+    every flag of `cells.scan`, one step after the other. `step` is the specification of all that is faster.
 
-    * `step`: the textbook recurrence, one time step. It is the specification.
-    * `init`: the initial parameters.
-    * the fast path, in three parts: `project`, all that does not depend on the state, for the whole
-      sequence in one matmul; `recur`, what is left of one step; `readout`, the outputs from all the
-      states, for the whole sequence again. A cell whose state obeys c_t = a_t * c_{t-1} + b_t can run
-      in parallel: it says a and b in `linear`, in place of or beside `recur`. A cell whose state is more
-      than that (matrices, a window of inputs) has one method in place of all three, `over_time`.
+    Kinds of cell say more, and run faster for it:
 
-    JAX derives the gradient of `recur`. A cell may write it by hand, which is faster: `backward` and
-    `weight_gradients`.
+    * `Nonlinear`: all that needs no state in one matmul, and what is left of a step;
+      `HandDifferentiated`: its gradient as well;
+    * `Linear`: the coefficients of c_t = a_t * c_{t-1} + b_t, which run in parallel over time;
+    * `Sequence`: all of time at once, in a form of its own.
 
     Shapes: `x` (batch, input_size); `xs` (..., input_size); state (batch, hidden_size).
     """
 
     hidden_size: int
 
-    is_linear: ClassVar[bool] = False  # runs by the solvers of linear recurrences
-    parallel: ClassVar[tuple[str, ...]] = ()  # names of other ways in which `over_time` runs, the best first
-
-    @classmethod
-    def size_multiple(cls, **options) -> int:
-        """What `hidden_size` must be a multiple of, with these options."""
-        return options.get("heads", 1) if "heads" in cls.__dataclass_fields__ else 1
-
-    @property
-    def is_elementwise(self) -> bool:
-        """Whether unit i of the next state depends on the last state's unit i alone: its Jacobian is diagonal
-        (for a carry of several arrays: a small block per unit)."""
-        return False
-
-    @property
-    def gradient_by_hand(self) -> bool:
-        """Whether `backward` and `weight_gradients` are to be used."""
-        return type(self).backward is not Cell.backward
+    # Options by which `for_length` tells the cell how long its task is, or which that overrules.
+    length_options: ClassVar[tuple[str, ...]] = ()
+    # What the mathematics is: "nonlinear"; "linear", in the last state, by factors in (0, 1) that the inputs
+    # give; "rotation", by complex factors; "window", only so many last inputs count.
+    dynamics: ClassVar[str] = "nonlinear"
+    style: ClassVar[Style | None] = None  # None: figures choose one
 
     def __post_init__(self):
         positive = type(self.hidden_size) is int and self.hidden_size > 0
@@ -62,8 +59,7 @@ class Cell:
             if field.type is bool:
                 require(self, field.name, isinstance(getattr(self, field.name), bool), "True or False")
 
-    # --- the specification
-
+    @abc.abstractmethod
     def init(self, key: Array, input_size: int, dtype=jnp.float32) -> Params:
         """Initial parameters.
 
@@ -72,62 +68,90 @@ class Cell:
           input_size: number of input features, at least 1.
           dtype: floating dtype of the parameters.
         """
-        raise NotImplementedError
 
     def initial_carry(self, batch_size: int, dtype=jnp.float32) -> Carry:
         """The state before the first step and after a reset: zeros, (batch_size, hidden_size)."""
         return jnp.zeros((batch_size, self.hidden_size), dtype)
 
+    @abc.abstractmethod
     def step(self, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """One textbook step: x (batch, input_size) -> new carry, y (batch, hidden_size)."""
-        raise NotImplementedError
 
     def gates(self, params: Params, carry: Carry, x: Array) -> dict[str, Array]:
         """The gates of one step, by name, each (batch, hidden_size) in (0, 1); {} for a cell without."""
         return {}
 
-    # --- the fast path
+    def for_length(self, steps: int) -> "Cell":
+        """The cell for a task whose longest dependency is known, in steps. A cell of which an option of
+        `length_options` is not at its default, or that has none, stays as it is; so it does below 3 steps."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        untouched = all(getattr(self, name) == defaults[name] for name in self.length_options)
+        return dataclasses.replace(self, **self._length(steps)) if untouched and steps >= 3 else self
 
-    def project(self, params: Params, xs: Array) -> tuple[Any, Any]:
-        """All that depends on the inputs alone: xs (..., input_size) -> us, rest.
-
-        Returns:
-          us: what `recur` or `linear` needs, a pytree of (..., k).
-          rest: what only `readout` needs, likewise; None for nothing.
-        """
-        raise NotImplementedError
-
-    def recurrent_weights(self, params: Params) -> dict[str, Array | tuple[Array, Array]]:
-        """What multiplies the state, by name: a matrix, a vector (elementwise), or (either, bias)."""
+    def _length(self, steps: int) -> dict[str, Any]:
+        """The options of `length_options` for so many steps, at least 3."""
         return {}
 
+    def variant(self) -> type["Cell"]:
+        """The class that these options make of the cell."""
+        return type(self)
+
+    @classmethod
+    def size_multiple(cls, **options) -> int:
+        """What `hidden_size` must be a multiple of, with these options."""
+        return options.get("heads", 1) if "heads" in cls.__dataclass_fields__ else 1
+
+
+class Projected(Cell):
+    """What the kinds below share: the part of a cell that needs no state."""
+
+    @abc.abstractmethod
+    def project(self, params: Params, xs: Array) -> tuple[Any, Any]:
+        """All that depends on the inputs alone, in one matmul: xs (..., input_size) -> us, rest.
+
+        Returns:
+          us: what the recurrence needs, a pytree of (..., k).
+          rest: what only `readout` (of a `Sequence`: the end of `over_time`) needs, likewise; None for nothing.
+        """
+
+
+class Stateful(Projected):
+    """Cells whose outputs follow from their states."""
+
+    def readout(self, params: Params, rest: Any, previous: Carry, states: Carry) -> Array:
+        """Outputs from the states before (`previous`) and after each step: by default the state itself."""
+        return states
+
+
+class Nonlinear(Stateful):
+    """A step less its projections. JAX derives the gradient; the weights' are taken out of the loop."""
+
+    is_elementwise: ClassVar[bool] = False
+    """Whether unit i of the next state depends on the last state's unit i alone: its Jacobian is diagonal
+    (for a carry of several arrays: a small block per unit)."""
+
+    gradient_by_hand: ClassVar[bool] = False
+
+    def recurrent_weights(self, params: Params) -> dict[str, Array | tuple[Array, Array]]:
+        """What multiplies the state, by name: a matrix, a vector (elementwise), or (either, bias). Several
+        matrices, or several vectors, may stand side by side."""
+        return {}
+
+    @abc.abstractmethod
     def recur(self, w: Mapping[str, Product], carry: Carry, u: Any) -> tuple[Carry, Any]:
         """What is left of one step -> new carry, what `backward` will want of this step or ().
 
         `w` maps each recurrent weight's name to a function of the state. Each function is called exactly
         once: the scans use that to take the weights' gradients out of the loop over time.
         """
-        raise NotImplementedError
 
-    def linear(self, params: Params, us: Any) -> tuple[Array, Array]:
-        """For linear cells: a, b of c_t = a_t * c_{t-1} + b_t, each (time, batch, hidden_size)."""
-        raise NotImplementedError
 
-    def readout(self, params: Params, rest: Any, previous: Carry, states: Carry) -> Array:
-        """Outputs from the states before (`previous`) and after each step: by default the state itself."""
-        return states
+class HandDifferentiated(Nonlinear):
+    """The gradient written by hand, which is faster."""
 
-    def over_time(self, params: Params, carry: Carry, us: Any, rest: Any, steps: Any) -> tuple[Carry, Array]:
-        """All of time at once -> the last carry, ys (time, batch, hidden_size).
+    gradient_by_hand = True
 
-        Args:
-          us, rest: from `project`, (time, batch, k), real, in the dtype of the state.
-          steps: a `cells.scans.whole.Steps`: which steps are real, which are resets, and tools.
-        """
-        raise NotImplementedError
-
-    # --- the gradient by hand
-
+    @abc.abstractmethod
     def backward(
         self, w: Mapping[str, Product], before: Carry, after: Carry, u: Any, saved: Any, d_after: Carry
     ) -> tuple[Carry, Any]:
@@ -139,11 +163,39 @@ class Cell:
           u: what `recur` had; saved: what it kept.
           d_after: the gradient of the carry after the step.
         """
-        raise NotImplementedError
 
-    def weight_gradients(self, before: Carry, after: Carry, saved: Any, d_us: Any) -> dict[str, Any]:
-        """The gradient of `recurrent_weights`, from sequences (time, batch, k) of what `backward` has."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def products(self, before: Carry, after: Carry, saved: Any, d_us: Any) -> dict[str, tuple[Array, Array]]:
+        """Of each of `recurrent_weights`: what it multiplied, and the gradient of the product. All are
+        sequences (time, batch, k) of what `backward` has; the weights' gradients are one matmul of them."""
+
+
+class Linear(Stateful):
+    """A state that obeys c_t = a_t * c_{t-1} + b_t."""
+
+    dynamics = "linear"
+
+    @abc.abstractmethod
+    def coefficients(self, params: Params, us: Any) -> tuple[Array, Array]:
+        """a and b, each (time, batch, hidden_size)."""
+
+
+class Sequence(Projected):
+    """All of time at once, where the state is more than one linear recurrence: matrices, cascades, windows."""
+
+    @property
+    @abc.abstractmethod
+    def forms(self) -> tuple[str, ...]:
+        """Names of the strategies in which `over_time` runs, the best on a CPU first."""
+
+    @abc.abstractmethod
+    def over_time(self, params: Params, carry: Carry, us: Any, rest: Any, steps: Any) -> tuple[Carry, Array]:
+        """All of time at once -> the last carry, ys (time, batch, hidden_size).
+
+        Args:
+          us, rest: from `project`, (time, batch, k), real, in the dtype of the state.
+          steps: a `cells.scans.sequence.Steps`: which steps are real, which are resets, and tools.
+        """
 
 
 # --- options
@@ -180,10 +232,17 @@ def check_choice(owner, option: str, *choices: str) -> None:
     require(owner, option, getattr(owner, option) in choices, f"{', '.join(head)} or {last}")
 
 
-def check_chrono(cell) -> None:
-    """`chrono` is None (off) or the longest dependency expected, in steps."""
+def check_chrono(cell, overruled: str = "") -> None:
+    """`chrono` is None (off) or the longest dependency expected, in steps; it is in place of the option
+    `overruled`, which is then at its default."""
     ok = cell.chrono is None or (isinstance(cell.chrono, int) and cell.chrono >= 3)
     require(cell, "chrono", ok, "None or a number of steps of at least 3")
+    if cell.chrono is not None and overruled:
+        default = type(cell).__dataclass_fields__[overruled].default
+        set_by_chrono = getattr(cell, overruled) == default
+        require(
+            cell, overruled, set_by_chrono, f"left at {default:g} where chrono, which overrules it, is set"
+        )
 
 
 def check_heads(cell) -> None:

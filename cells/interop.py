@@ -197,15 +197,17 @@ def _flatten(state, prefix=""):
 
 def _layout(library: str, cell: Cell, input_size: int) -> Layout:
     """The table for `cell`, or the reason why there is none."""
-    name, table = type(cell).__name__, LIBRARIES[library]
-    if type(cell) not in table:
+    table = LIBRARIES[library]
+    kind = next((cls for cls in type(cell).__mro__ if cls in table), type(cell))
+    name = kind.__name__
+    if kind not in table:
         raise ValueError(f"no {name} in {library}; there: {', '.join(c.__name__ for c in table)}")
     for option, wanted in WITHOUT.items():
         if getattr(cell, option, wanted) != wanted:
             raise ValueError(f"{name} with {option}={not wanted} has no layout here for {library}")
     if not getattr(cell, "reset_after", True):
         raise ValueError(f"GRU in {library} resets after the product, U h' + c_n: set reset_after=True")
-    return table[type(cell)](cell, input_size)
+    return table[kind](cell, input_size)
 
 
 def _expected(cell, input_size):

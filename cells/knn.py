@@ -12,7 +12,7 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "identity": lambda c: c}
 
 
 @dataclasses.dataclass(frozen=True)
-class KNN(base.Cell):
+class KNN(base.Sequence):
     """c1 = l * c1' + (1 - l) * (W_1 x),   cj = l * cj' + (1 - l) * (c(j-1)' * (W_j x)),   h = tanh(cn)
 
     cn is a string kernel (section 3.1): a sum over all n-grams of inputs, less the more steps they skip and
@@ -39,6 +39,9 @@ class KNN(base.Cell):
     activation: str = "tanh"
     forget_bias: float = 0.0
 
+    length_options = ("forget_bias",)
+    style = ("#999933", parts.DASHED, "X")
+
     def __post_init__(self):
         super().__post_init__()
         base.check_positive(self, "order")
@@ -47,9 +50,16 @@ class KNN(base.Cell):
         base.check_choice(self, "activation", *ACTIVATIONS)
         base.check_finite(self, "forget_bias")
 
+    def _length(self, steps):
+        return parts.middle_bias(steps)
+
     @property
-    def is_linear(self):
-        return self.decay != "recurrent"
+    def forms(self):
+        return () if self.decay == "recurrent" else parts.LINEAR_FORMS
+
+    @property
+    def dynamics(self):
+        return "nonlinear" if self.decay == "recurrent" else "linear"
 
     @property
     def _names(self):

@@ -10,7 +10,7 @@ from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
-class LRU(base.Cell):
+class LRU(base.Linear):
     """c = lambda * c' + gamma * (B x),   h = Re(C c) + D * x,   lambda = exp(-exp(nu) + i exp(theta))
 
     The state, (batch, hidden_size), is complex; lambda, a diagonal, lies inside the unit circle whatever nu
@@ -27,13 +27,19 @@ class LRU(base.Cell):
     r_max: float = 1.0
     max_phase: float = 2 * math.pi
 
-    is_linear = True
+    length_options = ("r_min", "r_max")
+    dynamics = "rotation"
+    style = ("#332288", parts.DASHED, "p")
 
     def __post_init__(self):
         super().__post_init__()
         base.check_finite(self, "r_min", "r_max", "max_phase")
         base.require(self, "r_min", 0 <= self.r_min < self.r_max <= 1, "in [0, r_max), r_max at most 1")
         base.require(self, "max_phase", self.max_phase > 0, "above 0")
+
+    def _length(self, steps):
+        # Time scales from steps / 4 to steps, as the paper raises the ring for long sequences.
+        return {"r_min": max(0.0, 1 - 4 / steps), "r_max": 1 - 1 / steps}
 
     def init(self, key, input_size, dtype=jnp.float32):
         N = H = self.hidden_size
@@ -68,7 +74,7 @@ class LRU(base.Cell):
         re, im = parts.split(xs @ parts.stack(params, "B_re", "B_im"), 2)
         return (gamma * re, gamma * im), xs * D if D.ndim == 1 else xs @ D
 
-    def linear(self, params, us):
+    def coefficients(self, params, us):
         b = jax.lax.complex(*us)
         nu, theta = (params[name].astype(us[0].dtype) for name in ("nu", "theta"))
         a = jnp.exp(jax.lax.complex(-jnp.exp(nu), jnp.exp(theta)))

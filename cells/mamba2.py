@@ -11,25 +11,28 @@ from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
-class Mamba2(base.Cell):
+class Mamba2(base.Sequence):
     """S = exp(-dt A) S' + dt x B^T,   h = (S C + D * x) * silu(z)
 
     x, z = W u of width hidden_size; B, C = W u of width state_size, shared by the heads; dt = softplus(w u +
     b), A > 0 and D one per head (sections 2 and 7.1, u the input). The carry S is (batch, heads, hidden_size
-    / heads, state_size). "chunked" is the paper's SSD algorithm (section 6).
+    / heads, state_size). "chunkwise" is the paper's SSD algorithm (section 6).
 
     Options:
       state_size: width of B and C.
       heads: a divisor of hidden_size.
 
     The convolution with its SiLU before it, the norm and the projection after it, in Mamba-2's block, are not
-    part of the cell.
+    part of the cell. Against the authors' package: its projections start with variance 1 / (3 d), ours with 1 / d, and
+    its state_size is 64 (128 in later models), ours 16.
     """
 
     state_size: int = 16
     heads: int = 1
 
-    parallel = ("chunked",)
+    forms = ("chunkwise",)
+    dynamics = "linear"
+    style = ("#8B4513", parts.MIXED, "8")
 
     def __post_init__(self):
         super().__post_init__()

@@ -10,18 +10,21 @@ from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
-class _Minimal(base.Cell):
+class _Minimal(base.Linear):
     """What both share: h = f * h' + i * h~,  h~ = W_h x + b_h, with gates of the input alone."""
 
     positive: bool = False
     chrono: int | None = None
 
-    is_linear = True
+    length_options = ("chrono",)
     names = ""  # of the projections, the candidate "h" last
 
     def __post_init__(self):
         super().__post_init__()
         base.check_chrono(self)
+
+    def _length(self, steps):
+        return {"chrono": steps}
 
     def init(self, key, input_size, dtype=jnp.float32):
         shape, init = (input_size, self.hidden_size), parts.input_initializer()
@@ -56,6 +59,7 @@ class MinGRU(_Minimal):
     """
 
     names = "zh"
+    style = ("#44AA99", parts.DASHED, "<")
 
     def _biases(self, key, dtype):
         return {"b_z": -self._keep(key, dtype)} if self.chrono else {}
@@ -69,7 +73,7 @@ class MinGRU(_Minimal):
         h = (1 - z) * carry + z * self._candidate(x @ params["W_h"] + params["b_h"])
         return h, h
 
-    def linear(self, params, us):
+    def coefficients(self, params, us):
         z, h = parts.split(us, 2)
         return sigmoid(-z), sigmoid(z) * self._candidate(h)
 
@@ -92,10 +96,13 @@ class MinLSTM(_Minimal):
     forget_bias: float = 1.0
 
     names = "fih"
+    length_options = ("chrono", "forget_bias")
+    style = ("#56B4E9", parts.DASHED, ">")
 
     def __post_init__(self):
         super().__post_init__()
         base.check_finite(self, "forget_bias")
+        base.check_chrono(self, "forget_bias")
 
     def _biases(self, key, dtype):
         b_f = self._keep(key, dtype) if self.chrono else jnp.full(self.hidden_size, self.forget_bias, dtype)
@@ -112,7 +119,7 @@ class MinLSTM(_Minimal):
         h = f * carry + i * self._candidate(x @ params["W_h"] + params["b_h"])
         return h, h
 
-    def linear(self, params, us):
+    def coefficients(self, params, us):
         f, i, h = parts.split(us, 3)
         odds = log_sigmoid(f) - log_sigmoid(i)
         return sigmoid(odds), sigmoid(-odds) * self._candidate(h)

@@ -19,11 +19,11 @@ class MLSTMCarry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class MLSTM(base.Cell):
+class MLSTM(base.Sequence):
     """C = f C' + i v k^T,   n = f n' + i k,   h = o * (C q) / max(|n . q|, 1)
 
     q, v = W x, k = W x / sqrt(d); i = exp(W_i x + b_i), f = sigma(W_f x + b_f), one of each per head; o =
-    sigma(W_o x + b_o): section 2.3, eq. 19-27. C, n are carried times exp(-m), as in sLSTM. "chunked" is
+    sigma(W_o x + b_o): section 2.3, eq. 19-27. C, n are carried times exp(-m), as in sLSTM. "chunkwise" is
     attention inside a chunk and the recurrence between chunks.
 
     Options:
@@ -32,20 +32,27 @@ class MLSTM(base.Cell):
       forget_bias: b_f starts evenly spaced over the heads, from it to 3 more.
 
     q, k, v have no biases, as in the authors' package, whose initialisation this is. The group norm,
-    convolution and projections of the block are left out.
+    convolution and projections of the block are left out. The bound, exp(-m) of what is carried, has m
+    clipped to +-40, past which float32 would make it 0 or infinite; the package does not clip.
     """
 
     heads: int = 1
     forget: str = "sigmoid"
     forget_bias: float = 3.0
 
-    parallel = ("chunked",)
+    forms = ("chunkwise",)
+    length_options = ("forget_bias",)
+    dynamics = "linear"
+    style = ("#4477AA", parts.MIXED, "H")
 
     def __post_init__(self):
         super().__post_init__()
         base.check_heads(self)
         base.check_choice(self, "forget", "sigmoid", "exp")
         base.check_finite(self, "forget_bias")
+
+    def _length(self, steps):
+        return parts.middle_bias(steps)
 
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_b = jax.random.split(key)

@@ -1,9 +1,18 @@
 """Pieces that several cells share: initialisers, products, layer normalisation, causal convolutions."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from cells.base import Array, Cell, Params
+from cells.base import Array, Params
+
+# The colours of Okabe and Ito, which the colour-blind tell apart, and for the cells that they do not suffice for some
+# of Tol's on broken lines; markers tell all of them apart.
+DASHED, DOTTED, MIXED = (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))
+
+# How a cascade of linear recurrences runs: each of them so.
+LINEAR_FORMS = ("sequential", "associative", "chunked")
 
 # --- initialisers
 
@@ -48,6 +57,11 @@ def chrono_bias(key: Array, hidden_size: int, longest: int, dtype) -> Array:
     return jnp.log(jax.random.uniform(key, (hidden_size,), dtype, 1.0, longest - 1.0))
 
 
+def middle_bias(steps: int) -> dict[str, float]:
+    """`forget_bias` of all units at the middle of the time scales that `chrono_bias` spreads them over."""
+    return {"forget_bias": math.log(steps / 2)}
+
+
 def spread_bias(first: float, size: int, dtype) -> Array:
     """Bias of xLSTM's forget gates: evenly spaced from `first` to `first + 3` (the authors' package)."""
     return jnp.linspace(first, first + 3, size, dtype=dtype)
@@ -76,16 +90,6 @@ def stack(params: Params, *names: str) -> Array:
     return jnp.concatenate([params[name] for name in names], axis=-1)
 
 
-def outer(xs: Array, ds: Array) -> Array:
-    """The gradient of W in y_t = x_t W, from all steps in one matmul: (..., m), (..., n) -> (m, n)."""
-    return jnp.matmul(xs.reshape(-1, xs.shape[-1]).T, ds.reshape(-1, ds.shape[-1]))
-
-
-def total(ds: Array) -> Array:
-    """The gradient of a bias, from all steps: (..., n) -> (n,)."""
-    return ds.reshape(-1, ds.shape[-1]).sum(0)
-
-
 # --- weights of the state that may be matrices or, for `diagonal` cells, vectors
 
 
@@ -94,34 +98,7 @@ def product(h: Array, weight: Array) -> Array:
     return h * weight if weight.ndim == 1 else h @ weight
 
 
-def spread(h: Array, n: int, diagonal: bool) -> Array:
-    """What n weights side by side multiply: h for matrices, n copies of it for vectors."""
-    return jnp.concatenate([h] * n, axis=-1) if diagonal else h
-
-
-def gather(d: Array, n: int, diagonal: bool) -> Array:
-    """The transpose of `spread`."""
-    return sum(split(d, n)) if diagonal else d
-
-
-def weight_gradient(hs: Array, ds: Array, diagonal: bool) -> Array:
-    """The gradient of weights side by side that multiplied hs, from the gradient ds of their products."""
-    return total(spread(hs, ds.shape[-1] // hs.shape[-1], True) * ds) if diagonal else outer(hs, ds)
-
-
 # --- layer normalisation
-
-
-class Normalised(Cell):
-    """What the options `layer_norm`, inside the recurrence, and `diagonal` mean for the scans."""
-
-    @property
-    def is_elementwise(self):
-        return self.diagonal and not self.layer_norm
-
-    @property
-    def gradient_by_hand(self):
-        return super().gradient_by_hand and not self.layer_norm
 
 
 def normalise(x: Array) -> Array:
@@ -132,16 +109,16 @@ def normalise(x: Array) -> Array:
     return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5)
 
 
-def preactivations(params: Params, gates: str, x: Array, h: Array, layer_norm: bool) -> dict[str, Array]:
-    """W x + U h' + b of each gate; or LN(W x) + LN(U h') + b, normalised over all these gates together, with
-    a gain for each number (Ba 2016, eq. 20; its two biases are one with b)."""
+def normalised_preactivations(params: Params, gates: str, x: Array, h: Array) -> dict[str, Array]:
+    """LN(W x) + LN(U h') + b of each gate, normalised over all these gates together, with a gain for each number
+    (Ba 2016, eq. 20; its two biases are one with b)."""
     p = params
     W_x, U_h = [x @ p[f"W_{k}"] for k in gates], [product(h, p[f"U_{k}"]) for k in gates]
-    if layer_norm:
-        W_x, U_h = (split(normalise(jnp.concatenate(a, axis=-1)), len(gates)) for a in (W_x, U_h))
-        W_x = [p[f"gain_W_{k}"] * a for k, a in zip(gates, W_x, strict=True)]
-        U_h = [p[f"gain_U_{k}"] * a for k, a in zip(gates, U_h, strict=True)]
-    return {k: a + q + p[f"b_{k}"] for k, a, q in zip(gates, W_x, U_h, strict=True)}
+    W_x, U_h = (split(normalise(jnp.concatenate(a, axis=-1)), len(gates)) for a in (W_x, U_h))
+    return {
+        k: p[f"gain_W_{k}"] * a + p[f"gain_U_{k}"] * q + p[f"b_{k}"]
+        for k, a, q in zip(gates, W_x, U_h, strict=True)
+    }
 
 
 # --- causal convolutions

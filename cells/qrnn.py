@@ -18,7 +18,7 @@ class QRNNCarry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class QRNN(base.Cell):
+class QRNN(base.Sequence):
     """z = tanh(W_z * X + b_z),  f, o = sigma(W * X + b),  c = f * c' + (1 - f) * z,  h = o * c
 
     W * X is a causal convolution, W[0] x_t + W[1] x_{t-1} + ... (eq. 1); the rest is fo-pooling (eq. 4).
@@ -28,20 +28,27 @@ class QRNN(base.Cell):
       pooling: "fo"; "f": h = c (eq. 3); "ifo": c = f * c' + i * z, with an input gate i (eq. 5).
       forget_bias: initial b_f; above 0 the unit starts by keeping the past.
 
-    The paper has no biases, its authors' package has. Zoneout and dense connections are left out.
+    The paper has no biases, its authors' package has; there f has the opposite sign (a large f takes the new value:
+    c = f * z + (1 - f) * c'), and weights start with variance 1 / (3 k d), here 1 / (k d). Zoneout and dense connections are left out.
     """
 
     window: int = 2
     pooling: str = "fo"
     forget_bias: float = 0.0
 
-    is_linear = True
+    forms = parts.LINEAR_FORMS
+    length_options = ("forget_bias",)
+    dynamics = "linear"
+    style = ("#882255", parts.DASHED, "P")
 
     def __post_init__(self):
         super().__post_init__()
         base.check_positive(self, "window")
         base.check_choice(self, "pooling", "f", "fo", "ifo")
         base.check_finite(self, "forget_bias")
+
+    def _length(self, steps):
+        return parts.middle_bias(steps)
 
     @property
     def _names(self):

@@ -45,8 +45,9 @@ class Registry:
         return self.table[name]
 
     def name_of(self, obj) -> str:
-        """The name under which the class of `obj` is registered."""
-        return next(name for name, cls in self.table.items() if type(obj) is cls)
+        """The name under which the class of `obj`, or the nearest one that it derives from, is registered."""
+        names = {cls: name for name, cls in self.table.items()}
+        return next(names[cls] for cls in type(obj).__mro__ if cls in names)
 
     def get(self, name: str, **kwargs):
         """Builds the object called `name` from keyword options.

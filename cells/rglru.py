@@ -12,7 +12,7 @@ SHARPNESS = 8.0  # c in the paper
 
 
 @dataclasses.dataclass(frozen=True)
-class RGLRU(base.Cell):
+class RGLRU(base.Linear):
     """r = sigma(W_a x + b_a),   i = sigma(W_i x + b_i),   a = sigma(Lambda)^(8 r),
     h = a * h' + sqrt(1 - a^2) * (i * x)
 
@@ -23,18 +23,24 @@ class RGLRU(base.Cell):
 
     The gates' weights are whole matrices, not the blocks of the authors' code (which also starts
     sigma(Lambda) itself, uniform on a ring, where ours follows the paper). Where input and hidden size
-    differ, W_x x stands for x. The convolution and the branch of Griffin's block are not part of the cell.
+    differ, W_x x stands for x. In the authors' code the factor sqrt(1 - a^2) is 1 at the first step and at
+    resets; here it is what it is. The convolution and the branch of Griffin's block are not part of the cell.
     """
 
     a_min: float = 0.9
     a_max: float = 0.999
 
-    is_linear = True
+    length_options = ("a_min", "a_max")
+    style = ("#AA4499", parts.DASHED, "h")
 
     def __post_init__(self):
         super().__post_init__()
         base.check_finite(self, "a_min", "a_max")
         base.require(self, "a_min", 0 < self.a_min <= self.a_max < 1, "above 0 and at most a_max < 1")
+
+    def _length(self, steps):
+        # Time scales from steps / 4 to steps; gates start at 1/2, so that what r = 1 keeps is its square.
+        return {"a_min": max(0.25, 1 - 4 / steps) ** 2, "a_max": max(0.5, 1 - 1 / steps) ** 2}
 
     def init(self, key, input_size, dtype=jnp.float32):
         H = self.hidden_size
@@ -52,8 +58,10 @@ class RGLRU(base.Cell):
         return {"forget": sigmoid(params["Lambda"]) ** (SHARPNESS * r), "recurrence": r, "input": i}
 
     def step(self, params, carry, x):
-        a, _, i = self.gates(params, carry, x).values()
-        h = a * carry + jnp.sqrt(1 - a**2) * (i * (x @ params["W_x"] if "W_x" in params else x))
+        p = params
+        _, r, i = self.gates(p, carry, x).values()
+        log_a = SHARPNESS * r * log_sigmoid(p["Lambda"])
+        h = jnp.exp(log_a) * carry + _complement(log_a) * (i * (x @ p["W_x"] if "W_x" in p else x))
         return h, h
 
     def project(self, params, xs):
@@ -61,10 +69,13 @@ class RGLRU(base.Cell):
         r, i, *x = parts.split(xs @ parts.stack(params, *(f"W_{name}" for name in names)), len(names))
         return (r + params["b_a"], i + params["b_i"], x[0] if x else xs), None
 
-    def linear(self, params, us):
+    def coefficients(self, params, us):
         r, i, x = us
         log_a = SHARPNESS * sigmoid(r) * log_sigmoid(params["Lambda"].astype(x.dtype))
-        left = -jnp.expm1(2 * log_a)  # 1 - a^2, with its digits where a is near 1
-        tiny = jnp.finfo(x.dtype).tiny  # at 0 the root's derivative is infinite
-        scale = jnp.where(left > tiny, jnp.sqrt(jnp.maximum(left, tiny)), 0)
-        return jnp.exp(log_a), scale * (sigmoid(i) * x)
+        return jnp.exp(log_a), _complement(log_a) * (sigmoid(i) * x)
+
+
+def _complement(log_a):
+    """sqrt(1 - a^2), with its digits where a is near 1; its derivative is finite where it is 0."""
+    left, tiny = -jnp.expm1(2 * log_a), jnp.finfo(log_a.dtype).tiny
+    return jnp.where(left > tiny, jnp.sqrt(jnp.maximum(left, tiny)), 0)

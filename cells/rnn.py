@@ -9,7 +9,7 @@ from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
-class RNN(base.Cell):
+class RNN(base.HandDifferentiated):
     """h = tanh(W x + U h' + b)
 
     Options:
@@ -24,6 +24,8 @@ class RNN(base.Cell):
     recurrent_init: str = "orthogonal"
     recurrent_scale: float = 1.0
     diagonal: bool = False
+
+    style = ("#D55E00", "-", "o")
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,5 +77,5 @@ class RNN(base.Cell):
         d_u = d_after * (1 - after * after) if self.activation == "tanh" else jnp.where(after > 0, d_after, 0)
         return w["U"](d_u), d_u
 
-    def weight_gradients(self, before, after, saved, d_us):
-        return {"U": (parts.weight_gradient(before, d_us, self.diagonal), parts.total(d_us))}
+    def products(self, before, after, saved, d_us):
+        return {"U": (before, d_us)}

@@ -20,7 +20,7 @@ class SLSTMCarry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SLSTM(base.Cell):
+class SLSTM(base.Nonlinear):
     """i = exp(a_i),  f = sigma(a_f),  z = tanh(a_z),  o = sigma(a_o),  where a = W x + R h' + b
     c = f * c' + i * z,   n = f * n' + i,   h = o * c / n
 
@@ -40,11 +40,17 @@ class SLSTM(base.Cell):
     forget: str = "sigmoid"
     forget_bias: float = 3.0
 
+    length_options = ("forget_bias",)
+    style = ("#117733", parts.MIXED, "d")
+
     def __post_init__(self):
         super().__post_init__()
         base.check_heads(self)
         base.check_choice(self, "forget", "sigmoid", "exp")
         base.check_finite(self, "forget_bias")
+
+    def _length(self, steps):
+        return parts.middle_bias(steps)
 
     def init(self, key, input_size, dtype=jnp.float32):
         H, d = self.hidden_size, self.hidden_size // self.heads

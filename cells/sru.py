@@ -15,7 +15,7 @@ from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
-class _SRU(base.Cell):
+class _SRU(base.HandDifferentiated):
     """What both cells share: options, parameters, the textbook step, the projections.
 
     Options:
@@ -27,7 +27,8 @@ class _SRU(base.Cell):
       highway: off: h = r * c.
       projection: d' features W_q x stand for x in W, W_f and W_r, not in the highway; 0: off. A d' below d
         and hidden_size saves parameters (Lei 2021, SRU++ without attention). W_q from +-sqrt(3 / d).
-      layer_norm: W, W_f and W_r see LN(W_q x), as in SRU++, or LN(x), as in the authors' package.
+      layer_norm: W, W_f and W_r see LN(W_q x), as in SRU++, or LN(x), as in the authors' package, which
+        multiplies their initial values by 0.1 then; here they start as they do without.
       tailored: W, W_f, W_r, W_x, v from +-sqrt(3 / d), variance 1 / d, as in section 3.2 and appendix A; off:
         from +-1 / sqrt(hidden_size), variance 1 / (3 hidden_size), as torch.nn starts recurrent layers.
 
@@ -45,18 +46,21 @@ class _SRU(base.Cell):
     layer_norm: bool = False
 
     is_elementwise = True
+    length_options = ("chrono", "forget_bias")
+    feedback = ""  # the gates that see c': any of "f" and "r"
 
     def __post_init__(self):
         super().__post_init__()
         whole = type(self.projection) is int and self.projection >= 0
         base.require(self, "projection", whole, "a number of features, or 0 for none")
         base.check_finite(self, "forget_bias", "highway_bias")
-        base.check_chrono(self)
+        base.check_chrono(self, "forget_bias")
+        base.require(
+            self, "rescale", self.rescale or self.highway, "left on where highway is off: there is no alpha"
+        )
 
-    @property
-    def feedback(self) -> str:
-        """The gates that see c': any of "f" and "r"."""
-        raise NotImplementedError
+    def _length(self, steps):
+        return {"chrono": steps}
 
     @property
     def alpha(self) -> float:
@@ -140,8 +144,8 @@ class _SRU(base.Cell):
             d_before += w["v_f"](d_f)
         return d_before, (d_after * (1 - f), d_f)
 
-    def weight_gradients(self, before, after, saved, d_us):
-        return {"v_f": parts.total(before * d_us[1])} if "f" in self.feedback else {}
+    def products(self, before, after, saved, d_us):
+        return {"v_f": (before, d_us[1])} if "f" in self.feedback else {}
 
 
 def _plain(key, shape, dtype):
@@ -157,10 +161,11 @@ class SRUFeedback(_SRU):
     """
 
     feedback = "fr"
+    style = ("#CC79A7", "-", "v")
 
 
 @dataclasses.dataclass(frozen=True)
-class SRU(_SRU):
+class SRU(_SRU, base.Linear):
     """SRU with v_f = 0: the state is linear in c', so all of time runs in parallel.
 
     f = sigma(W_f x + b_f),   c = f * c' + (1 - f) * (W x)
@@ -172,13 +177,13 @@ class SRU(_SRU):
 
     reset_feedback: bool = False
 
-    is_linear = True
+    style = ("#E69F00", "-", "D")
 
     @property
     def feedback(self):
         return "r" if self.reset_feedback else ""
 
-    def linear(self, params, us):
+    def coefficients(self, params, us):
         u, a_f = us
         f = sigmoid(a_f)
         return f, (1 - f) * u

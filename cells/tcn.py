@@ -2,6 +2,7 @@
 recurrent networks for sequence modeling")."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
-class TCN(base.Cell):
+class TCN(base.Sequence):
     """Residual blocks of two causal convolutions each; in block l they skip d - 1 = 2^l - 1 inputs:
 
     y_t = relu(b + W[0] x_t + W[1] x_{t-d} + ... + W[k-1] x_{t-(k-1)d}), twice;   x = relu(x + y)
@@ -30,12 +31,20 @@ class TCN(base.Cell):
     levels: int = 4
     kernel: int = 3
 
-    parallel = ("parallel",)
+    forms = ("parallel",)
+    length_options = ("levels",)
+    dynamics = "window"
+    style = ("#8C8C8C", parts.DOTTED, "*")
 
     def __post_init__(self):
         super().__post_init__()
         base.require(self, "levels", type(self.levels) is int and 0 < self.levels <= 20, "in 1..20")
         base.require(self, "kernel", type(self.kernel) is int and self.kernel > 1, "an int of at least 2")
+
+    def _length(self, steps):
+        # Until the convolutions see that far (section 3.2).
+        levels = math.ceil(math.log2((steps - 1) / (2 * (self.kernel - 1)) + 1))
+        return {"levels": min(20, max(1, levels))}
 
     def init(self, key, input_size, dtype=jnp.float32):
         H, k = self.hidden_size, self.kernel

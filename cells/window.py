@@ -8,7 +8,7 @@ from cells import base, parts
 
 
 @dataclasses.dataclass(frozen=True)
-class Window(base.Cell):
+class Window(base.Sequence):
     """h_t = tanh(W[0] x_t + W[1] x_{t-1} + ... + W[window-1] x_{t-window+1} + b)
 
     The carry, (batch, window - 1, hidden_size), is what the inputs so far add to the next steps.
@@ -21,7 +21,9 @@ class Window(base.Cell):
 
     window: int = 8
 
-    parallel = ("parallel",)
+    forms = ("parallel",)
+    dynamics = "window"
+    style = ("#595959", parts.DOTTED, ".")
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,57 +1,37 @@
 """Running a cell over time: one entry, `scan`, for every cell and every strategy."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cells import base
 from cells.base import Array, Carry, Cell, Params
-from cells.registry import nearest
-from cells.scans import auto, linear, sequential, whole
+from cells.scans import linear, sequence, sequential
 from cells.scans import newton as newton_
 from cells.scans import remat as rematerialise
-from cells.scans.newton import Newton, Report
+from cells.scans.newton import Report
+from cells.scans.strategies import (
+    STRATEGIES,
+    Associative,
+    Chunked,
+    Chunkwise,
+    Newton,
+    Parallel,
+    Sequential,
+    Stepwise,
+    Strategy,
+    choose,
+    parse,
+    resolve,
+    strategies,
+)
 
-STRATEGIES = (*linear.SOLVERS, "newton", "parallel", "auto")
-
-
-def strategies(cell: Cell) -> list[str]:
-    """The strategies that `cell` can use."""
-    if cell.is_linear:
-        return [*linear.SOLVERS, "auto"]
-    newton = ("newton",) * (type(cell).recur is not Cell.recur)
-    return ["sequential", *newton, *cell.parallel, "auto"]
-
-
-def resolve(
-    cell: Cell, strategy: str = "auto", backend: str | None = None, time: int = 1000, batch: int = 32
-) -> str:
-    """The strategy that will run: `auto` becomes a name (see `cells.scans.auto`), every other one is checked.
-
-    Raises:
-      ValueError: unknown strategy, or one that the cell cannot use, with the reason.
-    """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"unknown strategy {strategy!r}; {nearest(strategy, STRATEGIES)}")
-    if strategy == "auto":
-        backend = backend or jax.default_backend()
-        if cell.parallel:
-            return cell.parallel[0]
-        return auto.choose(cell.is_linear, backend, time, batch * cell.hidden_size)
-    if strategy not in strategies(cell):
-        why = (
-            "its next state is no linear function of its last one (c = a * c' + b), "
-            "so steps cannot be combined before they are known"
-        )
-        if cell.is_linear:
-            why = "its next state is linear in its last one, which 'associative' solves without iterations"
-        elif cell.parallel or strategy in ("newton", "parallel"):
-            why = "that is not a form it has"
-        raise ValueError(
-            f"{type(cell).__name__} cannot use strategy {strategy!r}: {why}; "
-            f"it can use: {', '.join(strategies(cell))}"
-        )
-    return strategy
+__all__ = [
+    "STRATEGIES", "Associative", "Chunked", "Chunkwise", "Newton", "Parallel", "Report", "Sequential", "Stepwise",
+    "Strategy", "parse", "resolve", "scan", "strategies",
+]  # fmt: skip
 
 
 def scan(
@@ -63,7 +43,7 @@ def scan(
     mask: Array | None = None,
     resets: Array | None = None,
     reverse: bool = False,
-    strategy: str = "auto",
+    strategy: str | Strategy = "auto",
     remat: int = 0,
     newton: Newton | None = None,
     report: bool = False,
@@ -80,14 +60,16 @@ def scan(
       mask: (batch, time) bool. False skips the element, wherever it is, as if it were not there (a
         reset at a skipped element is skipped too); its output is zero.
       resets: (batch, time) bool. True starts a new episode: the state before that step, in the order
-        in which steps are taken, is `cell.initial_carry`. Infinities before a reset end there, but in the
-        chunked form of mLSTM and Mamba-2, where they reach the rest of their chunk.
+        in which steps are taken, is `cell.initial_carry`. Infinities before a reset end there, forwards: the
+        gradients of parameters that saw them are not finite. In the chunkwise form of mLSTM and Mamba-2
+        they reach the rest of their chunk.
       reverse: takes the steps of each row from its last real one to its first; outputs stay at their
         input's place.
-      strategy: one of `strategies(cell)`.
+      strategy: one of `strategies(cell)`, with options as in "newton:window=1", or a value such as
+        `Newton(window=1)`.
       remat: for long sequences: gradients keep the states only every `remat` steps and compute the rest
         again; -1: every sqrt(time) steps; 0: keep everything.
-      newton: how `strategy="newton"` runs; None: `Newton()`.
+      newton: `strategy="newton"` with options, as `strategy=Newton(...)` has them.
       report: says as well what the run did.
 
     Returns:
@@ -100,15 +82,18 @@ def scan(
     Raises:
       ValueError: wrong shapes or dtypes, unknown strategy, a strategy the cell cannot use.
     """
-    resolve(cell, strategy)
-    newton = newton or Newton()
-    if not isinstance(newton, Newton):
-        raise ValueError(f"newton must be a cells.Newton, got {newton!r}")
+    if newton is not None:
+        if not isinstance(newton, Newton) or parse(strategy) not in (Newton(), newton):
+            raise ValueError(
+                f"newton must be a cells.Newton beside strategy='newton', got {newton!r}, {strategy!r}"
+            )
+        strategy = newton
+    choose(cell, strategy)  # refused before anything else is looked at
     if isinstance(remat, bool) or not isinstance(remat, int) or remat < -1:
         raise ValueError(f"remat must be a number of steps, 0 (off) or -1 (sqrt(time)), got {remat!r}")
     dtype = _check(cell, params, xs, lengths, mask, resets)
     batch, time, _ = xs.shape
-    strategy = resolve(cell, strategy, time=time, batch=batch)
+    strategy = choose(cell, strategy, time=time)
     state_dtype = jnp.promote_types(dtype, jnp.float32)
 
     initial = cell.initial_carry(batch, state_dtype)
@@ -120,10 +105,10 @@ def scan(
             raise ValueError(f"carry must look like cell.initial_carry({batch}): {want}, got {got}")
         carry = jax.tree.map(lambda c, like: jnp.asarray(c).astype(like.dtype), carry, initial)
 
-    valid = None if mask is None else mask
+    valid = mask
     if lengths is not None:
         real = jnp.arange(time) < jnp.asarray(lengths)[:, None]
-        valid = real if valid is None else valid & real
+        valid = real if mask is None else mask & real
     if valid is not None:
         xs = jnp.where(valid[..., None], xs, 0)  # whatever padding holds, NaN too, stays out
 
@@ -131,9 +116,9 @@ def scan(
 
     def run(xs, carry, valid, resets):
         xs = xs.astype(dtype)
-        if type(cell).over_time is not Cell.over_time:
-            return _whole(cell, params, xs, carry, initial, valid, resets, reverse, strategy), Report()
-        return _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy, newton)
+        in_order = isinstance(cell, base.Sequence) or isinstance(strategy, Stepwise)
+        by = _in_order if in_order else _by_states
+        return by(strategy, cell, params, xs, carry, initial, valid, resets, reverse)
 
     if remat:
         size = rematerialise.chunk_size(remat, time)
@@ -141,46 +126,46 @@ def scan(
         did = Report(*(combine(x) for combine, x in zip((jnp.sum, jnp.max, jnp.any), did, strict=True)))
     else:
         (carry, ys), did = run(xs, carry, valid, resets)
-    if strategy == "newton":
-        newton_.tell(did)
+    if isinstance(strategy, Newton):
+        newton_.warn(did)
     return (carry, ys.astype(dtype), did) if report else (carry, ys.astype(dtype))
 
 
-def _run(cell, params, xs, carry, initial, valid, resets, reverse, strategy, newton):
-    """`scan` of checked arguments -> (carry, ys), report; valid, resets (batch, time) or None."""
-    did = Report()
+def _by_states(strategy, cell, params, xs, carry, initial, valid, resets, reverse):
+    """All states, then all outputs -> (carry, ys), report; valid, resets (batch, time) or None."""
+    report = Report()
     us, rest = _projected(cell, params, xs, initial)
     valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
-    if strategy == "newton":
-        weights = cell.recurrent_weights(params)
-        states, did = newton_.run(cell, weights, carry, us, initial, valid, resets, reverse, newton)
-    elif strategy == "sequential" and type(cell).recur is not Cell.recur:
-        weights = cell.recurrent_weights(params)
-        states = sequential.run(cell, weights, carry, us, initial, valid, resets, reverse)
-    else:
-        solver = linear.SOLVERS[strategy]
-        states = linear.run(*cell.linear(params, us), carry, initial, valid, resets, reverse, solver)
+    flags = initial, valid, resets, reverse
+    match strategy:
+        case Newton():
+            states, report = newton_.run(cell, cell.recurrent_weights(params), carry, us, *flags, strategy)
+        case Sequential() if isinstance(cell, base.Nonlinear):
+            states = sequential.run(cell, cell.recurrent_weights(params), carry, us, *flags)
+        case _:
+            solver = linear.solver(strategy)
+            states = linear.run(*cell.coefficients(params, us), carry, *flags, solver)
     previous = sequential.previous(states, carry, initial, resets, reverse)
     ys = cell.readout(params, rest, previous, states)
     if valid is not None:
         ys = jnp.where(valid, ys, 0)
     last = jax.tree.map(lambda state: state[0 if reverse else -1], states)
-    return (last, jnp.swapaxes(ys, 0, 1)), did
+    return (last, jnp.swapaxes(ys, 0, 1)), report
 
 
-def _whole(cell, params, xs, carry, initial, valid, resets, reverse, strategy):
-    """`_run` of a cell with `over_time`."""
-    indices = whole.order(valid, reverse, xs.shape[1])
-    xs, taken, resets = (whole.arrange(x, indices) for x in (xs, valid, resets))
-    if strategy == "sequential" and not cell.is_linear:
-        carry, ys = whole.stepwise(cell, params, carry, jnp.swapaxes(xs, 0, 1), initial, taken, resets)
+def _in_order(strategy, cell, params, xs, carry, initial, valid, resets, reverse):
+    """The same, of steps that are put in the order in which they are taken."""
+    indices = sequence.order(valid, reverse, xs.shape[1])
+    xs, taken, resets = (sequence.arrange(x, indices) for x in (xs, valid, resets))
+    if isinstance(strategy, Stepwise):
+        carry, ys = sequence.stepwise(cell, params, carry, jnp.swapaxes(xs, 0, 1), initial, taken, resets)
     else:
         us, rest = _projected(cell, params, xs, initial)
-        carry, ys = whole.run(cell, params, carry, us, rest, taken, resets, strategy)
+        carry, ys = sequence.run(cell, params, carry, us, rest, taken, resets, strategy)
     ys = jnp.swapaxes(ys, 0, 1)
     if indices is not None:
-        ys = whole.arrange(ys, jnp.argsort(indices, axis=1))
-    return carry, ys if valid is None else jnp.where(valid[..., None], ys, 0)
+        ys = sequence.arrange(ys, jnp.argsort(indices, axis=1))
+    return (carry, ys if valid is None else jnp.where(valid[..., None], ys, 0)), Report()
 
 
 def _projected(cell, params, xs, initial):
@@ -199,11 +184,11 @@ def _project(cell, params, xs):
     projected = cell.project(params, xs)
     if not isinstance(projected, tuple) or len(projected) != 2:
         raise TypeError(
-            f"{type(cell).__name__}.project must return a tuple (us, rest): what `recur` needs, what only "
+            f"{type(cell).__name__}.project must return a tuple (us, rest): what the recurrence needs, what only "
             f"`readout` needs (None for nothing); got {type(projected).__name__}"
         )
-    reads = type(cell).readout is not Cell.readout or type(cell).over_time is not Cell.over_time
-    if projected[1] is not None and not reads:
+    unread = isinstance(cell, base.Stateful) and type(cell).readout is base.Stateful.readout
+    if projected[1] is not None and unread:
         raise TypeError(
             f"{type(cell).__name__}.project returns a `rest`, but there is no `readout` to use it"
         )

@@ -5,8 +5,12 @@ are the same kind of system, and its transpose is the same recurrence run the ot
 to be told so (`lax.custom_linear_solve`), whatever the solver.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from jax import lax
+
+from cells.scans.strategies import Associative, Chunked
 
 CHUNK = 64  # steps solved in parallel by `chunked`
 
@@ -75,9 +79,9 @@ def associative(a, b, reverse):
     return lax.associative_scan(_combine, (a, b), reverse=reverse)[1]
 
 
-def chunked(a, b, reverse, chunk=None):
+def chunked(a, b, reverse, chunk=64):
     """Chunks one after the other, in parallel inside: temporary memory of one chunk, depth T / chunk."""
-    time, chunk = len(a), min(chunk or CHUNK, len(a))
+    time, chunk = len(a), min(chunk, len(a))
     pad = -time % chunk
     if reverse:
         a, b = a[::-1], b[::-1]
@@ -95,4 +99,11 @@ def chunked(a, b, reverse, chunk=None):
     return cs[::-1] if reverse else cs
 
 
-SOLVERS = {"sequential": sequential, "associative": associative, "chunked": chunked}
+def solver(strategy):
+    """The one of these that a strategy means."""
+    match strategy:
+        case Associative():
+            return associative
+        case Chunked(chunk=chunk):
+            return partial(chunked, chunk=chunk)
+    return sequential

@@ -14,7 +14,6 @@ themselves come from ParaRNN (Danieli 2025). Longer windows are multiple shootin
 what DEER needs its many iterations for: over several steps a cell forgets most of a wrong start.
 """
 
-import dataclasses
 import math
 import warnings
 from functools import partial
@@ -24,46 +23,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cells import base, parts
-from cells.scans import sequential, shooting
+from cells.scans import products, sequential, shooting
 
 DENSE = 32  # numbers in a row's state up to which "auto" takes the whole Jacobian
 MOST = 256  # iterations, unless told
-
-
-@dataclasses.dataclass(frozen=True)
-class Newton:
-    """How `strategy="newton"` runs.
-
-    Options:
-      window: steps that go one after the other inside a window; 0: sqrt(time); 1: DEER.
-      jacobian: "dense": all of it, exact, of (numbers in the state)^2 per row of a batch and window;
-        "diagonal": how each unit moves itself, cheap; exact where the cell `is_elementwise`, else an
-        approximation that takes more iterations; "auto": dense where it is not diagonal and small.
-      iterations: after so many without convergence the cell runs sequentially instead, with a warning; 0:
-        as many as there are windows, up to 256. So many suffice: each makes one more window exact.
-      tolerance: largest move of a start at convergence, over the largest state; 0: by precision, 1e-6 or,
-        in float64, 1e-12.
-      damping: factor 1 - damping on approximate Jacobians, in [0, 1). It grows by itself while iterations
-        make things worse.
-    """
-
-    window: int = 0
-    jacobian: str = "auto"
-    iterations: int = 0
-    tolerance: float = 0.0
-    damping: float = 0.0
-
-    def __post_init__(self):
-        for option in ("window", "iterations"):
-            value = getattr(self, option)
-            base.require(self, option, type(value) is int and value >= 0, "an integer, 0 or more")
-        known = self.jacobian in ("auto", "dense", "diagonal")
-        base.require(self, "jacobian", known, "'auto', 'dense' or 'diagonal'")
-        for option in ("tolerance", "damping"):
-            value = getattr(self, option)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            base.require(self, option, number and 0 <= value < 1, "in [0, 1)")
 
 
 class Report(NamedTuple):
@@ -86,7 +49,7 @@ def run(cell, weights, carry, us, initial, valid, resets, reverse, newton):
     return states, Report(iterations.astype(int), residual, fallback > 0)
 
 
-def tell(report):
+def warn(report):
     """Warns, when the program runs, of states that were computed step by step after all."""
     lax.cond(report.fallback, lambda: jax.debug.callback(_warn, *report), lambda: None)
 
@@ -158,7 +121,9 @@ def _backward(static, weights, carry, us, flags, states, d_states):
     zeros = jax.tree.map(jnp.zeros_like, carry)
     problem = shooting.Problem(step, linearize, zeros, inputs, initial, not reverse, is_affine=True)
     d_carry, (d_us, d_products, seen), _ = _solve(cell, problem, newton)
-    d_weights = {name: _d_weight(weights[name], seen[name], d_products[name]) for name in weights}
+    d_weights = {
+        name: products.gradient(weight, seen[name], d_products[name]) for name, weight in weights.items()
+    }
     return d_weights, d_carry, d_us
 
 
@@ -224,7 +189,7 @@ def _products(weights, taps=None):
     """The functions that `recur` takes; `taps`, zeros, are added to the products to have their gradients."""
 
     def product(name, h):
-        a = sequential._product(weights[name], h)
+        a = products.product(weights[name], h)
         return a if taps is None else a + taps[name]
 
     return {name: partial(product, name) for name in weights}
@@ -240,23 +205,16 @@ def _jacobian_products(cell, carry, weights, newton):
 @jax.custom_jvp
 def _own_part(weight, h):
     """A product of h whose derivative takes only what each unit has from itself."""
-    return sequential._product(weight, h)
+    return products.product(weight, h)
 
 
 @_own_part.defjvp
 def _own_part_jvp(primals, tangents):
     (weight, h), d_h = primals, tangents[1]
-    own = sequential._parts(weight)[0]
+    own = products.parts(weight)[0]
     if own.ndim == 2:  # (H, k * H): k matrices side by side
         diagonals = [jnp.diagonal(part) for part in jnp.split(own, own.shape[1] // len(own), axis=1)]
-        own, d_h = jnp.concatenate(diagonals), jnp.tile(d_h, own.shape[1] // len(own))
+        own = jnp.concatenate(diagonals)
+    d_h = jnp.tile(d_h, len(own) // d_h.shape[-1])  # of several side by side, each
     product = _own_part(weight, h)
     return product, (d_h * own).astype(product.dtype)
-
-
-def _d_weight(weight, seen, d_product):
-    """The gradient of a weight, from what it multiplied and the product's gradient, (time, batch, k)."""
-    matrix, bias = sequential._parts(weight)
-    d = parts.outer(seen, d_product) if matrix.ndim == 2 else parts.total(seen * d_product)
-    d = d.astype(matrix.dtype)
-    return d if bias is None else (d, parts.total(d_product).astype(bias.dtype))

@@ -3,12 +3,12 @@
 Plain autodiff adds up each recurrent weight's gradient step by step, a whole matrix T times. Two ways
 around it live here:
 
-* `_backward`, for cells that write their gradient by hand: a reverse scan emits the gradient of each
-  step's input, and one matmul after it makes each weight's gradient. It is what reverse mode runs.
+* `_backward`, for a `HandDifferentiated` cell: a reverse scan emits the gradient of each step's input, and
+  one matmul after it makes each weight's gradient. It is what reverse mode runs.
 * `_tangent`, for any cell: every product of a weight with the state, a_t = h_t U, counts as an input of
   the scan with tangent h_t dU. Forwards that is one matmul before the tangent scan; transposed, one
   matmul after the backward scan. It is what forward mode and higher orders run, and what reverse mode
-  runs for a cell without `backward`.
+  runs for any other cell.
 
 Both are one linear map and its transpose; `lax.custom_linear_solve` is how JAX is told so.
 """
@@ -18,6 +18,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from cells.scans import products
 
 
 def run(cell, weights, carry, us, initial, valid, resets, reverse):
@@ -46,13 +48,6 @@ def previous(states, carry, initial, resets, reverse):
     return before if resets is None else _where(resets, initial, before)
 
 
-def multiply(h, weight):
-    """h U for a matrix, h * v for a vector; states wider than the weight take the weight's precision."""
-    if weight.ndim == 1:
-        return h * weight
-    return jnp.matmul(h.astype(weight.dtype), weight, preferred_element_type=h.dtype)
-
-
 def varying_alike(tree):
     """Under `shard_map`: arrays that are equal on all devices join those that differ between them."""
 
@@ -71,11 +66,6 @@ def varying_alike(tree):
 
 def _where(condition, then, otherwise):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), then, otherwise)
-
-
-def _parts(weight):
-    """(matrix or vector, bias or None)."""
-    return weight if isinstance(weight, tuple) else (weight, None)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -108,17 +98,18 @@ def _with_transpose(f, transpose, xs, like):
 
     def matvec(solution):
         xs, ys = solution
-        return xs, jax.tree.map(jnp.subtract, ys, f(*xs))
+        return _tied((xs, jax.tree.map(jnp.subtract, ys, f(*xs))))
 
-    # Its transposition wants every part of the right-hand side to depend on what is differentiated: each
-    # is tied to all of them, by a term that is never chosen.
-    tie = sum(x.ravel()[0].astype(jnp.float32) for x in jax.tree.leaves(xs))
+    # Its transposition, of whatever order, wants every part of the right-hand side to depend on what is
+    # differentiated: the parts are tied to each other before it and, for the transposed system, after it.
+    b = _tied((xs, jax.tree.map(jnp.zeros_like, like)))
+    return _tied(lax.custom_linear_solve(matvec, b, solve, transpose_solve))[1]
 
-    def tied(x):
-        return jnp.where(False, tie.astype(x.dtype), x)
 
-    b = jax.tree.map(tied, (xs, jax.tree.map(jnp.zeros_like, like)))
-    return lax.custom_linear_solve(matvec, b, solve, transpose_solve)[1]
+def _tied(tree):
+    """The same arrays, each with a term of all others that is never chosen."""
+    tie = sum(jnp.real(x).ravel()[0].astype(jnp.float32) for x in jax.tree.leaves(tree))
+    return jax.tree.map(lambda x: jnp.where(False, tie.astype(x.dtype), x), tree)
 
 
 def product_shapes(cell, weights, carry, u):
@@ -126,7 +117,7 @@ def product_shapes(cell, weights, carry, u):
     shapes = {}
 
     def product(name, weight, h):
-        a = _product(weight, h)
+        a = products.product(weight, h)
         shapes[name] = jax.ShapeDtypeStruct(a.shape, a.dtype)
         return a
 
@@ -138,7 +129,7 @@ def _forward(static, weights, carry, us, flags):
     """All states, and what each step keeps for the backward pass."""
     cell, reverse = static
     initial, valid, resets = flags
-    w = {name: partial(_product, weight) for name, weight in weights.items()}
+    w = {name: partial(products.product, weight) for name, weight in weights.items()}
 
     def body(carry, inputs):
         u, ok, reset = inputs
@@ -150,21 +141,12 @@ def _forward(static, weights, carry, us, flags):
     return lax.scan(body, carry, (us, valid, resets), reverse=reverse)[1]
 
 
-def _product(weight, h):
-    weight, bias = _parts(weight)
-    product = multiply(h, weight)
-    return product if bias is None else product + bias
-
-
 def _backward(static, weights, carry, us, flags, states, saved, d_states):
     """The gradient of `_forward`'s states -> d_weights, d_carry, d_us."""
     cell, reverse = static
     initial, valid, resets = flags
     before = previous(states, carry, initial, resets, reverse)
-    # Transposed once: the product with a transposed matrix packs it anew in every step. The barrier
-    # keeps XLA from folding the transposition back into the loop.
-    transposed = {name: lax.optimization_barrier(_parts(weight)[0].T) for name, weight in weights.items()}
-    w = {name: partial(_product, weight) for name, weight in transposed.items()}
+    w = {name: products.transposed(weight, cell.hidden_size) for name, weight in weights.items()}
 
     def body(d_carry, inputs):
         d_state, before, after, u, kept, ok, reset = inputs
@@ -182,8 +164,8 @@ def _backward(static, weights, carry, us, flags, states, saved, d_states):
     inputs = (d_states, before, states, us, saved, valid, resets)
     d_carry = jax.tree.map(jnp.zeros_like, carry)
     d_carry, d_us = lax.scan(body, d_carry, inputs, reverse=not reverse)
-    d_weights = cell.weight_gradients(before, states, saved, d_us)
-    d_weights = jax.tree.map(lambda d, weight: d.astype(weight.dtype), d_weights, weights)
+    multiplied = cell.products(before, states, saved, d_us)
+    d_weights = {name: products.gradient(weight, *multiplied[name]) for name, weight in weights.items()}
     return d_weights, d_carry, d_us
 
 
@@ -199,7 +181,7 @@ def _tangent(static, weights, carry, us, flags):
 
             def product(name, weight, h):
                 seen[name] = h
-                return _product(weight, h) + offset[name]
+                return products.product(weight, h) + offset[name]
 
             w = {name: partial(product, name, weight) for name, weight in weights.items()}
             start = carry if reset is None else _where(reset, initial, carry)
@@ -219,7 +201,7 @@ def _tangent(static, weights, carry, us, flags):
     def tangent(d_weights, d_carry, d_us):
         d_products = {}
         for name, d_weight in d_weights.items():
-            d_products[name] = _product(d_weight, seen[name])
+            d_products[name] = products.product(d_weight, seen[name])
         return pushforward(d_carry, d_us, d_products)
 
     return states, tangent

@@ -10,9 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cells.scans import linear, sequential
-
-CHUNK = 64  # steps that `Steps.by_chunks` takes at once
+from cells.scans import linear, products, sequential
 
 
 def order(valid, reverse, time):
@@ -37,19 +35,19 @@ class Steps(NamedTuple):
 
     valid: (time, batch) bool, the real steps, which come first; None: all are.
     resets: (time, batch) bool, steps that start from the initial carry, zeros; None: none.
-    strategy: of `solve`.
+    strategy: a value of `cells.scans.strategies`, how `solve` or `by_chunks` goes.
     """
 
     valid: Any
     resets: Any
     strategy: str
 
-    product = staticmethod(sequential.multiply)
+    product = staticmethod(products.multiply)
 
     def solve(self, a, b, first):
         """c_t = a_t * c_{t-1} + b_t from c_{-1} = first: all states, kept at steps that are not real."""
         valid, resets = (None if x is None else x[..., None] for x in (self.valid, self.resets))
-        solver = linear.SOLVERS[self.strategy]
+        solver = linear.solver(self.strategy)
         return linear.run(a, b, first, jnp.zeros_like(first), valid, resets, False, solver)
 
     def before(self, states, first):
@@ -92,7 +90,7 @@ class Steps(NamedTuple):
     def by_chunks(self, body, carry, us):
         """Chunk after chunk: body(carry, us of the chunk, Chunk) -> carry, ys (steps, batch, ...)."""
         time, batch = jax.tree.leaves(us)[0].shape[:2]
-        size = min(CHUNK, time)
+        size = min(self.strategy.chunk, time)
         padding = -time % size
         valid = jnp.ones((time, batch), bool) if self.valid is None else self.valid
         resets = jnp.zeros((time, batch), bool) if self.resets is None else self.resets

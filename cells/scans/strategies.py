@@ -1,0 +1,242 @@
+"""The ways to run a cell over time, as values: each knows which cells it can run, and says why not.
+
+cells.scan(cell, params, xs, strategy="newton:window=1")
+cells.scan(cell, params, xs, strategy=cells.Newton(window=1))
+"""
+
+import abc
+import ast
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from cells import base
+from cells.registry import Registry, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy(abc.ABC):
+    """A way to run a cell over time; `name` is what flags and records call it."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def refuses(self, cell: base.Cell) -> str | None:
+        """Why it cannot run `cell`; None: it can."""
+
+    def __str__(self):
+        """The text that `parse` makes it of: the name, and the options that are not at their defaults."""
+        fields = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
+        options = (f":{field.name}={value}" for field, value in fields if value != field.default)
+        return self.name + "".join(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepwise(Strategy):
+    """The textbook step, one time after the other: every cell, the specification itself."""
+
+    name = "stepwise"
+
+    def refuses(self, cell):
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequential(Strategy):
+    """All that needs no state is taken out of the loop over time; what is left goes one step after the other."""
+
+    name = "sequential"
+
+    def refuses(self, cell):
+        if isinstance(cell, base.Nonlinear | base.Linear) or "sequential" in _forms(cell):
+            return None
+        return "nothing is taken out of its step"
+
+
+@dataclasses.dataclass(frozen=True)
+class _LinearOnly(Strategy):
+    def refuses(self, cell):
+        if isinstance(cell, base.Linear) or self.name in _forms(cell):
+            return None
+        return (
+            "its next state is no linear function of its last one (c = a * c' + b), "
+            "so steps cannot be combined before they are known"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Associative(_LinearOnly):
+    """Linear recurrences by an associative scan over all of time."""
+
+    name = "associative"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunked(_LinearOnly):
+    """Linear recurrences by associative scans inside chunks, one chunk after the other.
+
+    Options:
+      chunk: steps in a chunk.
+    """
+
+    name = "chunked"
+    chunk: int = 64
+
+    def __post_init__(self):
+        base.check_positive(self, "chunk")
+
+
+@dataclasses.dataclass(frozen=True)
+class _OwnForm(Strategy):
+    def refuses(self, cell):
+        return None if self.name in _forms(cell) else "that is not a form it has"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunkwise(_OwnForm):
+    """Matrix memories: matmuls inside a chunk, the recurrence between chunks.
+
+    Options:
+      chunk: steps in a chunk.
+    """
+
+    name = "chunkwise"
+    chunk: int = 64
+
+    def __post_init__(self):
+        base.check_positive(self, "chunk")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel(_OwnForm):
+    """Cells without recurrence: convolutions over all of time."""
+
+    name = "parallel"
+
+
+@dataclasses.dataclass(frozen=True)
+class Newton(Strategy):
+    """Nonlinear cells in parallel over time, by Newton's method on windows of steps: `cells.scans.newton`.
+
+    Options:
+      window: steps that go one after the other inside a window; 0: sqrt(time); 1: DEER.
+      jacobian: "dense": all of it, exact, of (numbers in the state)^2 per row of a batch and window;
+        "diagonal": how each unit moves itself, cheap; exact where the cell `is_elementwise`, else an
+        approximation that takes more iterations; "auto": dense where it is not diagonal and small.
+      iterations: after so many without convergence the cell runs sequentially instead, with a warning; 0:
+        as many as there are windows, up to 256. So many suffice: each makes one more window exact.
+      tolerance: largest move of a start at convergence, over the largest state; 0: by precision, 1e-6 or,
+        in float64, 1e-12.
+      damping: factor 1 - damping on approximate Jacobians, in [0, 1). It grows by itself while iterations
+        make things worse.
+    """
+
+    name = "newton"
+    window: int = 0
+    jacobian: str = "auto"
+    iterations: int = 0
+    tolerance: float = 0.0
+    damping: float = 0.0
+
+    def __post_init__(self):
+        for option in ("window", "iterations"):
+            value = getattr(self, option)
+            base.require(self, option, type(value) is int and value >= 0, "an integer, 0 or more")
+        base.check_choice(self, "jacobian", "auto", "dense", "diagonal")
+        for option in ("tolerance", "damping"):
+            value = getattr(self, option)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            base.require(self, option, number and 0 <= value < 1, "in [0, 1)")
+
+    def refuses(self, cell):
+        if isinstance(cell, base.Linear):
+            return "its next state is linear in its last one, which 'associative' solves without iterations"
+        return None if isinstance(cell, base.Nonlinear) else "that is not a form it has"
+
+
+_ALL = (Stepwise, Sequential, Associative, Chunked, Chunkwise, Parallel, Newton)
+REGISTRY = Registry("strategy", {kind.name: kind for kind in _ALL})
+STRATEGIES = (*REGISTRY.names(), "auto")
+# What a name stands for where the cell has not the thing itself: names of older versions.
+INSTEAD = {"sequential": Stepwise(), "chunked": Chunkwise()}
+# On an accelerator a step of a scan costs at least the launch of a kernel: from so many steps on the depth O(log T)
+# of an associative scan should win. Not measured yet.
+ACCELERATED_FROM = 16
+
+
+def _forms(cell: base.Cell) -> tuple[str, ...]:
+    return cell.forms if isinstance(cell, base.Sequence) else ()
+
+
+def strategies(cell: base.Cell) -> list[str]:
+    """The names of the strategies that `cell` can use, the usual ones first."""
+    names = [kind.name for kind in (*_ALL[1:], Stepwise) if kind().refuses(cell) is None]
+    return [*names, "auto"]
+
+
+def parse(strategy: str | Strategy) -> Strategy | None:
+    """The value of a text, "newton:window=1"; None for "auto".
+
+    Raises:
+      ValueError: unknown strategy or option, with the nearest, or a value that it refuses.
+    """
+    if isinstance(strategy, Strategy):
+        return strategy
+    name, *given = strategy.split(":") if isinstance(strategy, str) else [strategy]
+    if name not in STRATEGIES:
+        raise ValueError(f"unknown strategy {name!r}; {nearest(name, STRATEGIES)}")
+    options = {}
+    for option in given:
+        field, equals, value = option.partition("=")
+        if not equals or field in options:
+            raise ValueError(f"strategy {strategy!r}: write each option once, as name=value, got {option!r}")
+        try:
+            options[field] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[field] = value
+    if name == "auto":
+        if options:
+            raise ValueError(f"strategy 'auto' has no option {next(iter(options))!r}")
+        return None
+    return REGISTRY.get(name, **options)
+
+
+def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 1000) -> Strategy:
+    """The strategy that will run: `auto` becomes a value, every other one is checked.
+
+    For linear cells `auto` is sequential on a CPU (`python -m experiments.speed --cells=sru`, 2 cores, forward and
+    backward, 2026-11-23: from (batch, time, hidden) = (1, 128, 32) to (8, 16384, 32) and (16, 2048, 128)
+    "associative" took 0.98 to 1.8 times as long, "chunked" 1.07 to 2.1: there the passes over memory count, and the
+    scan makes the fewest), and associative elsewhere.
+
+    Raises:
+      ValueError: unknown strategy or option, or one that the cell cannot use, with the reason.
+    """
+    wanted = parse(strategy)
+    if wanted is None:
+        if isinstance(cell, base.Sequence) and cell.forms and cell.forms[0] != "sequential":
+            return REGISTRY.get(cell.forms[0])
+        quick = (backend or jax.default_backend()) == "cpu" or time < ACCELERATED_FROM
+        wanted = Associative() if not quick and Associative().refuses(cell) is None else Sequential()
+    reason = wanted.refuses(cell)
+    if reason is None:
+        return wanted
+    instead = INSTEAD.get(wanted.name)
+    if wanted == type(wanted)() and instead and instead.refuses(cell) is None:
+        return instead
+    raise ValueError(
+        f"{type(cell).__name__} cannot use strategy {str(wanted)!r}: {reason}; "
+        f"it can use: {', '.join(strategies(cell))}"
+    )
+
+
+def resolve(
+    cell: base.Cell,
+    strategy: str | Strategy = "auto",
+    backend: str | None = None,
+    time: int = 1000,
+    batch: int = 32,
+) -> str:
+    """The name, with options, of what `strategy` means for a cell, a backend and a size: see `choose`."""
+    return str(choose(cell, strategy, backend, time))
