@@ -21,7 +21,6 @@ from configs.recipes import RECIPES
 from configs.sweeps import all_cells, distinct, sweep, with_options
 from train import effects, tasks
 from train.config import RunConfig
-from train.timescale import length_options
 
 __all__ = [
     "FOLDER",
@@ -92,7 +91,7 @@ def with_fields(config: ConfigDict, fields: dict) -> ConfigDict:
     """A copy with the fields that the user named, {"task.length": "400"}."""
     config = copy.deepcopy(config)
     precedence.set_fields(config, fields)
-    if "chrono" in fields and not length_options(cells.CELLS.cls(config.cell.name)):
+    if "chrono" in fields and not cells.CELLS.cls(config.cell.name).length_options:
         line = f"config.chrono={config.chrono!r} has no effect: {config.cell.name} has no options for it"
         raise NoEffectError("chrono", line)
     return config
@@ -120,7 +119,7 @@ def _renamed(config: ConfigDict, cell: str, task: str) -> ConfigDict:
     if (cell, task) == tuple(old.values()):
         return config
     plain = flat(make(*old.values()).to_dict())
-    options = {f"cell.{name}" for name in length_options(cells.CELLS.cls(old["cell"]))}
+    options = {f"cell.{name}" for name in cells.CELLS.cls(old["cell"]).length_options}
     for path, value in flat(config.to_dict()).items():
         section = path.split(".")[0]
         stays = old[section] == new[section].name if section in old else True

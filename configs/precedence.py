@@ -38,7 +38,7 @@ def settle(config: ConfigDict, named: set[str] = frozenset()) -> None:
     """Applies the rules of `train.effects` after a layer that named these fields."""
     for rule in effects.rules(cells.CELLS.cls(config.cell.name)):
         by = effects.value(config, rule.by)
-        if not rule.overrules(by):
+        if not rule.overrules(by) or effects.value(config, rule.option) == rule.none:
             continue
         if rule.option not in named:
             set_field(config, rule.option, default(config, rule.option))

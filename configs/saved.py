@@ -9,8 +9,7 @@ import cells
 import configs
 from configs.overrides import set_field
 from configs.precedence import default, settle
-from train import effects, tasks
-from train.timescale import for_length, length_options
+from train import tasks
 
 
 def is_saved(name: str) -> bool:
@@ -35,7 +34,7 @@ def load(name: str) -> ConfigDict:
         set_field(config, field, value)
     if not (path.parent / "resolved.json").exists():
         forget_derived(config)
-    options = length_options(cells.CELLS.cls(cell))
+    options = cells.CELLS.cls(cell).length_options
     if any(config.cell[option] != default(config, f"cell.{option}") for option in options):
         config.chrono = "cell"  # what it has of its own keeps a cell as it is
     settle(config)
@@ -45,20 +44,15 @@ def load(name: str) -> ConfigDict:
 def forget_derived(config: ConfigDict) -> None:
     """Takes back what older versions wrote into config.json: options that follow from the task's length. (The
     hidden size that follows from a budget goes by the rules of precedence.)"""
-    run = configs.freeze(config)
-    names = length_options(type(run.cell))
+    names = cells.CELLS.cls(config.cell.name).length_options
     if config.chrono != "task" or not names:
         return
     plain = {option: default(config, f"cell.{option}") for option in names}
-    told = for_length(cells.get(config.cell.name, **{**_options(config.cell), **plain}), _steps(run.task))
-    derived = {option for option in names if effects.value(told, option) != plain[option]}
-    if derived and all(config.cell[option] == effects.value(told, option) for option in derived):
-        for option in names:
-            config.cell[option] = plain[option]
-
-
-def _options(section: ConfigDict) -> dict:
-    return {name: value for name, value in section.to_dict().items() if name != "name"}
+    cell = cells.get(**config.cell.to_dict() | plain)
+    derived = cell.for_length(_steps(tasks.get(**config.task)))
+    changed = [option for option in names if getattr(derived, option) != plain[option]]
+    if changed and all(config.cell[option] == getattr(derived, option) for option in changed):
+        config.cell.update(plain)
 
 
 def _steps(task: tasks.Task) -> int:

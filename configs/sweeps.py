@@ -96,7 +96,8 @@ def distinct(runs: dict[str, RunConfig], data_dir: str | None = None) -> None:
     for (name, run), (other_name, other) in itertools.combinations(runs.items(), 2):
         sections = ("task", "model", "optim", "train")
         alike = all(getattr(run, section) == getattr(other, section) for section in sections)
-        if alike and type(run.cell) is type(other.cell) and _same_model(run, other, data_dir):
+        named = {cells.CELLS.name_of(config.cell) for config in (run, other)}
+        if alike and len(named) == 1 and _same_model(run, other, data_dir):
             raise ValueError(f"{name} and {other_name} are the same run; leave one of them out")
 
 

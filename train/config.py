@@ -124,7 +124,7 @@ class RunConfig:
       parameters: budget of parameters: the cell's hidden_size becomes the one whose whole model is
         nearest to it; 0: `cell.hidden_size` as it is.
       chrono: "task": a cell with options for its time scales, such as `chrono` (chrono initialisation,
-        Tallec & Ollivier 2018), is told the task's length by them, see `train.timescale`; if one of them
+        Tallec & Ollivier 2018), is told the task's length by them, see `cells.Cell.for_length`; if one of them
         has a value of its own, the cell stays as it is. "cell": left as the cell has it.
       label: the name in tables and legends; empty: the cell's name.
     """

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import cells
 from train import tasks
-from train.timescale import length_options
 
 STAYS = object()
 
@@ -20,12 +20,14 @@ class Rule(NamedTuple):
     """`option` has no effect where `overrules` holds of the value of the option `by`.
 
     off: the value of `by` that gives way to `option`; STAYS: it does not give way.
+    none: the value of `option` that asks for nothing, so that nothing can overrule it.
     """
 
     option: str
     by: str
     overrules: Callable[[Any], bool]
     off: Any = STAYS
+    none: Any = STAYS
 
 
 def _task(name: str) -> type:
@@ -34,11 +36,11 @@ def _task(name: str) -> type:
 
 RULES = (
     Rule("optim.learning_rate", "optim.learning_rates", bool, off=()),
-    Rule("optim.weight_decay", "optim.optimizer", lambda name: name != "adamw"),
+    Rule("optim.weight_decay", "optim.optimizer", lambda name: name != "adamw", none=0.0),
     Rule("optim.momentum", "optim.optimizer", lambda name: name != "sgd"),
     Rule("optim.final_fraction", "optim.schedule", lambda name: name == "constant"),
-    Rule("model.variational", "model.dropout", lambda rate: not rate),
-    Rule("model.pooling", "task.name", lambda name: _task(name).per_step),
+    Rule("model.variational", "model.dropout", lambda rate: not rate, none=False),
+    Rule("model.pooling", "task.name", lambda name: _task(name).per_step, none="task"),
     Rule("model.embedding_scale", "task.name", lambda name: _task(name).input_kind == "features"),
     Rule("cell.hidden_size", "parameters", bool, off=0),
 )
@@ -47,7 +49,7 @@ RULES = (
 def rules(cell: type) -> Iterator[Rule]:
     """RULES, and those of a cell's options for the length of its task."""
     yield from RULES
-    options = length_options(cell)
+    options = cell.length_options
     for option in options:
         yield Rule(f"cell.{option}", "chrono", lambda value: value == "task", off="cell")
     for option in options if "chrono" in options else ():
@@ -79,7 +81,11 @@ def without_effect(cell: cells.Cell) -> dict[str, str | None]:
 
 def same_cell(a: cells.Cell, b: cells.Cell) -> bool:
     """Whether two cells have the same initial parameters and do the same, whatever their options say."""
-    return a == b or (type(a) is type(b) and a.hidden_size == b.hidden_size and _same_programs(a, b))
+    return a == b or (_size(a) == _size(b) and _same_programs(a, b))
+
+
+def _size(cell):
+    return cells.CELLS.name_of(cell), cell.hidden_size
 
 
 def default(section, option: str):
@@ -136,4 +142,5 @@ def _scans(cell) -> str:
 def _text(f, size):
     """The program of f(key, xs) as text, without the addresses of functions in it."""
     traced = jax.make_jaxpr(f)(jax.random.key(0), jnp.zeros((1, size)))
-    return re.sub(r"0x[0-9a-f]+", "", f"{traced} {traced.consts}")
+    constants = [(x.dtype, x.shape, x.tobytes()) for x in map(np.asarray, traced.consts)]
+    return re.sub(r"0x[0-9a-f]+", "", f"{traced} {constants}")

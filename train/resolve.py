@@ -6,7 +6,6 @@ import cells
 from train.config import RunConfig
 from train.model import Model, build, matched_hidden_size
 from train.tasks.base import Spec
-from train.timescale import for_length
 
 
 def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
@@ -16,7 +15,7 @@ def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
       ValueError: the budget cannot be met, or the model does not fit the task.
     """
     spec = config.task.spec(data)
-    cell = for_length(config.cell, spec.time) if config.chrono == "task" else config.cell
+    cell = config.cell.for_length(spec.time) if config.chrono == "task" else config.cell
     if config.parameters:
         name = cells.CELLS.name_of(cell)
         options = dataclasses.asdict(cell)

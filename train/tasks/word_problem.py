@@ -87,6 +87,8 @@ class WordProblem(base.Stretchable):
         for option, known in (("group", GENERATORS), ("tokens", TOKENS)):
             value = getattr(self, option)
             base.require(self, option, value in known, f"known; {nearest(value, known)}")
+        apart = self.group != "z2" or self.tokens == "elements"
+        base.require(self, "tokens", apart, "'elements' for z2, which has no more than its generator")
 
     @property
     def meaning(self) -> np.ndarray:
