@@ -37,19 +37,16 @@ def set_fields(config: ConfigDict, fields: dict) -> None:
 def settle(config: ConfigDict, named: set[str] = frozenset()) -> None:
     """Applies the rules of `train.effects` after a layer that named these fields."""
     for rule in effects.rules(cells.CELLS.cls(config.cell.name)):
-        by = effects.value(config, rule.by)
-        if not rule.overrules(by) or effects.value(config, rule.option) == rule.none:
+        if not rule.applies(config):
             continue
         if rule.option not in named:
             set_field(config, rule.option, default(config, rule.option))
-        elif rule.by not in named and rule.off is not effects.STAYS:
-            set_field(config, rule.by, rule.off)
+        elif rule.by in named:
+            raise ValueError(rule.line(config))
+        elif rule.off is effects.STAYS:
+            raise NoEffectError(rule.option, rule.line(config))
         else:
-            _refuse(config, named, rule.option, rule.by)
-    for option, by in _cell_options_without_effect(config).items():
-        if f"cell.{option}" in named:
-            _refuse(config, named, f"cell.{option}", by and f"cell.{by}")
-        set_field(config, f"cell.{option}", default(config, f"cell.{option}"))
+            set_field(config, rule.by, rule.off)
 
 
 def default(config: ConfigDict, path: str):
@@ -59,20 +56,4 @@ def default(config: ConfigDict, path: str):
         return HIDDEN_SIZE
     registries = {"cell": cells.CELLS, "task": tasks.TASKS}
     owner = registries[section].cls(config[section].name) if section in registries else SECTIONS[section]
-    return effects.default(owner, field)
-
-
-def _refuse(config, named, option, by):
-    line = effects.refusal(option, effects.value(config, option), by, by and effects.value(config, by))
-    raise ValueError(line) if by in named else NoEffectError(option, line)
-
-
-def _cell_options_without_effect(config) -> dict:
-    options = config.cell.to_dict()
-    cls = cells.CELLS.cls(options.pop("name"))
-    if all(name == "hidden_size" or value == effects.default(cls, name) for name, value in options.items()):
-        return {}
-    try:
-        return effects.without_effect(cls(**options))
-    except (ValueError, TypeError):
-        return {}  # `freeze` tells what is wrong with it
+    return owner.__dataclass_fields__[field].default

@@ -8,11 +8,11 @@ import cells
 import configs
 from configs import files
 from configs.overrides import UnknownFieldError, literal
-from train import effects
 from train.config import RunConfig
 from train.resolve import resolve
 from train.tasks import DataError
 
+SECTIONS = ("task", "model", "optim", "train")
 NOT_SHARED = {
     "cell.name": "--cells=...",
     "task.name": "--tasks=...",
@@ -94,20 +94,18 @@ def distinct(runs: dict[str, RunConfig], data_dir: str | None = None) -> None:
       ValueError: two of them are the same model on the same task, trained in the same way.
     """
     for (name, run), (other_name, other) in itertools.combinations(runs.items(), 2):
-        sections = ("task", "model", "optim", "train")
-        alike = all(getattr(run, section) == getattr(other, section) for section in sections)
+        alike = all(getattr(run, section) == getattr(other, section) for section in SECTIONS)
         named = {cells.CELLS.name_of(config.cell) for config in (run, other)}
-        if alike and len(named) == 1 and _same_model(run, other, data_dir):
+        if alike and len(named) == 1 and _cell(run, data_dir) == _cell(other, data_dir):
             raise ValueError(f"{name} and {other_name} are the same run; leave one of them out")
 
 
-def _same_model(run, other, data_dir):
+def _cell(run: RunConfig, data_dir):
+    """The cell as it will run; where the data of its task, which cannot be had, would say: as it was asked."""
     try:
-        data = run.task.load(data_dir)
+        return resolve(run, run.task.load(data_dir))[0].cell
     except DataError:
-        return False  # neither will run
-    a, b = (resolve(config, data)[0].cell for config in (run, other))
-    return effects.same_cell(a, b)
+        return run.cell, run.parameters, run.chrono
 
 
 def all_cells(given, every=None) -> list[str]:

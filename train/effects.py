@@ -1,16 +1,9 @@
 """Which options have no effect, and what overrules them: an option acts, or it is refused."""
 
-import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-import cells
 from train import tasks
 
 STAYS = object()
@@ -28,6 +21,20 @@ class Rule(NamedTuple):
     overrules: Callable[[Any], bool]
     off: Any = STAYS
     none: Any = STAYS
+
+    def applies(self, config) -> bool:
+        """Whether it does so in a RunConfig or ConfigDict."""
+        return self.overrules(value(config, self.by)) and value(config, self.option) != self.none
+
+    def line(self, config) -> str:
+        """What a user is told."""
+        option, by = (f"config.{path}={value(config, path)!r}" for path in (self.option, self.by))
+        return f"{option} has no effect: {by} overrules it"
+
+
+def value(config, path: str):
+    """A field of a RunConfig or ConfigDict, by its path."""
+    return functools.reduce(getattr, path.split("."), config)
 
 
 def _task(name: str) -> type:
@@ -55,92 +62,3 @@ def rules(cell: type) -> Iterator[Rule]:
     for option in options if "chrono" in options else ():
         if option != "chrono":
             yield Rule(f"cell.{option}", "cell.chrono", lambda value: value is not None, off=None)
-
-
-def value(config, path: str):
-    """A field of a RunConfig or ConfigDict, by its path."""
-    return functools.reduce(getattr, path.split("."), config)
-
-
-def refusal(option: str, option_value, by: str | None, by_value=None) -> str:
-    """The line that says what overrules an option."""
-    why = f"config.{by}={by_value!r} overrules it" if by else "it changes neither parameters nor outputs"
-    return f"config.{option}={option_value!r} has no effect: {why}"
-
-
-# --- of a cell's own options, one may overrule another: its program tells
-
-
-def without_effect(cell: cells.Cell) -> dict[str, str | None]:
-    """The options that are not at their default and change nothing, each with the option that overrules it
-    (None: no single one does)."""
-    changed = [f.name for f in dataclasses.fields(cell) if f.name != "hidden_size" and _changed(cell, f.name)]
-    idle = [option for option in changed if not _acts(cell, option)]
-    return {option: next((by for by in changed if _overrules(cell, by, option)), None) for option in idle}
-
-
-def same_cell(a: cells.Cell, b: cells.Cell) -> bool:
-    """Whether two cells have the same initial parameters and do the same, whatever their options say."""
-    return a == b or (_size(a) == _size(b) and _same_programs(a, b))
-
-
-def _size(cell):
-    return cells.CELLS.name_of(cell), cell.hidden_size
-
-
-def default(section, option: str):
-    """What a field of a dataclass is where nobody sets it."""
-    return section.__dataclass_fields__[option].default
-
-
-def _changed(cell, option):
-    return getattr(cell, option) != default(cell, option)
-
-
-def _acts(cell, option):
-    try:
-        return not _same_programs(cell, dataclasses.replace(cell, **{option: default(cell, option)}))
-    except ValueError:  # not without this one
-        return True
-
-
-def _overrules(cell, by, option):
-    if by == option:
-        return False
-    try:
-        return _acts(dataclasses.replace(cell, **{by: default(cell, by)}), option)
-    except ValueError:
-        return False
-
-
-@functools.lru_cache(maxsize=1024)
-def _same_programs(a, b):
-    return all(text(a) == text(b) for text in (_init_and_step, _scans))
-
-
-@functools.lru_cache(maxsize=256)
-def _init_and_step(cell) -> str:
-    def run(key, xs):
-        params = cell.init(key, xs.shape[-1])
-        return params, cell.step(params, cell.initial_carry(1), xs)
-
-    # An input as wide as the state may need no projection.
-    return "".join(_text(run, size) for size in (cell.hidden_size, cell.hidden_size + 1))
-
-
-@functools.lru_cache(maxsize=256)
-def _scans(cell) -> str:
-    def run(strategy):
-        return lambda key, xs: cells.scan(
-            cell, cell.init(key, xs.shape[-1]), jnp.broadcast_to(xs[:, None], (1, 1000, xs.shape[-1])),
-            strategy=strategy,
-        )  # fmt: skip
-
-    return "".join(_text(run(strategy), cell.hidden_size + 1) for strategy in cells.strategies(cell))
-
-
-def _text(f, size):
-    """The program of f(key, xs) as text, without the addresses of functions in it."""
-    traced = jax.make_jaxpr(f)(jax.random.key(0), jnp.zeros((1, size)))
-    constants = [(x.dtype, x.shape, x.tobytes()) for x in map(np.asarray, traced.consts)]
-    return re.sub(r"0x[0-9a-f]+", "", f"{traced} {constants}")

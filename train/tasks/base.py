@@ -54,7 +54,7 @@ class Task:
     `name`, the registry's; `input_kind` and `per_step`, as `inputs` and `per_step` in `Spec`."""
 
     name: ClassVar[str]
-    input_kind: ClassVar[str]
+    input_kind: ClassVar[str] = ""
     per_step: ClassVar[bool] = False
 
     def spec(self, data: Data) -> Spec:
