@@ -1,5 +1,6 @@
 """Sweeps: cells times tasks, with a label each, and no two labels for the same run."""
 
+import dataclasses
 import itertools
 
 from ml_collections import ConfigDict
@@ -12,7 +13,6 @@ from train.config import RunConfig
 from train.resolve import resolve
 from train.tasks import DataError
 
-SECTIONS = ("task", "model", "optim", "train")
 NOT_SHARED = {
     "cell.name": "--cells=...",
     "task.name": "--tasks=...",
@@ -25,6 +25,7 @@ def sweep(
     cell_names: list[str] | None = None,
     task_names: list[str] | None = None,
     overrides: dict[str, str] | None = None,
+    data_dir: str | None = None,
 ) -> dict[str, ConfigDict]:
     """The runs of a sweep file (such as `configs/compare.py`), by a name each.
 
@@ -33,6 +34,7 @@ def sweep(
       cell_names, task_names: instead of the sweep's; options follow a name after colons, as in
         "gru:reset_after=true", and are part of the run's label. "all" among the cells: `all_cells`.
       overrides: as for `apply`; each must act in one run at least, and is left out where it does not.
+      data_dir: folder of the real data sets.
 
     Raises:
       ValueError: unknown sweep, cell, task, option or field, with the nearest name; options that exclude each
@@ -63,7 +65,7 @@ def sweep(
     for told in refusals.values():
         if len(told) == len(runs):
             raise told[0]
-    distinct({name: configs.freeze(config) for name, config in runs.items()})
+    distinct({name: configs.freeze(config) for name, config in runs.items()}, data_dir)
     return runs
 
 
@@ -94,14 +96,19 @@ def distinct(runs: dict[str, RunConfig], data_dir: str | None = None) -> None:
       ValueError: two of them are the same model on the same task, trained in the same way.
     """
     for (name, run), (other_name, other) in itertools.combinations(runs.items(), 2):
-        alike = all(getattr(run, section) == getattr(other, section) for section in SECTIONS)
-        named = {cells.CELLS.name_of(config.cell) for config in (run, other)}
-        if alike and len(named) == 1 and _cell(run, data_dir) == _cell(other, data_dir):
+        if _given(run) == _given(other) and _cell(run, data_dir) == _cell(other, data_dir):
             raise ValueError(f"{name} and {other_name} are the same run; leave one of them out")
 
 
+def _given(run: RunConfig):
+    """All of a run that does not follow from its task's length or its budget."""
+    derived = ("hidden_size", *run.cell.length_options)
+    options = {name: value for name, value in dataclasses.asdict(run.cell).items() if name not in derived}
+    return cells.CELLS.name_of(run.cell), options, run.task, run.model, run.optim, run.train
+
+
 def _cell(run: RunConfig, data_dir):
-    """The cell as it will run; where the data of its task, which cannot be had, would say: as it was asked."""
+    """The cell that will run; without the data of its task, which may say the length, as it was asked."""
     try:
         return resolve(run, run.task.load(data_dir))[0].cell
     except DataError:

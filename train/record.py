@@ -12,6 +12,8 @@ from pathlib import Path
 
 import jax
 
+from train import effects
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -88,8 +90,8 @@ class Record:
         path = self.directory / "config.json"
         if path.exists():
             _check_same(path, asked, resolved)
-        write_json(path, asked)
         write_json(self.directory / "resolved.json", resolved)
+        write_json(path, asked)
         write_json(self.directory / "environment.json", environment())
         self._metrics = self.directory / "metrics.jsonl"
         self._events = _event_writer(self.directory) if tensorboard else None
@@ -149,7 +151,7 @@ def _check_same(path: Path, asked: dict, resolved: dict) -> None:
             if isinstance(value, dict):
                 yield from flat(value, f"{prefix}{name}.")
             else:
-                yield prefix + name, list(value) if isinstance(value, tuple) else value
+                yield prefix + name, value
 
     try:
         saved = dict(flat(json.loads(path.read_text())))
@@ -157,14 +159,19 @@ def _check_same(path: Path, asked: dict, resolved: dict) -> None:
         raise WorkdirError(
             f"{path} is damaged; use another --workdir, or --overwrite to start again"
         ) from None
-    # Older versions wrote the cell as it ran, whoever had said so.
-    older = asked | {"cell": resolved["cell"], "chrono": saved.get("chrono")}
-    now = [dict(flat(config)) for config in (asked, older)]
-    differing = [[name for name in saved | new if saved.get(name) != new.get(name)] for new in now]
-    new, names = min(zip(now, differing, strict=True), key=lambda pair: len(pair[1]))
-    if names:
-        listed = ", ".join(f"{name} {saved.get(name)!r} there, {new.get(name)!r} now" for name in names[:3])
+    ignored = set()
+    if not path.with_name("resolved.json").exists():
+        # Older versions saved the cell as it ran, and options that were overruled.
+        asked = asked | {"cell": resolved["cell"]}
+        overruled = {rule.option for rule in effects.RULES if rule.overrules(saved.get(rule.by))}
+        ignored = {"chrono", *overruled}
+    now = dict(flat(json.loads(json.dumps(asked))))
+    differing = [name for name in saved | now if saved.get(name) != now.get(name) and name not in ignored]
+    if differing:
+        listed = ", ".join(
+            f"{name} {saved.get(name)!r} there, {now.get(name)!r} now" for name in differing[:3]
+        )
         raise WorkdirError(
-            f"{path.parent} holds another run ({listed}{', ...' if len(names) > 3 else ''}); "
+            f"{path.parent} holds another run ({listed}{', ...' if len(differing) > 3 else ''}); "
             "use another --workdir, or --overwrite to start again"
         )
