@@ -163,8 +163,10 @@ def _check_same(path: Path, asked: dict, resolved: dict) -> None:
     if not path.with_name("resolved.json").exists():
         # Older versions saved the cell as it ran, and options that were overruled.
         asked = asked | {"cell": resolved["cell"]}
-        overruled = {rule.option for rule in effects.RULES if rule.overrules(saved.get(rule.by))}
-        ignored = {"chrono", *overruled}
+        ignored = {"chrono"}
+        for rule in effects.RULES:
+            if rule.overrules(saved.get(rule.by), saved.get(rule.option)):
+                ignored.add(rule.option)
     now = dict(flat(json.loads(json.dumps(asked))))
     differing = [name for name in saved | now if saved.get(name) != now.get(name) and name not in ignored]
     if differing:
