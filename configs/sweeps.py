@@ -96,7 +96,8 @@ def distinct(runs: dict[str, RunConfig], data_dir: str | None = None) -> None:
       ValueError: two of them are the same model on the same task, trained in the same way.
     """
     for (name, run), (other_name, other) in itertools.combinations(runs.items(), 2):
-        if _given(run) == _given(other) and _cell(run, data_dir) == _cell(other, data_dir):
+        alike = _given(run) == _given(other)
+        if alike and (_asked(run) == _asked(other) or _cell(run, data_dir) == _cell(other, data_dir)):
             raise ValueError(f"{name} and {other_name} are the same run; leave one of them out")
 
 
@@ -107,12 +108,16 @@ def _given(run: RunConfig):
     return cells.CELLS.name_of(run.cell), options, run.task, run.model, run.optim, run.train
 
 
+def _asked(run: RunConfig):
+    return run.cell, run.parameters, run.chrono
+
+
 def _cell(run: RunConfig, data_dir):
     """The cell that will run; without the data of its task, which may say the length, as it was asked."""
     try:
         return resolve(run, run.task.load(data_dir))[0].cell
     except DataError:
-        return run.cell, run.parameters, run.chrono
+        return _asked(run)
 
 
 def all_cells(given, every=None) -> list[str]:
