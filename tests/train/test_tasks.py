@@ -1,22 +1,19 @@
-"""Laws of the tasks: every one keeps the contract, and each says what its paper says."""
+"""The contract of a task, as laws over all of them."""
 
-import collections
+import dataclasses
 import functools
-import hashlib
 import itertools
-import os
-from pathlib import Path
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import made_up_data
+from compiling import jit
 from train import tasks
-from train.tasks import base, datasets, mnist, sentence
-
-SHARED = os.environ.get(datasets.VARIABLE) or Path(__file__).parents[2].parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not Path(SHARED).is_dir(), reason=f"no folder in {datasets.VARIABLE}")
+from train.tasks import base, sentence
 
 CASES = [
     ("adding", dict(length=7, eval_examples=37)),
@@ -40,14 +37,25 @@ CASES = [
     ("word_problem", dict(length=5, eval_examples=37)),
     ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
 ]
+
+
+def cases(of):
+    """Each in a group of its own: one process compiles its programs, once."""
+    return [
+        pytest.param(name, options, id=f"{name}-{CASES.index((name, options))}",
+                     marks=pytest.mark.xdist_group(f"{name} {options}"))
+        for name, options in of
+    ]  # fmt: skip
+
+
 FIRST = [next(case for case in CASES if case[0] == name) for name in dict(CASES)]
-each_task = pytest.mark.parametrize("name, options", FIRST, ids=lambda x: x if isinstance(x, str) else "")
-every_case = pytest.mark.parametrize("name, options", CASES, ids=lambda x: x if isinstance(x, str) else "")
+# Of each kind of task one that is padded: what happens to a batch under jit is the kind's.
+KINDS = [case for case in CASES if "max_gap" in case[1] or case == ("sentence", {})]
+every_case, each_task, each_kind = (
+    pytest.mark.parametrize("name, options", cases(of)) for of in (CASES, FIRST, KINDS)
+)
 KEY = jax.random.key(0)
 SIZE = 16
-
-# Compiled once for all tests, and with little optimisation: compiling random numbers is most of their time.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.partial(jit, static_argnums=0)
@@ -60,55 +68,9 @@ def eval_batch(task, data, split, index, batch_size=SIZE):
     return task.eval_batch(data, split, index, batch_size)
 
 
-@functools.partial(jit, static_argnums=(0, 1))
-def padded_sample(task, count, values):
-    return task.sample(KEY, count, **values)
-
-
-def sample(task, count):
-    """Examples of a generated task, made as a program makes them, and cut to their real length."""
-    values, time = task.load(), task.spec({}).time
-    real = task.real_length(**values) if values else time
-    xs, ys, *counted = map(np.asarray, padded_sample(task.static(), count, values))
-    assert not any(x[:, real:].any() for x in counted if x.ndim > 1)
-    return [x[:, :real] if x.ndim > 1 and x.shape[1] == time else x for x in (xs, ys, *counted)]
-
-
-# --- made-up data
-
-
-def idx(array):
-    """A uint8 array as the bytes of an idx file."""
-    sizes = np.array(array.shape, ">i4").tobytes()
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
-
-
-def lines(rng, n, classes, encoding):
-    """A file of n sentences of 0 to 8 words, sorted by label, with the real files' traps."""
-    traps = ["a\x85b", "c\xa0d", "Cased"] if encoding == "latin-1" else []
-    words = [f"word{i}" for i in range(30)] + traps
-    rows = [f"{i * classes // n} " + "".join(f"{w} " for w in rng.choice(words, i % 9)) for i in range(n)]
-    return "".join(f"{row}\n" for row in rows).encode(encoding)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of made-up files for all real tasks, and the table that takes them for the right ones."""
-    rng = np.random.default_rng(0)
-    contents = {}
-    for part, n in (("train", 5030), ("t10k", 33)):
-        contents[f"{part}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (n, 28, 28), np.uint8))
-        contents[f"{part}-labels-idx1-ubyte"] = idx(rng.integers(0, 10, n).astype(np.uint8))
-    for kind in sentence.SETS.values():
-        for file, n in zip((*kind.files, "stsa.binary.train"), (60, 17, 23, 40), strict=False):
-            contents[file] = lines(rng, n, kind.classes, kind.encoding)
-    contents["stsa.binary.train"] = lines(rng, 40, 2, "utf-8")
-    path = tmp_path_factory.mktemp("data")
-    for name, content in contents.items():
-        (path / name).write_bytes(content)
-    with pytest.MonkeyPatch.context() as patch:
-        files = {name: datasets.File("", hashlib.sha256(c).hexdigest(), ()) for name, c in contents.items()}
-        patch.setattr(datasets, "FILES", files)
+    with made_up_data.written(tmp_path_factory.mktemp("data")) as path:
         yield path
 
 
@@ -188,7 +150,7 @@ def test_a_batch_is_a_function_of_key_and_step(loaded, name, options):
     assert not same(batches[0], batches[3])
 
 
-@each_task
+@each_kind
 def test_batches_are_the_same_under_jit_scan_and_vmap(loaded, name, options):
     task, data = loaded(name, options)
     data = jax.tree.map(jnp.asarray, data)
@@ -210,7 +172,7 @@ def test_batches_are_the_same_under_jit_scan_and_vmap(loaded, name, options):
         assert same(cut(held_out, k, s), eval_batch(task, data, "test", s))
 
 
-@every_case
+@each_task
 def test_an_evaluation_counts_every_row_once(loaded, name, options):
     task, data = loaded(name, options)
     per_row = cut(train_batch(task, data, KEY, 0), slice(1))
@@ -225,7 +187,7 @@ def test_an_evaluation_counts_every_row_once(loaded, name, options):
             assert np.array_equal(batch.ys[:size], data[split]["ys"])
 
 
-@each_task
+@each_kind
 def test_held_out_rows_do_not_depend_on_the_batch_size(loaded, name, options):
     task, data = loaded(name, options)
     rows = slice(task.eval_size(data, "test"))
@@ -289,6 +251,8 @@ BAD = [
     ("sentence", dict(min_count=0), "min_count must be at least 1, got 0"),
     ("sentence", dict(phrases=None), "phrases must be True or False, got None"),
     ("sentence", dict(phrases=False), "phrases must be True for cr: an option of sst2, got False"),
+    ("permuted_mnist", dict(permuted=False), "permuted must be True: without, it is mnist, got False"),
+    ("word_problem", dict(tokens="generators"), "tokens must be 'elements' for z2, which has no more"),
 ]
 
 
@@ -299,284 +263,51 @@ def test_a_bad_option_is_refused_with_one_line(name, options, message):
     assert str(error.value).startswith(f"{name}: {message}") and "\n" not in str(error.value)
 
 
+# --- an option acts, or it is refused
+
+
+def others(name, field) -> list:
+    """Values of an option other than its default; of a word, those that the refusal of another one names."""
+    match field.default:
+        case bool(default):
+            return [not default]
+        case None:
+            return [2]
+        case int(default):
+            return [default + 1, 2 * default + 2]
+    with pytest.raises(ValueError) as refusal:
+        tasks.get(name, **{field.name: "?"})
+    words = re.search(r"choices: ([\w, ]+?)(\)|, got)", str(refusal.value)).group(1).split(", ")
+    return [word for word in words if word != field.default]
+
+
+def program(task, data) -> str:
+    """All that a run sees of a task: its spec, its data, its batches."""
+    train = jax.make_jaxpr(lambda: task.train_batch(data, KEY, 0, 2))()
+    arrays = [np.asarray(x).tobytes() for x in (*jax.tree.leaves(data), *train.consts)]
+    sizes = [task.eval_size(data, split) for split in base.SPLITS]
+    return f"{task.spec(data)} {re.sub('0x[0-9a-f]+', '', str(train))} {hash(tuple(arrays))} {sizes}"
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_an_option_acts_or_one_line_says_what_overrules_it(name, folder):
+    plain = tasks.get(name)
+    programs = {program(plain, plain.load(folder)): "the default"}
+    for field in dataclasses.fields(plain):
+        for value in others(name, field):
+            try:
+                task = tasks.get(name, **{field.name: value})
+            except ValueError as refusal:
+                assert str(refusal).startswith(f"{name}: ") and field.name in str(refusal)
+                assert "\n" not in str(refusal)
+                continue
+            said = f"{field.name}={value}"
+            same = programs.setdefault(program(task, task.load(folder)), said)
+            assert same is said, f"{said} does the same as {same}"
+
+
 def test_a_mistyped_task_or_option_gets_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'copy_memory'"):
         tasks.get("copy_memroy")
     with pytest.raises(ValueError, match="did you mean 'gap'"):
         tasks.get("delayed_recall", gaps=3)
-
-
-# --- epochs
-
-
-class Rows(base.InMemory):
-    """n rows, each of which is its own number."""
-
-    name = "rows"
-
-    @staticmethod
-    def data(n):
-        rows = np.arange(n, dtype=np.int32)
-        return {split: {"xs": rows[:, None], "ys": rows} for split in ("train", *base.SPLITS)}
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 17, 1000, 1257, 60000])
-def test_shuffled_is_a_permutation_and_each_epoch_and_key_has_its_own(n):
-    orders = [
-        base.shuffled(jax.random.key(seed), jnp.full(n, epoch), jnp.arange(n), n)
-        for seed, epoch in ((0, 0), (0, 1), (0, 2**31 - 1), (1, 0))
-    ]
-    assert all(np.array_equal(np.sort(order), np.arange(n)) for order in orders)
-    if n >= 17:
-        for a, b in itertools.combinations(map(np.asarray, orders), 2):
-            assert (a == b).mean() < 0.3
-            assert abs(np.corrcoef(a, b)[0, 1]) < 4 / n**0.5
-        assert abs(np.corrcoef(orders[0], np.arange(n))[0, 1]) < 4 / n**0.5
-
-
-def test_shuffled_does_not_depend_on_its_neighbours():
-    epochs, positions = jnp.arange(50) // 20, jnp.arange(50) % 20
-    together = base.shuffled(KEY, epochs, positions, 20)
-    for i in (0, 19, 20, 49):
-        assert together[i] == base.shuffled(KEY, epochs[i : i + 1], positions[i : i + 1], 20)[0]
-
-
-def test_shuffled_puts_every_row_everywhere_alike():
-    n, epochs = 12, 6000
-    for position in range(n):
-        rows = base.shuffled(KEY, jnp.arange(epochs), jnp.full(epochs, position), n)
-        counts = np.bincount(rows, minlength=n)
-        assert (np.square(counts - epochs / n) / (epochs / n)).sum() < 40  # chi-squared, 11 degrees: p = 4e-5
-
-
-def test_shuffled_is_a_permutation_for_other_generators_too():
-    key = jax.random.key(0, impl="rbg")
-    order = base.shuffled(key, jnp.full(100, 3), jnp.arange(100), 100)
-    assert np.array_equal(np.sort(order), np.arange(100))
-
-
-@pytest.mark.parametrize("n, batch_size", [(10, 4), (7, 7), (3, 8), (1, 3), (5, 1)])
-def test_training_goes_through_exact_epochs(n, batch_size):
-    task, data = Rows(), Rows.data(n)
-    answers = jit(jax.vmap(lambda step: task.train_batch(data, KEY, step, batch_size).ys))
-    epochs = np.asarray(answers(jnp.arange(3 * n))).reshape(-1, n)
-    assert (np.sort(epochs) == np.arange(n)).all()
-    if n >= 5:
-        assert len({tuple(epoch) for epoch in epochs}) > 1
-
-
-def test_late_steps_do_not_overflow():
-    n, batch_size, step = 60000, 128, 2**31 - 2
-    batch = jit(lambda step: Rows().train_batch(Rows.data(n), KEY, step, batch_size))(step)
-    positions = [step * batch_size + i for i in range(batch_size)]  # exact: Python's integers
-    epochs, places = jnp.array([p // n for p in positions]), jnp.array([p % n for p in positions])
-    assert np.array_equal(batch.ys, base.shuffled(KEY, epochs, places, n))
-
-
-def test_a_batch_too_large_to_count_is_refused():
-    with pytest.raises(ValueError, match="^rows: batch size 1000000 is too large for 60000 training rows"):
-        jax.eval_shape(lambda: Rows().train_batch(Rows.data(60000), KEY, 0, 10**6))
-
-
-# --- generated tasks
-
-
-@pytest.mark.parametrize("length, longest", [(2, 0), (3, 0), (10, 0), (51, 0), (2, 9), (9, 10)])
-def test_adding_sums_one_marked_value_of_each_half(length, longest):
-    task = tasks.get("adding", length=length, max_length=longest)
-    xs, ys, *_ = map(np.asarray, sample(task, 400))
-    values, markers = xs[..., 0], xs[..., 1]
-    assert xs.shape[1] == length
-    assert (values >= 0).all() and (values < 1).all() and set(np.unique(markers)) <= {0.0, 1.0}
-    half = length // 2
-    assert (markers[:, :half].sum(1) == 1).all() and (markers[:, half:].sum(1) == 1).all()
-    assert markers.any(axis=0).all(), "some place is never marked"
-    answers = [sum(v for v, m in zip(*row, strict=True) if m) for row in zip(values, markers, strict=True)]
-    np.testing.assert_allclose(ys[:, 0], answers, rtol=1e-6)
-
-
-def test_adding_baseline_is_the_error_of_always_answering_one():
-    task = tasks.get("adding", length=2)
-    ys = np.asarray(sample(task, 20000)[1])
-    assert np.square(ys - 1).mean() == pytest.approx(task.spec({}).baseline, rel=0.03)
-
-
-@pytest.mark.parametrize("longest", [0, 23])
-@pytest.mark.parametrize("length, symbols, items", [(1, 2, 1), (5, 8, 10), (20, 3, 2)])
-def test_copy_memory_repeats_the_symbols_after_the_delimiter(length, symbols, items, longest):
-    task = tasks.get("copy_memory", length=length, max_length=longest, symbols=symbols, items=items)
-    xs, ys, weights, scored = map(np.asarray, sample(task, 100))
-    blank, delimiter = symbols, symbols + 1
-    for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
-        told = x[:items]
-        assert max(told) < symbols
-        assert x[items:] == [blank] * (length - 1) + [delimiter] + [blank] * items
-        assert y == [blank] * (length + items) + told
-        assert x.index(delimiter) - items + 1 == length
-    assert set(np.unique(xs[:, :items])) == set(range(symbols))
-    assert (weights == 1).all()
-    assert (scored[:, -items:] == 1).all() and not scored[:, :-items].any()
-
-
-@pytest.mark.parametrize("longest", [0, 31])
-@pytest.mark.parametrize("gap, symbols, distractors", [(1, 2, 1), (5, 8, 8), (30, 3, 1)])
-def test_delayed_recall_answers_the_first_token_and_nothing_else_tells(gap, symbols, distractors, longest):
-    task = tasks.get("delayed_recall", gap=gap, max_gap=longest, symbols=symbols, distractors=distractors)
-    xs, ys, *_ = map(np.asarray, sample(task, 500))
-    assert np.array_equal(xs[:, 0], ys) and set(ys) == set(range(symbols))
-    fillers = xs[:, 1:-1]
-    assert fillers.shape[1] == gap and set(np.unique(fillers)) == set(range(symbols, symbols + distractors))
-    assert (xs[:, -1] == symbols + distractors).all()
-    for y in range(symbols):  # fillers look alike whatever the answer
-        counts = np.bincount(fillers[ys == y].ravel() - symbols, minlength=distractors)
-        np.testing.assert_allclose(counts / counts.sum(), 1 / distractors, atol=0.12)
-
-
-# --- real tasks
-
-
-def test_digits_split_every_image_once_and_evenly(loaded):
-    from sklearn.datasets import load_digits
-
-    task, data = loaded("digits", {})
-    assert {split: len(part["ys"]) for split, part in data.items()} == dict(train=1257, valid=180, test=360)
-    xs, ys = load_digits(return_X_y=True)
-    rows = np.concatenate([np.column_stack([part["xs"], part["ys"]]) for part in data.values()])
-    count, original = (
-        collections.Counter(row.tobytes() for row in table.astype(np.int32))
-        for table in (rows, np.column_stack([xs, ys]))
-    )
-    assert count == original
-    for part in data.values():
-        shares = np.bincount(part["ys"], minlength=10) / len(part["ys"])
-        np.testing.assert_allclose(shares, np.bincount(ys) / len(ys), atol=0.005)
-    assert same(data, task.load())
-
-
-def test_pixels_per_step_only_cuts_the_sequence(loaded):
-    slow, data = loaded("digits", {})
-    rows, _ = loaded("digits", dict(pixels_per_step=8))
-    a, b = slow.eval_batch(data, "test", 0, 9), rows.eval_batch(data, "test", 0, 9)
-    assert b.xs.shape == (9, 8, 8) and np.array_equal(a.xs.reshape(9, 8, 8), b.xs)
-    assert a.xs.max() == 1
-    assert np.array_equal(a.xs[..., 0] * 16, data["test"]["xs"][:9])
-
-
-def test_mnist_reads_idx_and_permutes_all_images_alike(loaded, folder):
-    plain, data = loaded("mnist", dict(pixels_per_step=28))
-    _, permuted = loaded("permuted_mnist", dict(pixels_per_step=98))
-    assert {split: len(part["ys"]) for split, part in data.items()} == dict(train=30, valid=5000, test=33)
-    raw = datasets.read("t10k-images-idx3-ubyte", folder)
-    images = np.frombuffer(raw[16:], np.uint8).reshape(33, 784)
-    assert np.array_equal(data["test"]["xs"], images)
-    assert np.array_equal(mnist.parse(raw).reshape(33, 784), images)
-    batch = plain.eval_batch(data, "test", 0, 33)
-    np.testing.assert_allclose(batch.xs.reshape(33, 784), images / 255, rtol=1e-6)
-    order = np.random.RandomState(0).permutation(784)
-    for split in data:
-        assert np.array_equal(permuted[split]["xs"], data[split]["xs"][:, order])
-        assert np.array_equal(permuted[split]["ys"], data[split]["ys"])
-    other = tasks.get("permuted_mnist", permutation_seed=1).load(folder)
-    assert not same(other["test"], permuted["test"])
-
-
-def test_lines_end_at_newlines_and_words_at_spaces_only():
-    raw = "1 a\x85b  c\xa0d É \n0 \n0\n2 x\n".encode("latin-1")
-    rows = [(1, ["a\x85b", "c\xa0d", "É"]), (0, []), (0, []), (2, ["x"])]
-    assert sentence.parse(raw, "latin-1", lower=False) == rows
-    assert sentence.parse(raw, "latin-1", lower=True)[0][1][-1] == "é"
-
-
-def test_the_vocabulary_holds_frequent_training_words_by_frequency():
-    rows = [(0, ["b", "a", "c"]), (1, ["a", "b", "a"]), (1, [])]
-    assert sentence.vocabulary(rows, 1)[2:] == ["a", "b", "c"]
-    assert sentence.vocabulary(rows, 2)[2:] == ["a", "b"]
-
-
-def test_sentences_are_cut_at_the_end_and_unknown_words_are_one():
-    ids = {"<padding>": 0, "<unknown>": 1, "a": 2, "b": 3}
-    data = sentence.encode([(1, ["a", "z", "b", "b"]), (0, []), (0, ["b"])], ids, 3)
-    assert data["xs"].tolist() == [[2, 1, 3], [0, 0, 0], [3, 0, 0]]
-    assert data["lengths"].tolist() == [3, 0, 1] and data["ys"].tolist() == [1, 0, 0]
-
-
-@pytest.mark.parametrize("n", [23, 1000])
-def test_folds_share_no_row_and_together_test_each_row_once(n):
-    folds = [sentence.split_rows(n, fold, with_test=True) for fold in range(10)]
-    for rows in folds:
-        assert sorted(itertools.chain(*rows.values())) == list(range(n))
-    assert sorted(itertools.chain(*(rows["test"] for rows in folds))) == list(range(n))
-    rows = sentence.split_rows(n, 0, with_test=False)
-    assert sorted(rows["train"] + rows["valid"]) == list(range(n))
-
-
-# What the data's own description says: rows, longest row, rows of each label, empty rows.
-REAL = {
-    "cr": (3775, 106, [1368, 2407], 4),
-    "mr": (10662, 59, [5331, 5331], 0),
-    "subj": (10000, 120, [5000, 5000], 0),
-    "mpqa": (10606, 44, [7294, 3312], 3),
-    "trec": (5952, 37, [1300, 1344, 95, 1288, 916, 1009], 0),
-    "sst2": (79654, 56, [36042, 43612], 0),
-}
-
-
-@pytest.fixture
-def real(monkeypatch):
-    monkeypatch.setattr(datasets, "FILES", FILES)
-
-
-@needs_data
-@pytest.mark.parametrize("dataset", REAL)
-def test_real_sentences_are_all_there_and_only_training_words_are_known(real, dataset):
-    count, longest, labels, empty = REAL[dataset]
-    task = tasks.get("sentence", dataset=dataset)
-    data, splits = task.load(SHARED), task.splits(SHARED)
-    parts = [data[split] for split in ("train", "valid", "test")]
-    ys = np.concatenate([part["ys"] for part in parts])
-    lengths = np.concatenate([part["lengths"] for part in parts])
-    assert len(ys) == count and np.bincount(ys).tolist() == labels
-    assert lengths.max() == task.spec(data).time == longest and (lengths == 0).sum() == empty
-    if dataset in ("trec", "sst2"):
-        assert len(data["test"]["ys"]) == {"trec": 500, "sst2": 1821}[dataset]
-    else:
-        assert abs(len(data["test"]["ys"]) - count / 10) < 1
-        assert len(data["valid"]["ys"]) / len(data["train"]["ys"]) == pytest.approx(1 / 9, rel=0.02)
-        for part in parts:  # the files are sorted by label, the folds must not be
-            assert part["ys"].mean() == pytest.approx(ys.mean(), abs=0.06)
-
-    words = sentence.vocabulary(splits["train"], 1)
-    known = {word for _, row in splits["train"] for word in row}
-    assert set(words[2:]) == known and len(words) == len(known) + 2 == task.spec(data).input_size
-    for split, rows in splits.items():
-        for x, length, (_, row) in zip(data[split]["xs"], data[split]["lengths"], rows, strict=True):
-            told = [word if word in known else "<unknown>" for word in row]
-            assert [words[i] for i in x[:length]] == told and not x[length:].any()
-    assert not (data["train"]["xs"] == sentence.UNKNOWN).any()
-    assert (data["test"]["xs"] == sentence.UNKNOWN).any()
-
-
-@needs_data
-def test_real_sst2_can_train_on_sentences(real):
-    data = tasks.get("sentence", dataset="sst2", phrases=False).load(SHARED)
-    assert [len(data[split]["ys"]) for split in ("train", "valid", "test")] == [6920, 872, 1821]
-
-
-@needs_data
-def test_real_trec_keeps_its_case(real):
-    words = sentence.vocabulary(tasks.get("sentence", dataset="trec").splits(SHARED)["train"], 1)
-    assert "What" in words and "what" in words
-
-
-@needs_data
-def test_real_mnist_is_all_there(real):
-    data = tasks.get("mnist").load(SHARED)
-    assert [len(data[split]["ys"]) for split in ("train", "valid", "test")] == [55000, 5000, 10000]
-    train = np.bincount(data["train"]["ys"]) + np.bincount(data["valid"]["ys"])
-    assert train.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert data["test"]["ys"][:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-    train, valid = ({row.tobytes() for row in data[split]["xs"]} for split in ("train", "valid"))
-    assert train.isdisjoint(valid)
-
-
-FILES = datasets.FILES  # the real table, from before any test replaces it
