@@ -283,7 +283,7 @@ def others(name, field) -> list:
 
 def program(task, data) -> str:
     """All that a run sees of a task: its spec, its data, its batches."""
-    train = jax.make_jaxpr(lambda: task.train_batch(data, KEY, 0, 2))()
+    train = jax.make_jaxpr(lambda key: task.train_batch(data, key, 0, 2))(KEY)
     arrays = [np.asarray(x).tobytes() for x in (*jax.tree.leaves(data), *train.consts)]
     sizes = [task.eval_size(data, split) for split in base.SPLITS]
     return f"{task.spec(data)} {re.sub('0x[0-9a-f]+', '', str(train))} {hash(tuple(arrays))} {sizes}"
