@@ -21,7 +21,9 @@ BLOCKS = re.findall(r"```python\n(# cells/mgu\.py\n.*?)```", PAGE, re.S)  # the 
 def copy(request, tmp_path_factory):
     """The repository with the new cell."""
     root = tmp_path_factory.mktemp("copy") / "repository"
-    ignored = shutil.ignore_patterns(".git", ".venv*", "runs", "__pycache__", "*.egg-info", "build", ".pytest_cache")
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv*", "runs", "__pycache__", "*.egg-info", "build", ".pytest_cache"
+    )
     shutil.copytree(ROOT, root, ignore=ignored)
     (root / "cells" / "mgu.py").write_text(BLOCKS[request.param])
     registry = root / "cells" / "__init__.py"
@@ -55,7 +57,12 @@ def test_the_page_has_a_recipe():
 
 
 def test_it_is_compared(run, tmp_path):
-    tiny = ["--config.task.gap=2", "--config.train.batch_size=4", "--config.task.eval_examples=16", "--parameters=500"]
+    tiny = [
+        "--config.task.gap=2",
+        "--config.train.batch_size=4",
+        "--config.task.eval_examples=16",
+        "--parameters=500",
+    ]
     flags = ["--cells=mgu,rnn", "--tasks=delayed_recall", "--seeds=1", "--steps=4", *tiny]
     done = run("compare", *flags, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -76,7 +83,14 @@ def test_it_is_a_config_of_its_own(run):
 
 
 def test_it_is_timed(run, tmp_path):
-    flags = ["--preset=quick", "--parts=layers", "--cells=mgu", "--rivals=", "--repeats=1", "--passes=forward"]
+    flags = [
+        "--preset=quick",
+        "--parts=layers",
+        "--cells=mgu",
+        "--rivals=",
+        "--repeats=1",
+        "--passes=forward",
+    ]
     done = run("speed", *flags, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "mgu" in (tmp_path / "layers.csv").read_text()
