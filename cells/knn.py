@@ -46,6 +46,8 @@ class KNN(base.Sequence):
         super().__post_init__()
         base.check_positive(self, "order")
         base.check_choice(self, "combine", "multiplicative", "additive")
+        combines = self.order > 1 or self.combine == "multiplicative"
+        base.require(self, "combine", combines, "left at 'multiplicative' where order is 1")
         base.check_choice(self, "decay", "gated", "recurrent", "learned", "constant")
         base.check_choice(self, "activation", *ACTIVATIONS)
         base.check_finite(self, "forget_bias")

@@ -1,7 +1,7 @@
 """What each task is trained with, the same for every cell: budgets and sizes, not tuned per cell.
 
 Where the length of a task's dependency is known, cells are told it by the options that they have for it
-(`chrono`, see `train.timescale`).
+(`chrono`, see `cells.Cell.for_length`).
 """
 
 RECIPES = {

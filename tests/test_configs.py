@@ -34,13 +34,6 @@ def test_a_run_config_survives_json():
     assert RunConfig.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
-def test_a_saved_config_can_be_launched_again(tmp_path):
-    run = configs.freeze(configs.make("gru", "adding", task={"length": 30}, parameters=500))
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(run.to_dict()))
-    assert configs.freeze(configs.load(str(path))) == run
-
-
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -155,14 +148,6 @@ def test_an_unknown_config_gets_the_nearest_name(name):
         configs.load(name)
 
 
-def test_a_damaged_saved_config_is_one_line(tmp_path):
-    path = tmp_path / "config.json"
-    for content in ("{", "[]", "{}", '{"cell": 3}'):
-        path.write_text(content)
-        with pytest.raises(ValueError, match="is not a saved config"):
-            configs.load(str(path))
-
-
 def test_the_default_sweep_gives_every_cell_the_same_treatment():
     runs = {name: configs.freeze(config) for name, config in configs.sweep("compare").items()}
     by_task = {}
@@ -210,3 +195,59 @@ def test_overrides_of_a_sweep_go_where_they_fit_and_must_fit_somewhere():
         configs.sweep("compare", None, ["digits", "digits"])
     with pytest.raises(ValueError, match="not a sweep"):
         configs.sweep("sru")
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (
+            {"cells": ["lstm", "lstm:peepholes=false"]},
+            "delayed_recall-lstm and delayed_recall-lstm_peepholes",
+        ),
+        ({"cells": ["lstm", "lstm:chrono=102"]}, "are the same run; leave one of them out"),
+        ({"cells": ["tcn:levels=2", "tcn:levels=2:kernel=3"]}, "are the same run"),
+        ({"tasks": ["adding", "adding:length=200"]}, "are the same run"),
+        ({"cells": ["lstm:peepholes=true:peepholes=false"]}, "says peepholes twice"),
+        ({"cells": ["lstm:chrono=9"], "overrides": {"cell.chrono": "8"}}, "config.cell.chrono is set twice"),
+        (
+            {"cells": ["lstm:hidden_size=9"], "overrides": {"parameters": "999"}},
+            "parameters=999 overrules it",
+        ),
+        ({"cells": ["lstm:forget_bias=2.5"], "overrides": {"chrono": "task"}}, "chrono='task' overrules it"),
+        ({"overrides": {"optim.momentum": "0.5"}}, "config.optim.optimizer='adam' overrules it"),
+        ({"overrides": {"label": "x"}}, "config.label is not for a comparison"),
+        ({"cells": ["rnn", "window"], "overrides": {"chrono": "cell"}}, "has no options for it"),
+    ],
+)
+def test_two_labels_are_two_runs_and_an_option_that_acts_nowhere_is_refused(given, told):
+    overrides = given.get("overrides")
+    with pytest.raises(ValueError) as refusal:
+        configs.sweep("compare", given.get("cells"), given.get("tasks", ["delayed_recall"]), overrides)
+    assert told in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_sizes_own_run_has_no_budget_and_the_others_have():
+    runs = configs.sweep("compare", ["lstm", "lstm:hidden_size=64", "lstm:hidden_size=8"], ["delayed_recall"])
+    sizes = [(run.parameters, run.cell.hidden_size) for run in map(configs.freeze, runs.values())]
+    assert sizes == [(10_000, 64), (0, 64), (0, 8)]
+    for run in configs.sweep("compare", ["lstm", "gru"], None, {"cell.hidden_size": "64"}).values():
+        assert (run.parameters, run.cell.hidden_size) == (0, 64)
+
+
+def test_an_option_is_left_out_of_the_runs_where_it_would_not_act():
+    given = {"model.embedding_scale": "0.5", "cell.chrono": "9"}
+    runs = configs.sweep("compare", ["lstm", "rnn"], ["delayed_recall", "adding"], given)
+    scales = {name: run.model.embedding_scale for name, run in runs.items()}
+    assert {name: scale for name, scale in scales.items() if scale == 0.5}.keys() == {
+        "delayed_recall-lstm", "delayed_recall-rnn"
+    }  # fmt: skip
+    assert [run.cell.get("chrono") for run in runs.values()] == [9, None, 9, None]
+
+
+def test_distinct_compares_what_runs():
+    run = configs.freeze(configs.make("lstm", cell={"hidden_size": 8}))
+    told = configs.freeze(configs.make("lstm", cell={"hidden_size": 8, "chrono": 102}))
+    other = configs.freeze(configs.make("lstm", cell={"hidden_size": 8, "chrono": 101}))
+    configs.distinct({"a": run, "b": other})
+    with pytest.raises(ValueError, match="^a and b are the same run"):
+        configs.distinct({"a": run, "b": told})

@@ -6,7 +6,7 @@ import math
 import cells
 from cells.base import require
 from cells.registry import nearest
-from train import tasks
+from train import effects, tasks
 from train.model import ModelConfig
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
@@ -124,8 +124,8 @@ class RunConfig:
       parameters: budget of parameters: the cell's hidden_size becomes the one whose whole model is
         nearest to it; 0: `cell.hidden_size` as it is.
       chrono: "task": a cell with options for its time scales, such as `chrono` (chrono initialisation,
-        Tallec & Ollivier 2018), is told the task's length by them, see `train.timescale`; options that
-        have a value of their own keep it. "cell": left as the cell has it.
+        Tallec & Ollivier 2018), is told the task's length by them, see `cells.Cell.for_length`; if one of
+        them has a value of its own, the cell stays as it is. "cell": left as the cell has it.
       label: the name in tables and legends; empty: the cell's name.
     """
 
@@ -141,6 +141,12 @@ class RunConfig:
     def __post_init__(self):
         _require_choice(self, "chrono", CHRONO)
         _require_at_least_0(self, "parameters")
+        for rule in effects.RULES:
+            section, option = rule.option.split(".")
+            if section in ("model", "optim") and rule.applies(self):
+                default = getattr(self, section).__dataclass_fields__[option].default
+                if effects.value(self, rule.option) != default:
+                    raise ValueError(rule.line(self))
 
     @property
     def lanes(self) -> list[tuple[int, float]]:

@@ -43,7 +43,7 @@ class ModelConfig:
       embedding_scale: standard deviation of the initial embedding.
       pooling: for one answer per sequence: the outputs at the "last" step, their "mean" or "max" over
         steps, or what the "task" suggests. The backward direction's last step is the row's first.
-      strategy: how the cells run over time, see `cells.strategies`.
+      strategy: how the cells run over time, as for `cells.scan`: "newton:window=1".
       remat: long sequences in little memory: gradients keep the states only every so many steps and
         compute the rest again; -1: every sqrt(time) steps; 0: keep everything.
       compute_dtype: "bfloat16" halves what matmuls and layers read and write; parameters, the cells'
@@ -73,12 +73,18 @@ class ModelConfig:
             require(self, option, isinstance(getattr(self, option), bool), "True or False")
         number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
         require(self, "dropout", number and 0 <= self.dropout < 1, "in [0, 1)")
-        choices = {"connection": CONNECTIONS, "layer_norm": NORMS, "pooling": POOLINGS}
-        choices |= {"strategy": cells.scans.STRATEGIES, "compute_dtype": DTYPES}
+        choices = {
+            "connection": CONNECTIONS,
+            "layer_norm": NORMS,
+            "pooling": POOLINGS,
+            "compute_dtype": DTYPES,
+        }
         for option, known in choices.items():
             value = getattr(self, option)
             if value not in known:
                 raise ValueError(f"ModelConfig: unknown {option} {value!r}; {nearest(value, known)}")
+        # One text for each strategy: "newton:window=0" is "newton".
+        object.__setattr__(self, "strategy", str(cells.scans.parse(self.strategy) or "auto"))
 
 
 class Model(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a run writes: resolved config, environment, metrics as append-only lines, summary, events."""
+"""What a run writes: configs, environment, metrics as append-only lines, summary, events."""
 
 import importlib.metadata
 import json
@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import jax
+
+from train import effects
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -75,20 +77,21 @@ class Record:
 
     Args:
       directory: made if it does not exist.
-      config: the resolved config as a nested dict.
+      asked, resolved: the config as asked for and as it runs, nested dicts: config.json, resolved.json.
       tensorboard: also write TensorBoard events.
 
     Raises:
       WorkdirError: the directory holds a run with another config.
     """
 
-    def __init__(self, directory: Path, config: dict, tensorboard: bool = False):
+    def __init__(self, directory: Path, asked: dict, resolved: dict, tensorboard: bool = False):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "config.json"
         if path.exists():
-            _check_same(path, json.loads(json.dumps(config)))
-        write_json(path, config)
+            _check_same(path, asked, resolved)
+        write_json(self.directory / "resolved.json", resolved)
+        write_json(path, asked)
         write_json(self.directory / "environment.json", environment())
         self._metrics = self.directory / "metrics.jsonl"
         self._events = _event_writer(self.directory) if tensorboard else None
@@ -140,7 +143,7 @@ def _event_writer(directory):
     return SummaryWriter(str(directory / "tensorboard"))
 
 
-def _check_same(path: Path, config: dict) -> None:
+def _check_same(path: Path, asked: dict, resolved: dict) -> None:
     """Refuses to mix two runs in one directory."""
 
     def flat(tree, prefix=""):
@@ -151,15 +154,26 @@ def _check_same(path: Path, config: dict) -> None:
                 yield prefix + name, value
 
     try:
-        old, new = dict(flat(json.loads(path.read_text()))), dict(flat(config))
+        saved = dict(flat(json.loads(path.read_text())))
     except ValueError:
         raise WorkdirError(
             f"{path} is damaged; use another --workdir, or --overwrite to start again"
         ) from None
-    differing = [name for name in old | new if old.get(name) != new.get(name)]
+    ignored = set()
+    if not path.with_name("resolved.json").exists():
+        # Older versions saved the cell as it ran, and options that were overruled.
+        asked = asked | {"cell": resolved["cell"]}
+        ignored = {"chrono"}
+        for rule in effects.RULES:
+            if rule.overrules(saved.get(rule.by), saved.get(rule.option)):
+                ignored.add(rule.option)
+    now = dict(flat(json.loads(json.dumps(asked))))
+    differing = [name for name in saved | now if saved.get(name) != now.get(name) and name not in ignored]
     if differing:
-        told = ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} now" for name in differing[:3])
+        listed = ", ".join(
+            f"{name} {saved.get(name)!r} there, {now.get(name)!r} now" for name in differing[:3]
+        )
         raise WorkdirError(
-            f"{path.parent} holds another run ({told}{', ...' if len(differing) > 3 else ''}); "
+            f"{path.parent} holds another run ({listed}{', ...' if len(differing) > 3 else ''}); "
             "use another --workdir, or --overwrite to start again"
         )

@@ -227,9 +227,9 @@ def test_what_a_run_records(tmp_path):
     train(config("sru", model={"strategy": "chunked"}), tmp_path)
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert {"python", "jax", "flax", "backend", "devices", "cpu", "started", "command"} <= set(environment)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["cell"]["name"] == "sru"
-    assert saved["cell"]["chrono"] == 5  # resolved: the length of the task
+    asked, resolved = (json.loads((tmp_path / f"{x}.json").read_text()) for x in ("config", "resolved"))
+    assert asked["cell"]["name"] == resolved["cell"]["name"] == "sru"
+    assert (asked["cell"]["chrono"], resolved["cell"]["chrono"]) == (None, 5)  # the length of the task
     assert json.loads((tmp_path / "summary.json").read_text())["run"]["strategy"] == "chunked"
     for row in lines(tmp_path):
         assert row["examples"] == row["step"] * 8
@@ -237,8 +237,9 @@ def test_what_a_run_records(tmp_path):
 
 
 def test_the_parameter_budget_is_met():
-    base = configs.make("lstm", **TINY, parameters=1000)
-    summary = train(configs.freeze(configs.apply(base, {"train.steps": "2"}))).summary["run"]
+    base = configs.make("lstm", **TINY)
+    asked = configs.apply(base, {"train.steps": "2", "parameters": "1000"})
+    summary = train(configs.freeze(asked)).summary["run"]
     assert abs(summary["parameters"] - 1000) < 60
 
 
