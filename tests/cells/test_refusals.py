@@ -42,7 +42,7 @@ def test_hidden_size(case):
     for size in (0, -1, 2.0, None):
         wrong = functools.partial(case.cls, hidden_size=size, **case.options)
         refused(wrong, "hidden_size must be a positive int", repr(size))
-    refused(lambda: cells.get(case.name), "needs the option 'hidden_size'")
+    refused(lambda: cells.get("gru"), "needs the option 'hidden_size'")
 
 
 def test_cells_are_values(case):
