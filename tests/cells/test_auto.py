@@ -11,7 +11,7 @@ import cells
 import configs
 from cells import scans
 from cells.scans import auto
-from train.programs import make_run
+from train.lanes import make_run
 
 BACKENDS = [*auto.TABLE, "another"]
 TIMES = sorted(
