@@ -276,6 +276,24 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def line(summary: Summary) -> str:
+    """A run in one line: what its rows of the table say, and how long it took."""
+    rows = aggregate(seeds_frame(summary)).to_dict("records")
+    run, diverged = summary.run, sum(row["diverged"] for row in rows)
+    tests = [
+        _number(row["test_metric"]) + (f" (learning_rate={row['learning_rate']:g})" if len(rows) > 1 else "")
+        for row in rows
+    ]
+    parts = [
+        f"{sum(row['solved'] for row in rows)}/{len(summary.seeds)} seeds solved it",
+        *([f"{diverged} diverged"] if diverged else []),
+        f"test {run.metric} {', '.join(tests)}",
+        f"{run.steps} steps",
+        f"{run.run_seconds:.1f} s + {run.compile_seconds:.1f} s to compile",
+    ]
+    return ", ".join(parts)
+
+
 def caption(aggregated: pd.DataFrame) -> str:
     """What the rows of one task have in common, in one line: metric, threshold, baseline, budget, batch."""
     row = aggregated.iloc[0]

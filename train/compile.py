@@ -73,8 +73,9 @@ def _executable(*asked) -> Once:
 def executable(program: Callable, *args, fast: bool = True) -> Callable:
     """`program`, compiled for these arguments: quick to run, or (not `fast`) quick to compile."""
     leaves, tree = jax.tree.flatten(args)
+    placed = [isinstance(x, jax.ShapeDtypeStruct) or getattr(x, "committed", False) for x in leaves]
     shapes = tuple(
-        (np.shape(x), x.dtype, x.sharding if getattr(x, "committed", False) else None) for x in leaves
+        (np.shape(x), x.dtype, x.sharding if at else None) for x, at in zip(leaves, placed, strict=True)
     )
     with _CHANGED:
         once = _executable(program, fast, tree, shapes)

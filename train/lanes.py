@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cells
-from train.compile import Once, executable, kept
+from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
 from train.resolve import resolve
@@ -190,12 +190,9 @@ def initial_state(run: Run) -> State:
 
 
 def state_like(run: Run) -> State:
-    """Shapes, dtypes and shardings of a state of the asked-for lanes, as `unpadded` gives it."""
-    n = len(run.config.lanes)
+    """Shapes, dtypes and shardings of `initial_state`."""
+    n, sharding = len(padded_lanes(run)), NamedSharding(run.mesh, EACH)
     shapes = jax.eval_shape(run.programs.init, np.zeros(n, np.int32), np.zeros(n, np.float32))
-    if run.mesh.size > 1:
-        return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
-    sharding = NamedSharding(run.mesh, EACH)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
@@ -227,41 +224,16 @@ def held_out(run: Run, split: str) -> Batch:
     return jax.device_put(batches, NamedSharding(run.mesh, WHOLE))
 
 
-def compiled(run: Run, state: State, valid: Batch) -> tuple[Run, float]:
-    """The run with its training and evaluation programs compiled; seconds that took."""
+def compiled(run: Run, state: State, *splits: Batch) -> tuple[Run, float]:
+    """The run with its training program, and its evaluation of each split, compiled; seconds that took."""
     start = time.perf_counter()
     step = jnp.int32(0)
     train = executable(run.programs.train, state, run.data, step)
-    # Only cached, not frozen to the shapes of `valid`: a test set may have others.
-    executable(run.programs.evaluate, state, valid, step)
+    for batches in splits:
+        executable(run.programs.evaluate, state, batches, step)
 
     def evaluate(state, batches, step):
         return executable(run.programs.evaluate, state, batches, step)(state, batches, step)
 
     programs = run.programs._replace(train=train, evaluate=evaluate)
     return run._replace(programs=programs), time.perf_counter() - start
-
-
-class Ready(NamedTuple):
-    """A run that can take its first step."""
-
-    run: Run  # its programs compiled
-    state: State
-    valid: Batch
-    test: Batch
-    compile_seconds: float
-
-
-def make_ready(run: Run) -> Ready:
-    """Compiles what the run needs; its state can be used once, as training writes over it."""
-    state, valid, test = initial_state(run), held_out(run, "valid"), held_out(run, "test")
-    run, seconds = compiled(run, state, valid)
-    return Ready(run, state, valid, test, seconds)
-
-
-class Prepared:
-    """A run in two stages, each made once, by the thread that first asks for it."""
-
-    def __init__(self, config: RunConfig, data_dir: str | None = None):
-        self.run: Callable[[], Run] = Once(lambda: make_run(config, data_dir))
-        self.ready: Callable[[], Ready] = Once(lambda: make_ready(self.run()))

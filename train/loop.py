@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cells import CELLS
+from train.ahead import Prepared
 from train.compile import make_room
 from train.config import RunConfig
-from train.lanes import Prepared, Run, dispatch_steps, padded, state_like, unpadded
+from train.lanes import Run, dispatch_steps, padded, state_like, unpadded
 from train.metrics import higher_is_better
 from train.step import State, is_running
 from train.summary import Evaluation, RunSummary, SeedSummary, Summary
@@ -62,7 +63,7 @@ def train(
       data_dir: folder of the real data sets; None: environment variable, then the cache.
       overwrite: empties the run directory first.
       watch: told how it goes.
-      prepared: of this config and data_dir, where another thread makes it ready, see `train.ahead`.
+      prepared: of this config and data_dir, where threads make it ready meanwhile, see `train.ahead`.
 
     Returns:
       The result; `summary.run.status` is "finished", "interrupted" (Ctrl-C; resumable) or "diverged" (a
@@ -85,7 +86,7 @@ def train(
         record = Record(Path(workdir), config.to_dict(), options.tensorboard)
         checkpoints = Checkpoints(Path(workdir) / "checkpoints")
 
-    if (summary := record and record.finished()) and (restored := checkpoints.restore(state_like(run))):
+    if (summary := record and record.finished()) and (restored := checkpoints.restore(_like(run))):
         checkpoints.close()
         record.close()
         solved = sum(seed.solved for seed in summary.seeds)
@@ -93,7 +94,7 @@ def train(
         watch(Progress(restored[0], options.steps, *still))
         return Result(summary, restored[1], run)
 
-    run, state, valid_batches, test_batches, compile_seconds = prepared.ready()
+    run, state, valid_batches = prepared.programs(), prepared.state(), prepared.valid()
     step, seconds, solved_seconds, last_rows = 0, 0.0, {}, {}
     if restored := checkpoints and checkpoints.restore(unpadded(run, state)):
         step, kept, progress = restored
@@ -121,7 +122,7 @@ def train(
     def tell(loss, metric, rate):
         solved = int((np.asarray(state.solved_step)[: len(lanes)] >= 0).sum())
         watch(
-            Progress(step, budget, loss, metric, run.spec.metric, solved, len(lanes), rate, compile_seconds)
+            Progress(step, budget, loss, metric, run.spec.metric, solved, len(lanes), rate, prepared.seconds)
         )
 
     tell(math.nan, math.nan, math.nan)
@@ -178,7 +179,7 @@ def train(
             checkpoints.close()  # what was saved is on disk, whatever ended the loop
             record.close()
 
-    _, test = run.programs.evaluate(state, test_batches, jnp.int32(step))
+    _, test = run.programs.evaluate(state, prepared.test(), jnp.int32(step))
     seeds = _seed_summaries(run, state, jax.device_get(test), step, solved_seconds, last_rows)
     summary = Summary(
         RunSummary(
@@ -197,7 +198,7 @@ def train(
             steps=max((seed.final_step for seed in seeds), default=0),
             batch_size=options.batch_size,
             seconds_per_step=seconds / step if step else math.nan,
-            compile_seconds=compile_seconds,
+            compile_seconds=prepared.seconds,
             run_seconds=seconds,
             status=status,
             message=_message(status, seeds, step, workdir),
@@ -209,6 +210,14 @@ def train(
     if record:
         record.summary(summary)
     return Result(summary, unpadded(run, state), run)
+
+
+def _like(run: Run) -> State:
+    """Shapes and dtypes of the state that a checkpoint holds."""
+    if run.mesh.size == 1:
+        return state_like(run)
+    n = len(run.config.lanes)
+    return jax.tree.map(lambda x: np.empty((n, *x.shape[1:]), x.dtype), state_like(run))
 
 
 def _seed_summaries(run, state, test, step, solved_seconds, last_rows) -> tuple[SeedSummary, ...]:
