@@ -124,7 +124,7 @@ def _probe(settings, result, folder, deepest) -> list[dict]:
 
 def _layers(settings, run) -> list[dict]:
     """Variance and gradient of every layer at initialisation, one row per seed and layer."""
-    from train import metrics, programs
+    from train import lanes, metrics
 
     def loss(params, batch):
         return metrics.loss(run.spec, run.model.apply(params, batch.xs, lengths=batch.lengths), batch)
@@ -142,7 +142,7 @@ def _layers(settings, run) -> list[dict]:
 
     # One run each: compiled in a hurry.
     of = jax.jit(jax.vmap(of, (0, None)), compiler_options={"xla_backend_optimization_level": 0})
-    params = jax.tree.map(lambda p: np.asarray(p)[: settings.seeds], programs.initial_state(run).params)
+    params = jax.tree.map(lambda p: np.asarray(p)[: settings.seeds], lanes.initial_state(run).params)
     variances, norms = jax.device_get(of(params, jax.device_get(run.data)))
     return [
         {

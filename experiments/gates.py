@@ -201,7 +201,8 @@ def _config(cell, settings):
 
 
 def _probe(settings, result) -> list[dict]:
-    from train import programs
+    from train import lanes
+    from train.compile import executable
 
     config, spec = result.run.config, result.run.spec
     run_info = result.summary["run"]
@@ -210,8 +211,8 @@ def _probe(settings, result) -> list[dict]:
     runs["solved"] &= runs["valid_metric"].astype(float) >= spec.threshold
     runs["solved_step"] = runs["solved_step"].astype(float).where(runs["solved"])
     runs = statistics.tuned(runs)
-    initial = programs.initial_state(programs.make_run(config)).params
-    lanes = {lane: i for i, lane in enumerate(config.lanes)}
+    initial = lanes.initial_state(lanes.make_run(config)).params
+    index = {lane: i for i, lane in enumerate(config.lanes)}
     batch = config.task.eval_batch({}, "test", 0, settings.rows)
     tokens = batch.xs[:, :-1]  # without the query: what units do while they wait for it
     others = other_tokens(jax.random.key(0), tokens, config.task.symbols, config.task.distractors)
@@ -227,7 +228,7 @@ def _probe(settings, result) -> list[dict]:
 
     rows, compiled = [], None
     for run in runs.to_dict("records"):
-        lane = lanes[run["seed"], run["learning_rate"]]
+        lane = index[run["seed"], run["learning_rate"]]
         before, after = (jax.tree.map(lambda p, i=lane: p[i], p) for p in (initial, result.state.params))
         stages = {"untrained": before, "trained": after}
         if getattr(config.cell, "chrono", 0) is None:
@@ -239,7 +240,7 @@ def _probe(settings, result) -> list[dict]:
             | {name: getattr(run[name], "item", lambda v=run[name]: v)() for name in kept}
         )
         for stage in [s for s in STAGES if s in stages]:
-            compiled = compiled or programs.executable(look, stages[stage], fast=False)
+            compiled = compiled or executable(look, stages[stage], fast=False)
             activity, memory, swap = jax.device_get(compiled(stages[stage]))
             shared = {"kind": "unit", "stage": stage, "seed": run["seed"], "solved": bool(run["solved"])}
             for gate, (mean, std) in activity.items():
@@ -293,7 +294,7 @@ def swap_memory(cell: cells.Cell, params, xs, others):
 
 
 def _identities(settings) -> list[dict]:
-    from train import programs
+    from train.compile import executable
 
     keys = jnp.stack([jax.random.key(seed) for seed in range(settings.identity_seeds)])
     checks = [
@@ -305,7 +306,7 @@ def _identities(settings) -> list[dict]:
     rows = []
     for name, check in checks:
         program = jax.jit(lambda keys, check=check: jax.lax.map(check, keys))
-        found = jax.device_get(programs.executable(program, keys, fast=False)(keys))
+        found = jax.device_get(executable(program, keys, fast=False)(keys))
         for (what, control), deviations in found.items():
             told = {"check": name, "what": what, "control": control}
             rows += [told | {"seed": i, "deviation": float(d)} for i, d in enumerate(deviations)]

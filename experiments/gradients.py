@@ -97,7 +97,7 @@ def _config(cell, settings, **optim):
 def _probe(settings, result) -> list[dict]:
     """Both gradients of each seed, as initialised and as trained with the learning rate of the other seeds'
     choice."""
-    from train import programs
+    from train import lanes
 
     config, spec = result.run.config, result.run.spec
     better = result.summary["run"]["higher_is_better"]
@@ -105,7 +105,7 @@ def _probe(settings, result) -> list[dict]:
     runs = statistics.tuned(runs.astype({"solved_step": float}))
     task = dataclasses.replace(config.task, gap=settings.time - 2, max_gap=0)
     batch = task.eval_batch({}, "test", 0, settings.rows)
-    initial = programs.initial_state(programs.make_run(config)).params
+    initial = lanes.initial_state(lanes.make_run(config)).params
     lanes = {lane: i for i, lane in enumerate(config.lanes)}
     at = _distances(settings.time)
 

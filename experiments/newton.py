@@ -162,11 +162,11 @@ def _dial(settings, text, dial, values) -> Iterator[dict]:
 
 def _probe(settings, result) -> Iterator[dict]:
     """Every seed on its task over longer gaps, as initialised and as trained."""
-    from train import programs
+    from train import lanes
 
     config, spec = result.run.config, result.run.spec
     solved = sum(seed["solved"] for seed in result.summary["seeds"])
-    initial = programs.initial_state(programs.make_run(config)).params
+    initial = lanes.initial_state(lanes.make_run(config)).params
     for stage, params in (("untrained", initial), ("trained", result.state.params)):
         params = jax.tree.map(lambda p: p[: settings.seeds], jax.device_get(params))  # lanes may be padded
         told = {"label": config.label, "stage": stage, "dial": "-", "solved": solved}

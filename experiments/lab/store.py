@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments import cli
+from train.compile import make_room
 from train.config import RunConfig
 from train.loop import Result, train
-from train.programs import make_room
 from train.record import WorkdirError, write_json
 
 

@@ -9,7 +9,7 @@ import configs
 from experiments.speed import layers
 from experiments.speed.layers import UNLIKE
 from experiments.speed.measure import Case
-from train import programs
+from train import lanes
 
 TASKS = {"delayed_recall": {"gap": 100}, "digits": {"pixels_per_step": 4}}
 BATCH, HIDDEN = 32, 64
@@ -70,9 +70,9 @@ def _maker(f, *args):
 
 def ours(cell: str, task: str, seeds: int, hidden_size: int):
     """One dispatch of the program that `train.loop` runs."""
-    run = programs.make_run(config(cell, task, seeds, hidden_size))
-    state = programs.initial_state(run)
-    run, _ = programs.compiled(run, state, programs.held_out(run, "valid"))
+    run = lanes.make_run(config(cell, task, seeds, hidden_size))
+    state = lanes.initial_state(run)
+    run, _ = lanes.compiled(run, state, lanes.held_out(run, "valid"))
     step = 0
 
     def once():

@@ -13,7 +13,7 @@ import pytest
 
 import cells
 from experiments.speed import layers, measure, report, rivals, training
-from train import programs
+from train import lanes
 
 ROOT = Path(__file__).parents[2]
 SIZE = (4, 6, 3)
@@ -118,8 +118,8 @@ def test_torch_runs_forward_and_backward():
 @pytest.mark.parametrize("task", training.TASKS)
 def test_our_loop_trains_the_whole_model_that_the_other_loops_train(task):
     """An embedding where the inputs are tokens, the layer, a linear readout; nothing left out."""
-    run = programs.make_run(training.config("gru", task, 1, hidden_size=5))
-    ours = sum(p.size for p in jax.tree.leaves(programs.initial_state(run).params))
+    run = lanes.make_run(training.config("gru", task, 1, hidden_size=5))
+    ours = sum(p.size for p in jax.tree.leaves(lanes.initial_state(run).params))
     spec, width = run.spec, 5
     tokens = spec.inputs == "tokens"
     features = width if tokens else spec.input_size
