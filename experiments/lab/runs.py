@@ -1,0 +1,100 @@
+"""Training runs of an experiment: their configs, and their rows with the label and the chosen learning rate.
+
+What an experiment uses of training's programs, it has from here.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pandas as pd
+
+import configs
+from experiments.lab import statistics
+from train import metrics, programs
+from train.config import RunConfig
+
+make_room = programs.make_room
+
+
+def config(text: str, task: str, /, **sections) -> RunConfig:
+    """That of a cell, "lstm:peepholes=true", on a task, with sections as for `configs.make`.
+
+    Gates start where the cell has them by default, and a lane that diverges leaves the others alone, unless
+    the sections say otherwise.
+    """
+    name, options = configs.with_options(text)
+    sections = {"chrono": "cell"} | sections
+    sections["train"] = {"on_nan": "drop"} | sections.get("train", {})
+    made = configs.make(name, task, **sections)
+    configs.update(made, {"cell": options})
+    made.label = text
+    return configs.freeze(made)
+
+
+def file_name(text: str) -> str:
+    """A label as part of a file's name."""
+    return text.replace(":", "_")
+
+
+def labels(text: str) -> dict:
+    """The columns `cell` and `label`."""
+    return {"cell": text.split(":")[0], "label": text}
+
+
+def by_kind(rows: list[dict], **kinds: str) -> dict[str, pd.DataFrame]:
+    """Rows that say their `kind` as a frame per kind, by the name that is given for it."""
+    return {
+        name: pd.DataFrame(row for row in rows if row["kind"] == kind).drop(columns="kind", errors="ignore")
+        for kind, name in kinds.items()
+    }
+
+
+def higher_is_better(config: RunConfig, data_dir: str | None = None) -> bool:
+    """Of the metric of its task."""
+    return bool(metrics.higher_is_better(config.task.spec(config.task.load(data_dir))))
+
+
+def with_chosen(rows, better: bool) -> pd.DataFrame:
+    """Rows of `store.Lab.train`, one per seed and learning rate, with `higher_is_better` and whether it is
+    `chosen`: its learning rate is the best for the other seeds."""
+    frame = pd.DataFrame(rows).assign(higher_is_better=better).astype({"solved_step": float})
+    return frame.assign(chosen=statistics.chosen(frame))
+
+
+def seeds(result) -> list[dict]:
+    """A run's lanes (seed, learning rate) as in summary.json, in the order of their parameters."""
+    return [dict(seed) for seed in result.summary["seeds"]]
+
+
+def lanes(result) -> pd.DataFrame:
+    """`seeds`, `with_chosen`."""
+    return with_chosen(seeds(result), result.summary["run"]["higher_is_better"])
+
+
+def fields(result, *names: str) -> dict:
+    """Fields of a run that its rows repeat."""
+    return {name: result.summary["run"][name] for name in names}
+
+
+def initial(result):
+    """The parameters that a run began with, stacked over lanes."""
+    lanes = len(result.run.config.lanes)
+    params = programs.initial_state(result.run).params
+    return jax.tree.map(lambda p: np.asarray(p)[:lanes], params)  # lanes are padded to fill the devices
+
+
+def trained(result):
+    """The parameters that a run ended with, stacked over lanes."""
+    return jax.tree.map(np.asarray, result.state.params)
+
+
+def lane(params, number: int):
+    """One lane's parameters."""
+    return jax.tree.map(lambda p: p[number], params)
+
+
+def compiled(program: Callable) -> Callable:
+    """A function that runs a few times: compiled quickly, at the first call for arguments of each shape."""
+    jitted = jax.jit(program)
+    return lambda *args: programs.executable(jitted, *args, fast=False)(*args)
