@@ -4,11 +4,11 @@
   python -m experiments.claims --only=gates,depth
   python -m experiments.claims --preset=full
 
-Runs the experiments of the laboratory one after the other and writes, into --workdir: a folder for each, as its own command does, and the verdicts,
-claims.md and claims.csv. The same command again goes on where it was stopped. The fast preset takes about
-20 minutes on 2 CPU cores. The full preset repeats it with more seeds, larger models, longer sequences and
-a finer grid of learning rates; it would take days there and has not been run: give it a GPU, or run its
-parts by --only on several machines.
+Runs the experiments of the laboratory one after the other and writes, into --workdir: a folder for each, as
+its own command does, and the verdicts, claims.md and claims.csv. The same command again goes on where it was
+stopped. The fast preset takes about 20 minutes on 2 CPU cores. The full preset repeats it with more seeds,
+larger models, longer sequences and a finer grid of learning rates; it would take days there and has not been
+run: give it a GPU, or run its parts by --only on several machines.
 """
 
 from pathlib import Path
@@ -32,8 +32,8 @@ EXPERIMENTS = (
 )  # fmt: skip
 # The order in which the study notes have the claims; others come after them.
 NOTES = (
-    "rnn_gradient", "lstm_length", "lstm_cost", "gru_fast", "gru_gates", "gru_is_rnn", "sru_parallel", "sru_deep",
-    "sru_convolution", "state_tracking",
+    "rnn_gradient", "lstm_length", "lstm_cost", "gru_fast", "gru_gates", "gru_is_rnn", "sru_parallel",
+    "sru_deep", "sru_convolution", "state_tracking",
 )  # fmt: skip
 
 
@@ -49,11 +49,11 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     workdir = Path(FLAGS.workdir or f"runs/claims-{FLAGS.preset}")
     console = Console(highlight=False)
     names = FLAGS.only or EXPERIMENTS
-    for number, name in enumerate(names, 1):
-        chosen = experiment.of(name)
-        settings = experiment.settings_of(chosen, FLAGS.preset, experiment.shared_flags(chosen))
+    chosen = [experiment.of(name) for name in names]
+    settings = [experiment.settings_of(one, FLAGS.preset, experiment.shared_flags(one)) for one in chosen]
+    for number, (one, its) in enumerate(zip(chosen, settings, strict=True), 1):
         console.print(f"[{number}/{len(names)}]".replace("[", "\\["), end=" ")
-        experiment.run(chosen, settings, workdir / name, console, FLAGS.data_dir, FLAGS.overwrite)
+        experiment.run(one, its, workdir / one.name, console, FLAGS.data_dir, FLAGS.overwrite)
     found = judge(workdir)
     found.to_csv(workdir / "claims.csv", index=False)
     (workdir / "claims.md").write_text(page(found))
