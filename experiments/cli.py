@@ -84,6 +84,31 @@ def split_config_flags(argv: list[str]) -> tuple[str | None, dict[str, str], lis
     return config, overrides, rest
 
 
+def add_flags(overrides: dict[str, str], flags: dict[str, object]) -> dict[str, str]:
+    """The overrides with those of flags of their own, {"train.seeds": 4}; None: not given.
+
+    Raises:
+      ValueError: a field is set twice, with different values.
+    """
+    given = {path: str(value) for path, value in flags.items() if value is not None}
+    for path, value in given.items():
+        if overrides.get(path, value) != value:
+            flag = path.split(".")[-1]
+            raise ValueError(f"--{flag}={value} and --config.{path}={overrides[path]} say different things")
+    return overrides | given
+
+
+def check_written(workdir: str | None, overrides: dict[str, str]) -> None:
+    """Refuses options of what is written where nothing is.
+
+    Raises:
+      ValueError: one of them is given without --workdir.
+    """
+    for path in ("train.checkpoint_seconds", "train.tensorboard"):
+        if path in overrides and workdir is None:
+            raise ValueError(f"config.{path} has no effect: without --workdir nothing is written")
+
+
 def fail(message: str, code: int = 2) -> None:
     """Ends the program with one line."""
     print(f"error: {message}", file=sys.stderr)

@@ -40,13 +40,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     """Runs the sweep; returns the exit code."""
     import configs
 
-    for name, flag in (
-        ("train.seeds", FLAGS.seeds),
-        ("train.steps", FLAGS.steps),
-        ("parameters", FLAGS.parameters),
-    ):
-        if flag is not None:
-            overrides.setdefault(name, flag)
+    shared = {"train.seeds": FLAGS.seeds, "train.steps": FLAGS.steps, "parameters": FLAGS.parameters}
+    overrides = cli.add_flags(overrides, shared)
     runs = configs.sweep(config or "compare", FLAGS.cells, FLAGS.tasks, overrides)
     run_configs = {name: configs.freeze(run) for name, run in runs.items()}  # all are checked before any runs
     console = Console(highlight=False)

@@ -2,7 +2,7 @@
 
   python -m experiments.train --config=configs/sru.py --config.task.length=400 --workdir=runs/x
 
---config     a file of configs/, one of the names below, or a run's config.json
+--config     a file of configs/, one of the names below, or a run's folder
 --config.X   replaces any field: --config.cell.name=gru --config.cell.hidden_size=32
              --config.task.name=adding --config.train.steps=500 (--show_config prints them all)
 --workdir    run directory: config, metrics, summary, checkpoints. The same command again goes on
@@ -28,6 +28,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     from experiments import results
     from train.loop import train
 
+    cli.check_written(FLAGS.workdir, overrides)
     built = configs.apply(configs.load(config or "sru"), overrides)
     if FLAGS.show_config:
         print(built)

@@ -6,7 +6,7 @@ import math
 import cells
 from cells.base import require
 from cells.registry import nearest
-from train import tasks
+from train import effects, tasks
 from train.model import ModelConfig
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
@@ -124,8 +124,8 @@ class RunConfig:
       parameters: budget of parameters: the cell's hidden_size becomes the one whose whole model is
         nearest to it; 0: `cell.hidden_size` as it is.
       chrono: "task": a cell with options for its time scales, such as `chrono` (chrono initialisation,
-        Tallec & Ollivier 2018), is told the task's length by them, see `train.timescale`; options that
-        have a value of their own keep it. "cell": left as the cell has it.
+        Tallec & Ollivier 2018), is told the task's length by them, see `train.timescale`; if one of them
+        has a value of its own, the cell stays as it is. "cell": left as the cell has it.
       label: the name in tables and legends; empty: the cell's name.
     """
 
@@ -141,6 +141,15 @@ class RunConfig:
     def __post_init__(self):
         _require_choice(self, "chrono", CHRONO)
         _require_at_least_0(self, "parameters")
+        for rule in effects.RULES:
+            section, option = rule.option.split(".")
+            by, asked = effects.value(self, rule.by), effects.value(self, rule.option)
+            if (
+                section != "cell"
+                and rule.overrules(by)
+                and asked != effects.default(getattr(self, section), option)
+            ):
+                raise ValueError(effects.refusal(rule.option, asked, rule.by, by))
 
     @property
     def lanes(self) -> list[tuple[int, float]]:

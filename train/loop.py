@@ -26,6 +26,7 @@ from train.programs import (
     make_room,
     make_run,
 )
+from train.resolve import pinned
 from train.tasks import TASKS
 
 
@@ -78,7 +79,7 @@ def train(
     """
     make_room()
     run = make_run(config, data_dir)
-    config, options, lanes = run.config, run.config.train, run.config.lanes
+    asked, config, options, lanes = config, run.config, run.config.train, run.config.lanes
     record = checkpoints = None
     if workdir is not None:
         from train.checkpoint import Checkpoints
@@ -86,7 +87,8 @@ def train(
 
         if overwrite and Path(workdir).exists():
             shutil.rmtree(workdir)
-        record = Record(Path(workdir), config.to_dict(), options.tensorboard)
+        runs_as = pinned(config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
+        record = Record(Path(workdir), asked.to_dict(), runs_as.to_dict(), options.tensorboard)
         checkpoints = Checkpoints(Path(workdir) / "checkpoints")
 
     state = initial_state(run)

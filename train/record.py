@@ -1,4 +1,4 @@
-"""What a run writes: resolved config, environment, metrics as append-only lines, summary, events."""
+"""What a run writes: configs, environment, metrics as append-only lines, summary, events."""
 
 import importlib.metadata
 import json
@@ -75,20 +75,21 @@ class Record:
 
     Args:
       directory: made if it does not exist.
-      config: the resolved config as a nested dict.
+      asked, resolved: the config as asked for and as it runs, nested dicts: config.json, resolved.json.
       tensorboard: also write TensorBoard events.
 
     Raises:
       WorkdirError: the directory holds a run with another config.
     """
 
-    def __init__(self, directory: Path, config: dict, tensorboard: bool = False):
+    def __init__(self, directory: Path, asked: dict, resolved: dict, tensorboard: bool = False):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "config.json"
         if path.exists():
-            _check_same(path, json.loads(json.dumps(config)))
-        write_json(path, config)
+            _check_same(path, asked, resolved)
+        write_json(path, asked)
+        write_json(self.directory / "resolved.json", resolved)
         write_json(self.directory / "environment.json", environment())
         self._metrics = self.directory / "metrics.jsonl"
         self._events = _event_writer(self.directory) if tensorboard else None
@@ -140,7 +141,7 @@ def _event_writer(directory):
     return SummaryWriter(str(directory / "tensorboard"))
 
 
-def _check_same(path: Path, config: dict) -> None:
+def _check_same(path: Path, asked: dict, resolved: dict) -> None:
     """Refuses to mix two runs in one directory."""
 
     def flat(tree, prefix=""):
@@ -148,18 +149,22 @@ def _check_same(path: Path, config: dict) -> None:
             if isinstance(value, dict):
                 yield from flat(value, f"{prefix}{name}.")
             else:
-                yield prefix + name, value
+                yield prefix + name, list(value) if isinstance(value, tuple) else value
 
     try:
-        old, new = dict(flat(json.loads(path.read_text()))), dict(flat(config))
+        saved = dict(flat(json.loads(path.read_text())))
     except ValueError:
         raise WorkdirError(
             f"{path} is damaged; use another --workdir, or --overwrite to start again"
         ) from None
-    differing = [name for name in old | new if old.get(name) != new.get(name)]
-    if differing:
-        told = ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} now" for name in differing[:3])
+    # Older versions wrote the cell as it ran, whoever had said so.
+    older = asked | {"cell": resolved["cell"], "chrono": saved.get("chrono")}
+    now = [dict(flat(config)) for config in (asked, older)]
+    differing = [[name for name in saved | new if saved.get(name) != new.get(name)] for new in now]
+    new, names = min(zip(now, differing, strict=True), key=lambda pair: len(pair[1]))
+    if names:
+        listed = ", ".join(f"{name} {saved.get(name)!r} there, {new.get(name)!r} now" for name in names[:3])
         raise WorkdirError(
-            f"{path.parent} holds another run ({told}{', ...' if len(differing) > 3 else ''}); "
+            f"{path.parent} holds another run ({listed}{', ...' if len(names) > 3 else ''}); "
             "use another --workdir, or --overwrite to start again"
         )

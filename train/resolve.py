@@ -1,12 +1,12 @@
-"""What was asked becomes what is run: the task's length, its data and the parameter budget fill in the rest."""
+"""What was asked becomes what is run: the task's length, its data and the budget fill in the rest."""
 
 import dataclasses
 
 import cells
-from train import timescale
 from train.config import RunConfig
 from train.model import Model, build, matched_hidden_size
 from train.tasks.base import Spec
+from train.timescale import for_length
 
 
 def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
@@ -16,12 +16,22 @@ def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
       ValueError: the budget cannot be met, or the model does not fit the task.
     """
     spec = config.task.spec(data)
-    if config.chrono == "task":
-        config = dataclasses.replace(config, cell=timescale.tell(config.cell, spec.time))
+    cell = for_length(config.cell, spec.time) if config.chrono == "task" else config.cell
     if config.parameters:
-        name = cells.CELLS.name_of(config.cell)
-        options = dataclasses.asdict(config.cell)
+        name = cells.CELLS.name_of(cell)
+        options = dataclasses.asdict(cell)
         options.pop("hidden_size")
         hidden_size = matched_hidden_size(name, options, spec, config.model, config.parameters)
-        config = dataclasses.replace(config, cell=dataclasses.replace(config.cell, hidden_size=hidden_size))
-    return config, spec, build(config.cell, spec, config.model)
+        cell = dataclasses.replace(cell, hidden_size=hidden_size)
+    return dataclasses.replace(config, cell=cell), spec, build(cell, spec, config.model)
+
+
+def pinned(config: RunConfig, strategy: str, seed_batching: str, batch_devices: int) -> RunConfig:
+    """A resolved config with nothing left to resolve, by its task, its budget or the machine."""
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, strategy=strategy),
+        train=dataclasses.replace(config.train, seed_batching=seed_batching, batch_devices=batch_devices),
+        parameters=0,
+        chrono="cell",
+    )

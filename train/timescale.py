@@ -46,19 +46,36 @@ TOLD = {
 }
 
 
-def tell(cell: cells.Cell, longest: int) -> cells.Cell:
-    """The cell, told the longest dependency in steps. An option that is not at its default stays as it is,
-    and so do those that would be set with it.
+LENGTH_OPTIONS = {
+    "qrnn": ("forget_bias",),
+    "knn": ("forget_bias",),
+    "slstm": ("forget_bias",),
+    "mlstm": ("forget_bias",),
+    "lru": ("r_min", "r_max"),
+    "rglru": ("a_min", "a_max"),
+    "tcn": ("levels",),
+}
+
+
+def length_options(cell: type) -> tuple[str, ...]:
+    """The options that `for_length` sets, or that what it sets overrules."""
+    if "chrono" in cell.__dataclass_fields__:
+        overruled = [name for name in ("forget_bias", "update_bias") if name in cell.__dataclass_fields__]
+        return ("chrono", *overruled)
+    name = next((name for name, known in cells.CELLS.table.items() if known is cell), "")
+    return LENGTH_OPTIONS.get(name, ())
+
+
+def for_length(cell: cells.Cell, steps: int) -> cells.Cell:
+    """The cell, told the longest dependency in steps. An option that is not at its default keeps it as it is.
 
     Args:
-      longest: below 3 there is nothing to tell.
+      steps: below 3 there is nothing to tell.
     """
+    names = length_options(type(cell))
     defaults = {field.name: field.default for field in dataclasses.fields(cell)}
-    if longest < 3:
+    if steps < 3 or any(getattr(cell, name) != defaults[name] for name in names):
         return cell
-    if "chrono" in defaults:
-        options = {"chrono": longest}
-    else:
-        options = TOLD.get(cells.CELLS.name_of(cell), lambda *_: {})(cell, longest)
-    as_they_are = all(getattr(cell, name) == defaults[name] for name in options)
-    return dataclasses.replace(cell, **options) if as_they_are else cell
+    options = {"chrono": steps} if "chrono" in names else {}
+    options = options or TOLD.get(cells.CELLS.name_of(cell), lambda *_: {})(cell, steps)
+    return dataclasses.replace(cell, **options)

@@ -24,6 +24,7 @@ class Adding(base.Stretchable):
     """
 
     name: ClassVar[str] = "adding"
+    input_kind: ClassVar[str] = "features"
     stretch: ClassVar[str] = "length"
     length: int = 200
     max_length: int = 0
@@ -34,10 +35,10 @@ class Adding(base.Stretchable):
 
     def spec(self, data):
         return base.Spec(
-            inputs="features",
+            inputs=self.input_kind,
             input_size=2,
             output_size=1,
-            per_step=False,
+            per_step=self.per_step,
             pooling="last",
             loss="squared_error",
             metric="mse",

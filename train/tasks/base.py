@@ -50,9 +50,12 @@ class Spec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """Options in the fields, everything else passed in. `name` is the registry's."""
+    """Options in the fields, everything else passed in. What can be said without data is said by the class:
+    `name`, the registry's; `input_kind` and `per_step`, as `inputs` and `per_step` in `Spec`."""
 
     name: ClassVar[str]
+    input_kind: ClassVar[str]
+    per_step: ClassVar[bool] = False
 
     def spec(self, data: Data) -> Spec:
         """Sizes, loss and thresholds, given what `load` returned (concrete arrays: not under jit)."""

@@ -32,6 +32,8 @@ class CopyMemory(base.Stretchable):
     """
 
     name: ClassVar[str] = "copy_memory"
+    input_kind: ClassVar[str] = "tokens"
+    per_step: ClassVar[bool] = True
     stretch: ClassVar[str] = "length"
     length: int = 100
     max_length: int = 0
@@ -44,10 +46,10 @@ class CopyMemory(base.Stretchable):
 
     def spec(self, data):
         return base.Spec(
-            inputs="tokens",
+            inputs=self.input_kind,
             input_size=self.symbols + 2,
             output_size=self.symbols + 1,
-            per_step=True,
+            per_step=self.per_step,
             pooling="last",
             loss="cross_entropy",
             metric="accuracy",

@@ -29,6 +29,7 @@ class DelayedRecall(base.Stretchable):
     """
 
     name: ClassVar[str] = "delayed_recall"
+    input_kind: ClassVar[str] = "tokens"
     stretch: ClassVar[str] = "gap"
     gap: int = 100
     max_gap: int = 0
@@ -41,10 +42,10 @@ class DelayedRecall(base.Stretchable):
 
     def spec(self, data):
         return base.Spec(
-            inputs="tokens",
+            inputs=self.input_kind,
             input_size=self.symbols + self.distractors + 1,
             output_size=self.symbols,
-            per_step=False,
+            per_step=self.per_step,
             pooling="last",
             loss="cross_entropy",
             metric="accuracy",

@@ -19,6 +19,7 @@ class Images(base.InMemory):
       pixels_per_step: divides the number of pixels; the width of the image makes it a row a step.
     """
 
+    input_kind: ClassVar[str] = "features"
     pixels: ClassVar[int]
     white: ClassVar[int]  # the value of a white pixel
     pixels_per_step: int = 1
@@ -34,10 +35,10 @@ class Images(base.InMemory):
 
     def spec(self, data):
         return base.Spec(
-            inputs="features",
+            inputs=self.input_kind,
             input_size=self.pixels_per_step,
             output_size=10,
-            per_step=False,
+            per_step=self.per_step,
             pooling="last",
             loss="cross_entropy",
             metric="accuracy",

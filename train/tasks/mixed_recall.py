@@ -33,6 +33,8 @@ class MixedRecall(base.Synthetic):
     """
 
     name: ClassVar[str] = "mixed_recall"
+    input_kind: ClassVar[str] = "tokens"
+    per_step: ClassVar[bool] = True
     gap: int = 30
     lag: int = 1
     symbols: int = 8
@@ -45,10 +47,10 @@ class MixedRecall(base.Synthetic):
 
     def spec(self, data):
         return base.Spec(
-            inputs="tokens",
+            inputs=self.input_kind,
             input_size=self.symbols + self.distractors + 1,
             output_size=self.symbols + self.distractors,
-            per_step=True,
+            per_step=self.per_step,
             pooling="last",
             loss="cross_entropy",
             metric="accuracy",

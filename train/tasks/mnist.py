@@ -65,6 +65,10 @@ class PermutedMnist(Mnist):
     name: ClassVar[str] = "permuted_mnist"
     permuted: bool = True
 
+    def __post_init__(self):
+        super().__post_init__()
+        base.require(self, "permuted", self.permuted, "True: without, it is mnist")
+
 
 def parse(raw: bytes) -> np.ndarray:
     """The uint8 array in an idx file: two zeros, a type, the rank, big-endian int32 sizes, the values."""

@@ -58,6 +58,7 @@ class Sentence(base.InMemory):
     """
 
     name: ClassVar[str] = "sentence"
+    input_kind: ClassVar[str] = "tokens"
     dataset: str = "cr"
     fold: int = 0
     max_length: int | None = None
@@ -80,10 +81,10 @@ class Sentence(base.InMemory):
 
     def spec(self, data):
         return base.Spec(
-            inputs="tokens",
+            inputs=self.input_kind,
             input_size=len(data["counts"]),
             output_size=SETS[self.dataset].classes,
-            per_step=False,
+            per_step=self.per_step,
             pooling="last",
             loss="cross_entropy",
             metric="accuracy",

@@ -73,6 +73,8 @@ class WordProblem(base.Stretchable):
     """
 
     name: ClassVar[str] = "word_problem"
+    input_kind: ClassVar[str] = "tokens"
+    per_step: ClassVar[bool] = True
     stretch: ClassVar[str] = "length"
     group: str = "z2"
     tokens: str = "elements"
@@ -97,10 +99,10 @@ class WordProblem(base.Stretchable):
     def spec(self, data):
         order = len(elements(self.group))
         return base.Spec(
-            inputs="tokens",
+            inputs=self.input_kind,
             input_size=len(self.meaning),
             output_size=order,
-            per_step=True,
+            per_step=self.per_step,
             pooling="last",
             loss="cross_entropy",
             metric="accuracy",

@@ -1,0 +1,130 @@
+"""Sweeps: cells times tasks, with a label each, and no two labels for the same run."""
+
+import itertools
+
+from ml_collections import ConfigDict
+
+import cells
+import configs
+from configs import files
+from configs.overrides import UnknownFieldError, literal
+from train import effects
+from train.config import RunConfig
+from train.resolve import resolve
+from train.tasks import DataError
+
+NOT_SHARED = {
+    "cell.name": "--cells=...",
+    "task.name": "--tasks=...",
+    "label": "--cells=..., whose texts are the labels",
+}
+
+
+def sweep(
+    name: str,
+    cell_names: list[str] | None = None,
+    task_names: list[str] | None = None,
+    overrides: dict[str, str] | None = None,
+) -> dict[str, ConfigDict]:
+    """The runs of a sweep file (such as `configs/compare.py`), by a name each.
+
+    Args:
+      name: file or name of the sweep; it defines CELLS, TASKS and SHARED.
+      cell_names, task_names: instead of the sweep's; options follow a name after colons, as in
+        "gru:reset_after=true", and are part of the run's label. "all" among the cells: `all_cells`.
+      overrides: as for `apply`; each must act in one run at least, and is left out where it does not.
+
+    Raises:
+      ValueError: unknown sweep, cell, task, option or field, with the nearest name; options that exclude each
+        other; two labels for the same run.
+    """
+    module, overrides = files.module(name), overrides or {}
+    for needed in ("CELLS", "TASKS", "SHARED"):
+        if not hasattr(module, needed):
+            raise ValueError(f"{name} is not a sweep: it does not define {needed}")
+    task_names = list(module.TASKS) if task_names is None else task_names
+    cell_names = list(module.CELLS) if cell_names is None else all_cells(cell_names)
+    for kind, given in (("cells", cell_names), ("tasks", task_names)):
+        if not given:
+            raise ValueError(f"--{kind} names none")
+        if twice := sorted({name for name in given if given.count(name) > 1}):
+            raise ValueError(f"--{kind} names {twice[0]!r} twice; add an option to tell them apart")
+    for path in overrides.keys() & NOT_SHARED.keys():
+        raise ValueError(f"config.{path} is not for a comparison; use {NOT_SHARED[path]}")
+    runs, refusals = {}, {path: [] for path in overrides}
+    for task_text, cell_text in itertools.product(task_names, cell_names):
+        (cell, cell_options), (task, task_options) = with_options(cell_text), with_options(task_text)
+        config = configs.make(cell, task, **module.SHARED)
+        configs.update(config, module.TASKS.get(task, {}))
+        own = configs.flat({"cell": cell_options, "task": task_options})
+        config = _overridden(config, own, overrides, refusals)
+        config.label = cell_text
+        runs[f"{task_text}-{cell_text}".replace(":", "_")] = config
+    for told in refusals.values():
+        if len(told) == len(runs):
+            raise told[0]
+    distinct({name: configs.freeze(config) for name, config in runs.items()})
+    return runs
+
+
+def _overridden(config, own: dict, shared: dict, refusals: dict):
+    """The config with a run's own options and those of the shared ones that act in it; the others' refusals
+    are noted."""
+    for path in own.keys() & shared.keys():
+        raise ValueError(f"config.{path} is set twice: after a name, {own[path]!r}, and by --config.{path}")
+    shared = dict(shared)
+    while True:
+        try:
+            return configs.with_fields(config, own | shared)
+        except UnknownFieldError as refusal:
+            if refusal.path not in shared:
+                raise
+            refusals[refusal.path].append(refusal)
+            del shared[refusal.path]
+
+
+def distinct(runs: dict[str, RunConfig], data_dir: str | None = None) -> None:
+    """Refuses two names for one run.
+
+    Args:
+      runs: by label or name.
+      data_dir: folder of the real data sets.
+
+    Raises:
+      ValueError: two of them are the same model on the same task, trained in the same way.
+    """
+    for (name, run), (other_name, other) in itertools.combinations(runs.items(), 2):
+        sections = ("task", "model", "optim", "train")
+        alike = all(getattr(run, section) == getattr(other, section) for section in sections)
+        if alike and type(run.cell) is type(other.cell) and _same_model(run, other, data_dir):
+            raise ValueError(f"{name} and {other_name} are the same run; leave one of them out")
+
+
+def _same_model(run, other, data_dir):
+    try:
+        data = run.task.load(data_dir)
+    except DataError:
+        return False  # neither will run
+    a, b = (resolve(config, data)[0].cell for config in (run, other))
+    return effects.same_cell(a, b)
+
+
+def all_cells(given, every=None) -> list[str]:
+    """`given`, with every registered cell (or those of `every`) in the place of "all", each once."""
+    every = cells.names() if every is None else every
+    rest = [name for name in given if name != "all"]
+    return [*(name for name in every if name not in rest), *rest] if "all" in given else list(given)
+
+
+def with_options(text: str) -> tuple[str, dict]:
+    """ "gru:reset_after=true" -> ("gru", {"reset_after": True})."""
+    name, *given = text.split(":")
+    options = {}
+    for option in given:
+        field, equals, value = option.partition("=")
+        if not equals:
+            raise ValueError(f"{text!r}: write an option as name=value, got {option!r}")
+        if field in options:
+            raise ValueError(f"{text!r} says {field} twice")
+        options[field] = literal(value)
+    return name, options
