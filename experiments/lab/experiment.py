@@ -5,7 +5,6 @@ import functools
 import importlib
 import sys
 import time
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,35 +132,39 @@ def settings_of(experiment, preset: str, overrides: dict):
     """A preset with fields replaced.
 
     Raises:
-      ValueError: unknown field, with the experiment that has it or the nearest, or a value of the wrong type.
+      ValueError: unknown field, with the experiment that has it or the nearest; a value of the wrong type; two
+        labels for the same cell.
     """
-    import configs
+    from configs import overrides as parser
 
     base = experiment.protocol[preset]
-    hints = typing.get_type_hints(type(base))
-    values = {}
-    for name, value in overrides.items():
-        if name not in hints:
-            raise ValueError(f"no setting {name!r} in {experiment.name}; {_elsewhere(name, hints)}")
-        value, kind = configs.literal(value), type(getattr(base, name))
-        if kind is tuple:
-            value = tuple(value) if isinstance(value, list | tuple) else tuple(str(value).split(","))
-            kinds = {type(item) for item in getattr(base, name)}
-            value = tuple(configs.literal(v) if kinds != {str} else str(v) for v in value)
-        elif kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ValueError(f"config.{name} must be {kind.__name__}, got {value!r}")
-        values[name] = value
-    return dataclasses.replace(base, **values)
+    for name in overrides:
+        if name not in _fields(experiment):
+            raise ValueError(f"{experiment.name} has no setting {name!r}; {_elsewhere(experiment, name)}")
+    settings = parser.replaced(base, overrides)
+    _check_labels(getattr(settings, "cells", ()))
+    return settings
 
 
-def _elsewhere(name, known) -> str:
+def _check_labels(texts) -> None:
+    import configs
+    from experiments.lab import runs
+
+    if twice := [text for text in texts if list(texts).count(text) > 1]:
+        raise ValueError(f"{twice[0]} is there twice")
+    configs.distinct({text: runs.config(text, "delayed_recall") for text in texts})
+
+
+def _elsewhere(experiment, name) -> str:
     """The experiments that have a setting of this name, else the nearest one here."""
     from experiments import claims
 
     found = [other for other in claims.EXPERIMENTS if name in _fields(of(other))]
-    return f"experiments.{' and experiments.'.join(found)} has it" if found else nearest(name, known)
+    return (
+        f"experiments.{' and experiments.'.join(found)} has it"
+        if found
+        else nearest(name, _fields(experiment))
+    )
 
 
 def run(
