@@ -132,8 +132,8 @@ def settings_of(experiment, preset: str, overrides: dict):
     """A preset with fields replaced.
 
     Raises:
-      ValueError: unknown field, with the experiment that has it or the nearest; a value of the wrong type; two
-        labels for the same cell.
+      ValueError: unknown field, with the experiment that has it or the nearest; a value of the wrong type;
+        two labels for the same cell.
     """
     from configs import overrides as parser
 

@@ -134,8 +134,8 @@ def lyapunov_spectrum(cell: cells.Cell, params, xs, skip: int = 0) -> jax.Array:
 def largest_exponent(cell: cells.Cell, params, xs) -> jax.Array:
     """The largest Lyapunov exponent per step of one sequence, (1, time, features): ().
 
-    Where units do not see each other it is that of the fastest growing unit, the mean of log |dc_t / dc_{t-1}|;
-    else one tangent is followed.
+    Where units do not see each other it is that of the fastest growing unit, the mean of log |dc_t /
+    dc_{t-1}|; else one tangent is followed.
     """
     step, start = flat_step(cell, params)
     alone = cell.is_elementwise and len(start) == cell.hidden_size

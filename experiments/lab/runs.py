@@ -98,3 +98,16 @@ def compiled(program: Callable) -> Callable:
     """A function that runs a few times: compiled quickly, at the first call for arguments of each shape."""
     jitted = jax.jit(program)
     return lambda *args: programs.executable(jitted, *args, fast=False)(*args)
+
+
+def table(chosen: pd.DataFrame, test: str = "test") -> pd.DataFrame:
+    """A line per label of chosen rows, one per seed: medians over seeds [95 %]; `test` names the metric."""
+    rows = []
+    for label, seeds in chosen.groupby("label", sort=False):
+        row = {"cell": label, "parameters": int(seeds["parameters"].iloc[0])}
+        row["solved"] = f"{int(seeds['solved'].sum())}/{len(seeds)}"
+        steps, budget = statistics.median_steps(seeds["solved_step"]), f">{seeds['budget_steps'].iloc[0]:g}"
+        row["steps to solve"] = statistics.censored(steps, budget)
+        row[test] = f"{statistics.median(seeds['test_metric']):.3f}"
+        rows.append(row | {"rates chosen": " ".join(f"{rate:g}" for rate in seeds["learning_rate"])})
+    return pd.DataFrame(rows)
