@@ -95,9 +95,7 @@ def _config(cell, settings):
     time scales before they learn any. All seeds and rates train equally long."""
     task = {name: getattr(settings, name) for name in ("gap", "lag", "symbols")}
     config = runs.config(
-        cell,
-        "mixed_recall",
-        cell={"hidden_size": settings.hidden_size},
+        cell, "mixed_recall", cell={"hidden_size": settings.hidden_size},
         task=task | {"distractors": settings.symbols},
         optim={"learning_rates": settings.learning_rates},
         train={
@@ -217,8 +215,8 @@ def tables(frames) -> dict[str, pd.DataFrame]:
     rho, rows = correlations(frames["units"]), []
     if not len(rho):
         return shown
-    rho = rho[rho["statistic"] != "off"]
-    for (label, gate, statistic), group in rho.groupby(["label", "gate", "statistic"], sort=False):
+    means = rho[rho["statistic"] != "off"]
+    for (label, gate, statistic), group in means.groupby(["label", "gate", "statistic"], sort=False):
         by = group.set_index("memory").to_dict("index")
         row = {"cell": label, "gate": gate, "of": "mean" if statistic == "mean" else "std over time"}
         row |= {stage: _rho(by["memory"].get(stage)) for stage in STAGES}

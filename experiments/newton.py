@@ -16,8 +16,6 @@ is a run of the cell and of its tangents.
 import dataclasses
 import functools
 import itertools
-import os
-import sys
 import warnings
 from collections.abc import Iterator
 
@@ -27,17 +25,14 @@ import numpy as np
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 import cells
 import configs
 from cells.scans.newton import DENSE
-from experiments import plots
-from experiments.lab import probes, statistics, study
-from experiments.lab.study import Verdict
-from experiments.speed import layers
-from experiments.speed import measure as timing
+from experiments.lab import experiment, probes, runs, statistics, style, timing
+from experiments.lab.experiment import Claim, Experiment, Verdict
 
+CLAIMS = {"newton": Claim("A nonlinear cell runs in parallel over time by Newton's method", "newton")}
 SHARE = 0.25  # of the steps of a sequential run: a depth below it counts as parallel
 MORE = 1  # iterations at the longest time beyond those at the shortest: they count as not growing with time
 QUICK = 2000  # steps below which compiling takes longer than running
@@ -48,8 +43,7 @@ STAGES = {"initial": "initial, noise", "untrained": "initial, task", "trained": 
 
 def eligible() -> list[str]:
     """The cells that have the strategy."""
-    units = {name: cells.CELLS.cls(name).size_multiple() for name in cells.names()}
-    return [n for n, unit in units.items() if "newton" in cells.strategies(cells.get(n, hidden_size=unit))]
+    return [name for name in cells.names() if "newton" in cells.strategies(probes.default(name))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,42 +82,39 @@ PRESETS = {
 }  # fmt: skip
 
 
-# --- measuring
-
-
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`iterations`: by label, stage, dial (a size of recurrent weights), method, time and seed, with the
     exponent and depth; `errors`: against a sequential run, gradients too; `time`: ms by round."""
     shared = {name: getattr(settings, name) for name in ("seeds", "hidden_size", "times")}
+    dials = (("sru_feedback", "|v|", settings.feedback), ("rnn", "U x", settings.scales))
     rows, errors, times = [], [], []
     for text in settings.cells:
-        rows += lab.do(f"start-{_file(text)}", shared, lambda text=text: [*_start(settings, text)])
-    for text, dial, values in (
-        ("sru_feedback", "|v|", settings.feedback), ("rnn", "U x", settings.scales)
-    ):  # fmt: skip
-        told = shared | {"values": values, "hidden_size": settings.sized}
-        rows += lab.do(f"dial-{text}", told, lambda t=text, d=dial, v=values: [*_dial(settings, t, d, v)])
+        start = functools.partial(_start, settings, text)
+        rows += lab.do(f"start-{runs.file_name(text)}", shared, lambda start=start: [*start()])
+    for text, dial, values in dials:
+        fields = shared | {"values": values, "hidden_size": settings.sized}
+        dialled = functools.partial(_dial, settings, text, dial, values)
+        rows += lab.do(f"dial-{text}", fields, lambda dialled=dialled: [*dialled()])
     lab.console.print("initial cells are measured")
     for text in settings.trained:
-        config = study.cell_config(
+        config = runs.config(
             text, "delayed_recall",
             cell={"hidden_size": settings.hidden_size}, model={"embedding_size": settings.hidden_size},
-            task={"gap": settings.gap}, optim={"learning_rate": 0.01}, chrono="cell",
-            train={"steps": settings.steps, "seeds": settings.seeds, "eval_every": 50, "on_nan": "drop"},
+            task={"gap": settings.gap}, optim={"learning_rate": 0.01},
+            train={"steps": settings.steps, "seeds": settings.seeds, "eval_every": 50},
         )  # fmt: skip
-        rows += lab.train(f"train-{_file(text)}", config, lambda result: [*_probe(settings, result)], shared)
+        name = f"train-{runs.file_name(text)}"
+        rows += lab.train(name, config, lambda result: [*_probe(settings, result)], shared)
     for text in settings.cells:
-        told = {"time": settings.error_time, "seeds": settings.seeds, "hidden_size": settings.hidden_size}
-        errors += lab.do(f"errors-{_file(text)}", told, lambda text=text: [*_errors(settings, text)])
+        fields = {"time": settings.error_time, "seeds": settings.seeds, "hidden_size": settings.hidden_size}
+        errors += lab.do(
+            f"errors-{runs.file_name(text)}", fields, lambda text=text: [*_errors(settings, text)]
+        )
     names = ("timed", "timed_hidden_size", "batch", "rounds", "repeats")
-    told = {name: getattr(settings, name) for name in names} | {"backend": jax.default_backend()}
+    fields = {name: getattr(settings, name) for name in names} | {"backend": jax.default_backend()}
     for time in settings.timed_lengths:
-        times += lab.do(f"time-{time}", told, lambda time=time: [*_time(settings, time)])
+        times += lab.do(f"time-{time}", fields, lambda time=time: _times(settings, time))
     return {"iterations": pd.DataFrame(rows), "errors": pd.DataFrame(errors), "time": pd.DataFrame(times)}
-
-
-def _file(text):
-    return text.replace(":", "_")
 
 
 def _cell(text, hidden_size):
@@ -162,19 +153,15 @@ def _dial(settings, text, dial, values) -> Iterator[dict]:
 
 def _probe(settings, result) -> Iterator[dict]:
     """Every seed on its task over longer gaps, as initialised and as trained."""
-    from train import programs
-
     config, spec = result.run.config, result.run.spec
-    solved = sum(seed["solved"] for seed in result.summary["seeds"])
-    initial = programs.initial_state(programs.make_run(config)).params
-    for stage, params in (("untrained", initial), ("trained", result.state.params)):
-        params = jax.tree.map(lambda p: p[: settings.seeds], jax.device_get(params))  # lanes may be padded
-        told = {"label": config.label, "stage": stage, "dial": "-", "solved": solved}
+    solved = sum(seed["solved"] for seed in runs.seeds(result))
+    for stage, params in (("untrained", runs.initial(result)), ("trained", runs.trained(result))):
+        fields = {"label": config.label, "stage": stage, "dial": "-", "solved": solved}
         for time in settings.times:
             task = dataclasses.replace(config.task, gap=time - 2, max_gap=0)
             tokens = task.eval_batch({}, "test", 0, 1).xs
             xs = jax.vmap(lambda params, tokens=tokens: probes.embedded(spec, params, tokens))(params)
-            yield from _iterations(config.cell, probes.layer_params(params), xs, told)
+            yield from _iterations(config.cell, probes.layer_params(params), xs, fields)
 
 
 def methods(cell, time) -> list[tuple[int, str]]:
@@ -229,24 +216,8 @@ def _run(cell, window, jacobian, quick):
 
 @functools.cache
 def _follow(cell):
-    """Compiled: the largest Lyapunov exponent per step of each seed. Where units do not see each other it is
-    that of the fastest growing unit, the mean of log |dc_t / dc_{t-1}|; else one tangent is followed."""
-
-    def follow(params, xs):
-        step, start = probes.flat_step(cell, params)
-        alone = cell.is_elementwise and len(start) == cell.hidden_size
-
-        def body(carry, x):
-            state, tangent = carry
-            state, grown = jax.jvp(lambda state: step(state, x)[0], (state,), (tangent,))
-            size = jnp.abs(grown) if alone else jnp.linalg.norm(grown)
-            log = jnp.log(jnp.maximum(size, jnp.finfo(size.dtype).tiny))
-            return (state, tangent if alone else grown / jnp.where(size > 0, size, 1)), log
-
-        tangent = jnp.ones_like(start) if alone else jnp.full_like(start, len(start) ** -0.5)
-        return jax.lax.scan(body, (start, tangent), xs[0])[1].mean(0).max()
-
-    return jax.jit(jax.vmap(follow))
+    """Compiled: the largest Lyapunov exponent per step of each seed."""
+    return jax.jit(jax.vmap(functools.partial(probes.largest_exponent, cell)))
 
 
 def _error(got, want):
@@ -282,40 +253,70 @@ def _errors(settings, text) -> Iterator[dict]:
             yield row | {"iterations": int(report.iterations[seed]), "fallback": bool(report.fallback[seed])}
 
 
-def _time(settings, time) -> Iterator[dict]:
-    """Both strategies in turn, as `experiments.parallel` times layers."""
-    cases, runs = [], {}
-    for text in settings.timed:
-        cell = _cell(text, settings.timed_hidden_size)
-        shape = (settings.batch, time, cell.hidden_size)
-        xs, params = jax.random.normal(jax.random.key(1), shape), cell.init(jax.random.key(0), shape[-1])
-        for strategy in ("sequential", "newton"):
-            for how in layers.PASSES:
+def _times(settings, time) -> list[dict]:
+    """Both strategies in turn."""
+    cases, size = [], settings.timed_hidden_size
+    for text, strategy in itertools.product(settings.timed, ("sequential", "newton")):
+        cell = _cell(text, size)
+        xs = jax.random.normal(jax.random.key(1), (settings.batch, time, size))
 
-                def make(cell=cell, params=params, xs=xs, strategy=strategy, how=how, key=text):
-                    if (key, strategy, how) not in runs:  # compiled in the first round
-                        layer = lambda params, xs: cells.scan(cell, params, xs, strategy=strategy)[1]  # noqa: E731
-                        runs[key, strategy, how] = layers.jax_run(
-                            layer, params, xs, jnp.ones_like(xs), how, 1
-                        )
-                    return runs[key, strategy, how]
+        def layer(params, xs, cell=cell, strategy=strategy):
+            return cells.scan(cell, params, xs, strategy=strategy)[1]
 
-                labels = {"label": text, "strategy": strategy, "pass": how, "time": time}
-                cases.append(timing.Case(labels, make))
-    machine = {"batch": settings.batch, "hidden_size": settings.timed_hidden_size, "cores": os.cpu_count()}
-    machine["backend"] = jax.default_backend()
-    for number in range(settings.rounds):
-        yield from (row | machine | {"round": number} for row in timing.interleaved(cases, settings.repeats))
+        def labels(which, text=text, strategy=strategy):
+            return {"label": text, "strategy": strategy, "pass": which, "time": time}
+
+        cases += timing.by_pass(labels, layer, cell.init(jax.random.key(0), size), xs)
+    return timing.rounds(cases, settings.rounds, settings.repeats, batch=settings.batch, hidden_size=size)
 
 
-# --- what follows from the numbers
+# --- the rule
 
 
-def _usual(rows: pd.DataFrame, window: int = 0) -> pd.DataFrame:
-    """Those of the Jacobian that "auto" takes: dense where there is one."""
-    return rows[
-        (rows["window"] == window) & (rows["jacobian"] == rows.groupby("label")["jacobian"].transform("min"))
-    ]
+def judge(frames) -> dict[str, Verdict]:
+    """`newton`, by `judged`. Holds: every cell passes at every stage, and with recurrent weights of every
+    size. Does not hold here: less than half of the cells pass at initialisation. Else in part.
+    """
+    rows, parts = frames["iterations"], []
+    found = judged(rows)
+    for stage, words in (("initial", "At initialisation"), ("trained", "After training")):
+        part = found[found["stage"] == stage]
+        if len(part):
+            counts = ", ".join(f"{row.label} {row.iterations}" for row in part.itertuples())
+            parts.append(
+                f"{words} {part['passes'].sum()} of {len(part)} cells converge at every length up to "
+                f"{rows['time'].max():,} steps in counts that do not grow ({counts} iterations at most); "
+                f"depth at most {100 * part['depth'].max():.1f} % of a sequential run's{_failed(part)}"
+            )
+    sized = found[found["stage"] == "dial"]
+    for part, words in (
+        (sized[sized["exponent"] <= 0], "up to 0"),
+        (sized[sized["exponent"] > 0], "above 0"),
+    ):
+        told = f"{part['passes'].sum()} of {len(part)} pass{_failed(part)}" if len(part) else "none was there"
+        parts.append(f"Of sizes of recurrent weights with a largest Lyapunov exponent {words}, {told}")
+    worst = frames["errors"].groupby("bits")[["states", "gradients"]].max()
+    told = (f"float{bits} {row['states']:.0e} and {row['gradients']:.0e}" for bits, row in worst.iterrows())
+    parts.append(f"Largest relative error of outputs and gradients: {', '.join(told)}")
+    told = (f"{label} {how} {of:.2f}" for (label, how, _), of in ratios(frames["time"]).items())
+    longest = f"{frames['time']['time'].max():,} steps"
+    parts.append(
+        f"Time over a sequential run's ({timing.machine(frames['time'])}, {longest}): {', '.join(told)}"
+    )
+    few = 2 * found[found["stage"] == "initial"]["passes"].sum() < (found["stage"] == "initial").sum()
+    verdict = "does not hold here" if few else "holds" if found["passes"].all() else "holds in part"
+    return {"newton": Verdict(verdict, ". ".join(parts) + ".")}
+
+
+def _failed(part: pd.DataFrame) -> str:
+    """What does not pass, and why."""
+    told = []
+    for row in part[~part["passes"]].to_dict("records"):
+        why = ["counts grow"] * row["growing"] + [f"{row['fallbacks']} fell back"] * (row["fallbacks"] > 0)
+        why += [f"depth {100 * row['depth']:.0f} %"] * (row["depth"] > SHARE)
+        name = row["label"] if row["dial"] == "-" else f"{row['label']} {row['dial']}"
+        told.append(f"{name} ({', '.join(why)}; exponent {row['exponent']:+.2f})")
+    return f"; not {', '.join(told)}" if told else ""
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
@@ -337,6 +338,13 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _usual(rows: pd.DataFrame, window: int = 0) -> pd.DataFrame:
+    """Those of the Jacobian that "auto" takes: dense where there is one."""
+    return rows[
+        (rows["window"] == window) & (rows["jacobian"] == rows.groupby("label")["jacobian"].transform("min"))
+    ]
+
+
 def ratios(time: pd.DataFrame) -> dict:
     """Newton's time over the sequential one's, an Estimate over rounds, by (label, pass, time)."""
     by = time.pivot(index=["label", "pass", "time", "round"], columns="strategy", values="ms")
@@ -344,9 +352,7 @@ def ratios(time: pd.DataFrame) -> dict:
     return {key: statistics.median(values) for key, values in of}
 
 
-def _machine(time):
-    told = f"{time['batch'].iloc[0]} sequences, hidden size {time['hidden_size'].iloc[0]}"
-    return f"{told}, {time['backend'].iloc[0]}, {time['cores'].iloc[0]} CPU cores"
+# --- what is shown
 
 
 def _count(group: pd.DataFrame) -> str:
@@ -393,42 +399,38 @@ def tables(frames) -> dict[str, pd.DataFrame]:
         ),
         "Into chaos: largest Lyapunov exponent per step above 0": pd.DataFrame(chaos),
         f"Largest error against sequential at {frames['errors']['time'].max():,} steps, relative": errors,
-        f"Measured time, {_machine(frames['time'])} (median of rounds [95 %])": pd.DataFrame(ms),
+        f"Measured time, {timing.machine(frames['time'])} (median of rounds [95 %])": pd.DataFrame(ms),
     }
 
 
 def figures(frames) -> dict[str, Figure]:
     """`newton`: iterations against time by stage and window; `chaos`: depth against the exponent."""
     rows = frames["iterations"]
-    look, stages = plots.styles(rows), [name for name in STAGES if name in set(rows["stage"])]
-    figure = Figure(figsize=(3.1 * len(stages) + 0.6, 6.4), layout="constrained")
-    axes = figure.subplots(len(WINDOWS), len(stages), sharex=True, sharey=True, squeeze=False)
-    for line, window in zip(axes, WINDOWS, strict=True):
-        for ax, stage in zip(line, stages, strict=True):
-            here = rows[(rows["stage"] == stage) & (rows["window"] == window)]
-            dense = set(here[here["jacobian"] == "dense"]["label"])
-            for (label, jacobian), group in here.groupby(["label", "jacobian"]):
-                quasi = {"linestyle": ":", "lw": 1} if jacobian == "diagonal" and label in dense else {}
-                by, style = group.groupby("time")["iterations"], look[label] | {"ms": 4, "lw": 1.6} | quasi
-                ax.plot(by.median().index, by.median(), **style)
-                ax.fill_between(by.min().index, by.min(), by.max(), color=style["color"], alpha=0.12, lw=0)
-            ax.set_xscale("log", base=2)
-            ax.xaxis.set_major_formatter("{x:,.0f}")
-            ax.set_title(f"{STAGES[stage]}: windows {WINDOWS[window]}", loc="left", fontsize=8)
+    look, stages = style.styles(rows), [name for name in STAGES if name in set(rows["stage"])]
+    figure, axes = style.panels(len(WINDOWS), len(stages), (3.1, 3), sharex=True, sharey=True)
+    for (line, window), (column, stage) in itertools.product(
+        zip(axes, WINDOWS, strict=True), enumerate(stages)
+    ):
+        here = rows[(rows["stage"] == stage) & (rows["window"] == window)]
+        dense = set(here[here["jacobian"] == "dense"]["label"])
+        for (label, jacobian), group in here.groupby(["label", "jacobian"]):
+            quasi = {"linestyle": ":", "lw": 1} if jacobian == "diagonal" and label in dense else {}
+            style.line(line[column], group, "time", "iterations", look[label] | quasi)
+        style.lengths(line[column], rows["time"])
+        style.title(line[column], f"{STAGES[stage]}: windows {WINDOWS[window]}")
     note = f"Line: median of {rows['seed'].nunique()} seeds; band: all. Dotted: quasi, by diagonal Jacobians."
     _finish(figure, axes, "length T, steps", "iterations", look, note)
     times = sorted(rows[rows["stage"] == "dial"]["time"].unique())[-2:]
-    chaos = Figure(figsize=(8.5, 3.2 * len(times) + 0.6), layout="constrained")
-    axes = chaos.subplots(len(times), len(WINDOWS), sharex=True, sharey="row", squeeze=False)
+    chaos, axes = style.panels(len(times), len(WINDOWS), (4.1, 3.2), sharex=True, sharey="row")
     for (row, time), (column, window) in itertools.product(enumerate(times), enumerate(WINDOWS)):
         ax, here = axes[row, column], _usual(rows[rows["time"] == time], window)
         for (label, fell), group in here.groupby(["label", "fallback"]):
-            style = {name: look[label][name] for name in ("color", "marker")} | {"ls": "", "ms": 5}
-            face = {"markerfacecolor": "none"} if fell else {}
-            ax.plot(group["exponent"], group["depth"] / time, alpha=0.8, **style, **face)
-        ax.axvline(0, color=plots.MUTED, lw=1, ls="--")
-        ax.axhline(1, color=plots.MUTED, lw=1, ls=":")
-        ax.set_title(f"T = {time:,}: windows {WINDOWS[window]}", loc="left", fontsize=8)
+            mark = {name: look[label][name] for name in ("color", "marker")} | {"ls": "", "ms": 5}
+            mark |= {"markerfacecolor": "none"} if fell else {}
+            ax.plot(group["exponent"], group["depth"] / time, alpha=0.8, **mark)
+        ax.axvline(0, color=style.MUTED, lw=1, ls="--")
+        ax.axhline(1, color=style.MUTED, lw=1, ls=":")
+        style.title(ax, f"T = {time:,}: windows {WINDOWS[window]}")
     note = "A point per cell, setting and seed. Hollow: fell back. Dotted: a sequential run."
     _finish(chaos, axes, "largest Lyapunov exponent per step", "depth / T", look, note)
     return {"newton": figure, "chaos": chaos}
@@ -436,63 +438,22 @@ def figures(frames) -> dict[str, Figure]:
 
 def _finish(figure, axes, x, y, look, note):
     for ax in axes.flat:
-        ax.set_yscale("log")
+        ax.set(yscale="log", xlabel="", ylabel="")
         ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(ticker.NullFormatter())
-        ax.grid(alpha=0.25)
-        ax.tick_params(labelsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
-    for edge, name, axis in ((axes[-1], x, "set_xlabel"), (axes[:, 0], y, "set_ylabel")):
-        for ax in edge:
-            getattr(ax, axis)(name)
-    handles = [Line2D([], [], label=label, ms=4, **look[label]) for label in sorted(look)]
-    plots.legend(figure, handles, [note])
+        ax.label_outer()
+    for ax in axes[-1]:
+        ax.set_xlabel(x)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(y)
+    style.legend(figure, [style.handle(label, ms=4, **look[label]) for label in sorted(look)], [note])
 
 
-def verdicts(frames) -> dict[str, Verdict]:
-    """`newton`, by `judged`. Holds: every cell passes at every stage, and with recurrent weights of every
-    size. Does not hold here: less than half of the cells pass at initialisation. Else in part.
-    """
-    rows, parts = frames["iterations"], []
-    found = judged(rows)
-    for stage, words in (("initial", "At initialisation"), ("trained", "After training")):
-        part = found[found["stage"] == stage]
-        if len(part):
-            counts = ", ".join(f"{row.label} {row.iterations}" for row in part.itertuples())
-            parts.append(
-                f"{words} {part['passes'].sum()} of {len(part)} cells converge at every length up to "
-                f"{rows['time'].max():,} steps in counts that do not grow ({counts} iterations at most); "
-                f"depth at most {100 * part['depth'].max():.1f} % of a sequential run's{_failed(part)}"
-            )
-    sized = found[found["stage"] == "dial"]
-    for part, words in (
-        (sized[sized["exponent"] <= 0], "up to 0"),
-        (sized[sized["exponent"] > 0], "above 0"),
-    ):
-        told = f"{part['passes'].sum()} of {len(part)} pass{_failed(part)}" if len(part) else "none was there"
-        parts.append(f"Of sizes of recurrent weights with a largest Lyapunov exponent {words}, {told}")
-    worst = frames["errors"].groupby("bits")[["states", "gradients"]].max()
-    told = (f"float{bits} {row['states']:.0e} and {row['gradients']:.0e}" for bits, row in worst.iterrows())
-    parts.append(f"Largest relative error of outputs and gradients: {', '.join(told)}")
-    told = (f"{label} {how} {of:.2f}" for (label, how, _), of in ratios(frames["time"]).items())
-    longest = f"{frames['time']['time'].max():,} steps"
-    parts.append(f"Time over a sequential run's ({_machine(frames['time'])}, {longest}): {', '.join(told)}")
-    few = 2 * found[found["stage"] == "initial"]["passes"].sum() < (found["stage"] == "initial").sum()
-    verdict = "does not hold here" if few else "holds" if found["passes"].all() else "holds in part"
-    return {"newton": Verdict(verdict, ". ".join(parts) + ".")}
-
-
-def _failed(part: pd.DataFrame) -> str:
-    """What does not pass, and why."""
-    told = []
-    for row in part[~part["passes"]].to_dict("records"):
-        why = ["counts grow"] * row["growing"] + [f"{row['fallbacks']} fell back"] * (row["fallbacks"] > 0)
-        why += [f"depth {100 * row['depth']:.0f} %"] * (row["depth"] > SHARE)
-        name = row["label"] if row["dial"] == "-" else f"{row['label']} {row['dial']}"
-        told.append(f"{name} ({', '.join(why)}; exponent {row['exponent']:+.2f})")
-    return f"; not {', '.join(told)}" if told else ""
-
+EXPERIMENT = Experiment(
+    "When does Newton's method run a nonlinear cell in parallel over time, and at what cost?",
+    CLAIMS, PRESETS, measure, judge, tables, figures, eligible,
+)  # fmt: skip
 
 if __name__ == "__main__":
-    study.command(sys.modules[__name__])
+    experiment.command(EXPERIMENT)

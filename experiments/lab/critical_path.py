@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import pandas as pd
+
+from experiments.lab import statistics
 
 # What only moves numbers: no operation.
 MOVES = {
@@ -23,6 +26,16 @@ def critical_path(function: Callable, *args) -> int:
     """
     program = jax.make_jaxpr(function)(*args)
     return int(max(0, _paths(program.jaxpr, {}).max(initial=0)))
+
+
+def growths(path: pd.DataFrame) -> pd.DataFrame:
+    """One row per layer and pass of a frame of paths (columns label, pass, time, operations): how its path
+    grows, and its length at the longest time."""
+    rows = []
+    for _, group in path.groupby(["label", "pass"], sort=False):
+        growth = statistics.growth(group["time"], group["operations"])
+        rows.append(group.sort_values("time").iloc[-1].to_dict() | {"growth": growth})
+    return pd.DataFrame(rows)
 
 
 def _paths(jaxpr, known: dict):

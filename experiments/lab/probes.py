@@ -229,7 +229,12 @@ def kind(name: str) -> str:
     """
     cell = default(name)
     said = getattr(cell, "dynamics", None)
-    return said or KINDS.get(name) or ("linear" if cell.is_linear else "nonlinear")
+    return said or KINDS.get(name) or ("linear" if is_linear(cell) else "nonlinear")
+
+
+def is_linear(cell: cells.Cell) -> bool:
+    """Whether the state is linear in the last one."""
+    return cell.is_linear
 
 
 def default(name: str) -> cells.Cell:

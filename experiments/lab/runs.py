@@ -6,6 +6,7 @@ What an experiment uses of training's programs, it has from here.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -92,6 +93,22 @@ def trained(result):
 def lane(params, number: int):
     """One lane's parameters."""
     return jax.tree.map(lambda p: p[number], params)
+
+
+def training(config: RunConfig) -> Callable:
+    """The program of `train.loop`, compiled: each call runs one dispatch of optimiser steps."""
+    run = programs.make_run(config)
+    state = programs.initial_state(run)
+    run, _ = programs.compiled(run, state, programs.held_out(run, "valid"))
+    step = 0
+
+    def once():
+        nonlocal state, step
+        state, logs = run.programs.train(state, run.data, jnp.int32(step))
+        jax.block_until_ready(logs)
+        step += config.train.eval_every
+
+    return once
 
 
 def compiled(program: Callable) -> Callable:

@@ -126,6 +126,12 @@ def ticks(ax, low: float, high: float):
     ax.xaxis.set_major_formatter(ticker.EngFormatter(sep="") if high >= 1e5 else plain)
 
 
+def lengths(ax, values):
+    """A logarithmic x axis of lengths of sequences."""
+    ax.set(xscale="log", xlabel="length T, steps")
+    ticks_at(ax, values)
+
+
 def ticks_at(ax, values, form: str = "{:,}"):
     """Ticks on the x axis at every one of these values and nowhere else."""
     values = sorted(set(values))

@@ -1,5 +1,7 @@
 """Timing: all cases of a group in one process, in turn, compilation and warm-up apart."""
 
+import functools
+import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+from jax.sharding import NamedSharding, PartitionSpec
+
+PASSES = ("forward", "gradient")
 
 
 class Case(NamedTuple):
@@ -67,6 +73,69 @@ def _once(run) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def rounds(cases: list[Case], number: int, repeats: int, **fields) -> list[dict]:
+    """Times all cases in turn, round after round; the rows also say which round, and the machine."""
+    fields |= {"backend": jax.default_backend(), "cores": os.cpu_count()}
+    return [row | fields | {"round": turn} for turn in range(number) for row in interleaved(cases, repeats)]
+
+
+def by_pass(labels: Callable[[str], dict], layer, params, xs) -> list[Case]:
+    """A case for each pass of a layer, (params, xs) -> ys; compiled in its first round and kept."""
+
+    def case(which):
+        @functools.cache
+        def make():
+            d_ys = np.ones(jax.eval_shape(layer, params, xs).shape, np.float32)
+            return jax_run(layer, params, xs, jax.device_put(d_ys), which, devices=1)
+
+        return Case(labels(which), make)
+
+    return [case(which) for which in PASSES]
+
+
+def by_round(time: pd.DataFrame, label: str) -> pd.Series:
+    """ms of a label by round, of rows of one pass and length."""
+    return time[time["label"] == label].set_index("round")["ms"].sort_index()
+
+
+def machine(time: pd.DataFrame) -> str:
+    """What the rows of `rounds` were measured on."""
+    first = time.iloc[0]
+    size = f", hidden size {first['hidden_size']}" * (time["hidden_size"].nunique() == 1)
+    return f"{first['batch']} sequences{size}, {first['backend']}, {first['cores']} CPU cores"
+
+
+def jax_run(layer, params, xs, d_ys, which, devices):
+    """A compiled run of `layer`; on several devices each takes its rows of the batch."""
+    program, args = program_of(layer, params, xs, d_ys, which, devices)
+    return lambda: jax.block_until_ready(program(*args))
+
+
+def program_of(layer, params, xs, d_ys, which, devices):
+    """The jitted program and its arguments: ys, or ys and the gradients of params and xs given d_ys."""
+
+    def forward(params, xs, d_ys):
+        return layer(params, xs)
+
+    def gradient(params, xs, d_ys):
+        ys, pullback = jax.vjp(layer, params, xs)
+        d_params, d_xs = pullback(d_ys)
+        return ys, d_params if devices == 1 else jax.lax.psum(d_params, "batch"), d_xs
+
+    f = gradient if which == "gradient" else forward
+    if devices == 1:
+        return jax.jit(f), (params, xs, d_ys)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("batch",))
+    whole, rows = PartitionSpec(), PartitionSpec("batch")
+    out = (rows, whole, rows) if which == "gradient" else rows
+    f = jax.shard_map(f, mesh=mesh, in_specs=(whole, rows, rows), out_specs=out, check_vma=False)
+    args = (
+        jax.device_put(params, NamedSharding(mesh, whole)),
+        *jax.device_put((xs, d_ys), NamedSharding(mesh, rows)),
+    )
+    return jax.jit(f), args
 
 
 def bounds(repeats: int = 7) -> dict[str, float]:
