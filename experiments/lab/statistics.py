@@ -126,6 +126,19 @@ def exponent(times, values) -> float:
     return slope(np.log(late.index), np.log(late))
 
 
+def decay(lags, logs, floor: float) -> tuple[float, float]:
+    """How a logarithm falls with distance: its slope, fitted over the farther three quarters of the lags at
+    which it is finite, and the first lag from which on it stays below `floor`, infinite where it does not."""
+    one = (
+        pd.DataFrame({"k": np.asarray(lags, float), "log": np.asarray(logs, float)}).dropna().sort_values("k")
+    )
+    finite = one[np.isfinite(one["log"])]  # below 1e-38 float32 has nothing
+    far = finite[finite["k"] >= finite["k"].max() / 4]
+    alive = one["k"][one["log"] >= floor]
+    gone = one["k"][one["k"] > (alive.max() if len(alive) else -1)]
+    return slope(far["k"], far["log"]), float(gone.min()) if len(gone) else np.inf
+
+
 def growth(times, counts) -> str:
     """How a count grows with time: "constant", or what fits better by least squares, a + b log2 T
     ("logarithmic") or a + b T ("linear")."""

@@ -101,10 +101,11 @@ def panels(lines: int, columns: int, size: tuple[float, float], **shared):
     return figure, axes
 
 
-def line(ax, rows: pd.DataFrame, x: str, y: str, look: dict, band=(0.0, 1.0), **more):
+def line(ax, rows: pd.DataFrame, x: str, y: str, look: dict, band=(0, 1), **more):
     """The median of y over the rows of each x, and a band between two quantiles: all of them, or fewer."""
     by = rows.groupby(x)[y]
-    middle, low, high = by.median(), by.quantile(band[0]), by.quantile(band[1])
+    middle = by.median()
+    low, high = (by.min(), by.max()) if band == (0, 1) else (by.quantile(q) for q in band)
     ax.plot(middle.index, middle, **{"ms": 4.5, "lw": 1.5} | look | more)
     ax.fill_between(low.index, low, high, color=look["color"], alpha=0.15, lw=0)
 
@@ -137,6 +138,24 @@ def ticks_at(ax, values, form: str = "{:,}"):
     values = sorted(set(values))
     ax.set_xticks(values, [form.format(value) for value in values])
     ax.xaxis.set_minor_locator(ticker.NullLocator())
+
+
+def log(ax):
+    """A logarithmic y axis with plain numbers."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def names(axes, x: str, y: str):
+    """Names the x axis of the lowest panels and the y axis of the leftmost ones, (lines, columns)."""
+    for ax in axes.flat:
+        ax.set(xlabel="", ylabel="")
+    for ax in axes[-1]:
+        ax.set_xlabel(x)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(y)
 
 
 def legend(figure: Figure, handles, notes: list[str]):

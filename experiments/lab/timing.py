@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from jax.sharding import NamedSharding, PartitionSpec
 
+from experiments.lab import statistics
+
 PASSES = ("forward", "gradient")
 
 
@@ -98,6 +100,13 @@ def by_pass(labels: Callable[[str], dict], layer, params, xs) -> list[Case]:
 def by_round(time: pd.DataFrame, label: str) -> pd.Series:
     """ms of a label by round, of rows of one pass and length."""
     return time[time["label"] == label].set_index("round")["ms"].sort_index()
+
+
+def ratios(time: pd.DataFrame, one: str, other: str) -> dict:
+    """The time of one strategy over another's, an Estimate over rounds, by (label, pass, time)."""
+    by = time.pivot(index=["label", "pass", "time", "round"], columns="strategy", values="ms")
+    of = (by[one] / by[other]).groupby(level=[0, 1, 2], sort=False)
+    return {key: statistics.median(values) for key, values in of}
 
 
 def machine(time: pd.DataFrame) -> str:
