@@ -96,7 +96,7 @@ class Record:
         write_json(self.directory / "environment.json", environment())
         self._metrics = self.directory / "metrics.jsonl"
         self._events = _event_writer(self.directory) if tensorboard else None
-        self._grid = len(config.get("optim", {}).get("learning_rates", ())) > 1
+        self._grid = len(resolved.get("optim", {}).get("learning_rates", ())) > 1
 
     def keep_until(self, step: int) -> None:
         """Drops the metrics after `step` (and a torn last line): a resumed run writes them again."""

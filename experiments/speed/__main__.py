@@ -27,13 +27,12 @@ from rich.progress import track
 from experiments import cli
 
 PARTS = ("layers", "training", "memory")
-PASSES = ("forward", "gradient")
 flags.DEFINE_list("parts", list(PARTS), "What to measure.")
 flags.DEFINE_string("preset", "goals", "Sizes of the layers: goals, growth, grid or quick.")
 flags.DEFINE_list("sizes", None, "Sizes of the layers: BATCHxTIMExHIDDEN.")
 flags.DEFINE_list("cells", None, "Cells to measure (default: all).")
 flags.DEFINE_list("strategies", None, "Strategies over time (default: all that a cell can use).")
-flags.DEFINE_list("passes", list(PASSES), "Passes to measure.")
+flags.DEFINE_list("passes", ["forward", "gradient"], "Passes to measure.")
 flags.DEFINE_list("rivals", None, "Other libraries (default: those installed; empty: none).")
 flags.DEFINE_integer("repeats", 9, "Timed runs of every case.", lower_bound=1)
 flags.DEFINE_string("workdir", "runs/speed", "Where everything is written.")
@@ -45,13 +44,14 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     """Measures; returns the exit code."""
     import cells
     import configs
-    from experiments.speed import layers, measure, rivals
+    from experiments.lab import timing
+    from experiments.speed import layers, rivals
     from train.record import environment, write_json
 
     if config or overrides:
         raise ValueError("the benchmark has sizes of its own and takes no --config flags")
     parts = _known("part", FLAGS.parts, PARTS)
-    passes = _known("pass", FLAGS.passes, PASSES)
+    passes = _known("pass", FLAGS.passes, timing.PASSES)
     names = _known("cell", configs.all_cells(FLAGS.cells or ["all"]), cells.names())
     _known("strategy", FLAGS.strategies or [], [s for s in cells.scans.STRATEGIES if s != "auto"])
     _known("preset", [FLAGS.preset], layers.PRESETS)
@@ -67,7 +67,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     workdir = Path(FLAGS.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     console.print(f"measuring the machine; results go to {workdir}", soft_wrap=True)
-    bounds = measure.bounds()
+    bounds = timing.bounds()
     told = environment() | {"allocator": FLAGS.allocator, "bounds": bounds}
     told["rivals"] = {n: importlib.metadata.version(rivals.PACKAGES.get(n, n)) for n in others}
     write_json(workdir / "environment.json", told)
@@ -116,7 +116,8 @@ class _Bench:
     def layers(self, sizes, names, passes, others):
         import pandas as pd
 
-        from experiments.speed import layers, measure, report
+        from experiments.lab import timing
+        from experiments.speed import layers, report
 
         rows = []
         for size in sizes:
@@ -126,7 +127,7 @@ class _Bench:
                 def tell(case, status=status):
                     status.update(f"compiling {case}")
 
-                new = measure.interleaved(cases, FLAGS.repeats, tell)
+                new = timing.interleaved(cases, FLAGS.repeats, tell)
             rows += new
             self._errors(new)
             frame = report.with_bounds(pd.DataFrame(rows), self.bounds)
@@ -148,11 +149,12 @@ class _Bench:
     def training(self, names, others, quick):
         import pandas as pd
 
-        from experiments.speed import measure, report, training
+        from experiments.lab import timing
+        from experiments.speed import report, training
 
         cases = training.cases(names, (1, 8), others, 8 if quick else training.HIDDEN)
         with self.console.status("") as status:
-            rows = measure.interleaved(cases, FLAGS.repeats, lambda case: status.update(f"compiling {case}"))
+            rows = timing.interleaved(cases, FLAGS.repeats, lambda case: status.update(f"compiling {case}"))
         self._errors(rows)
         frame = report.with_bounds(pd.DataFrame(rows), self.bounds)
         frame.to_csv(self.workdir / "training.csv", index=False)
