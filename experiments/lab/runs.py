@@ -97,6 +97,12 @@ def lane(params, number: int):
     return jax.tree.map(lambda p: p[number], params)
 
 
+def shapes(config: RunConfig):
+    """A run's spec, and the shapes of one lane's parameters."""
+    run = programs.make_run(config)
+    return run.spec, jax.eval_shape(run.model.init, jax.random.key(0))
+
+
 def training(config: RunConfig) -> Callable:
     """The program of `train.loop`, compiled: each call runs one dispatch of optimiser steps."""
     run = make_run(config)

@@ -147,9 +147,9 @@ def program_of(layer, params, xs, d_ys, which, devices):
     return jax.jit(f), args
 
 
-def bounds(repeats: int = 7) -> dict[str, float]:
-    """What the machine can do: a matmul of (3000, 3000) float32 in GFLOP/s, a copy in GB/s."""
-    n = 3000
+def bounds(repeats: int = 7, size: int = 3000) -> dict[str, float]:
+    """What the machine can do: a matmul of (size, size) float32 in GFLOP/s, a copy in GB/s."""
+    n = size
     a = jax.random.normal(jax.random.key(0), (n, n))
     x = jnp.zeros(16 * 1024 * 1024)
     multiply, copy = jax.jit(lambda a: a @ a), jax.jit(lambda x: x + 1)
