@@ -99,7 +99,7 @@ def lane(params, number: int):
 
 def shapes(config: RunConfig):
     """A run's spec, and the shapes of one lane's parameters."""
-    run = programs.make_run(config)
+    run = make_run(config)
     return run.spec, jax.eval_shape(run.model.init, jax.random.key(0))
 
 
