@@ -39,9 +39,10 @@ def value_and_gradient(model, spec):
     return jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
 
 
-@pytest.mark.parametrize(
-    "name, number", [("gru", 0), ("sru", 1), ("tcn", 2), ("mlstm", 3)]
-)  # a cell of each kind
+KINDS = ("gru", "sru", "tcn", "mlstm")  # a cell of each
+
+
+@pytest.mark.parametrize("name, number", zip(KINDS, range(4), strict=True))
 def test_padding_changes_neither_values_nor_gradients_and_all_may_be_padding(name, number, x64):
     spec = spec_of(per_step=number == 3)
     model = build(cell_of(name), spec, ModelConfig(depth=2 if number == 3 else 1, **PADDED[number]))

@@ -1,0 +1,205 @@
+"""Every task keeps the contract."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from batches import KEY, SIZE, cut, eval_batch, evaluate, same, train_batch
+from compiling import jit
+from train import tasks
+from train.tasks import base, sentence
+
+CASES = [
+    ("adding", dict(length=7, eval_examples=37)),
+    ("adding", dict(length=3, max_length=9, eval_examples=37)),
+    ("copy_memory", dict(length=5, symbols=4, items=3, eval_examples=37)),
+    ("copy_memory", dict(length=2, max_length=5, symbols=4, items=3, eval_examples=37)),
+    ("delayed_recall", dict(gap=6, eval_examples=37)),
+    ("delayed_recall", dict(gap=4, max_gap=6, eval_examples=37)),
+    ("digits", dict(pixels_per_step=8)),
+    ("mnist", dict(pixels_per_step=28)),
+    ("permuted_mnist", dict(pixels_per_step=98)),
+    ("sentence", {}),
+    ("sentence", dict(dataset="mpqa", fold=9, min_count=2, max_length=3)),
+    ("sentence", dict(dataset="sst2", phrases=False)),
+    ("mixed_recall", dict(gap=5, eval_examples=37)),
+    ("word_problem", dict(length=5, eval_examples=37)),
+    ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
+]
+# A case of each kind: padded, with a scan of its own, in memory, in memory with lengths.
+KINDS = [
+    ("delayed_recall", dict(gap=4, max_gap=6, eval_examples=37)),
+    ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
+    ("digits", dict(pixels_per_step=8)),
+    ("sentence", {}),
+]
+
+
+def over(cases):
+    return pytest.mark.parametrize("name, options", cases, ids=lambda x: x if isinstance(x, str) else "")
+
+
+every_case, each_kind = over(CASES), over(KINDS)
+
+
+def test_every_task_is_in_the_cases():
+    assert {name for name, _ in CASES} == set(tasks.names())
+    assert all(tasks.TASKS.cls(name).name == name for name in tasks.names())
+
+
+@every_case
+def test_spec_and_batch_agree(loaded, name, options):
+    task, data = loaded(name, options)
+    spec, size = task.spec(data), SIZE
+    assert spec == task.spec(jax.tree.map(jnp.asarray, data))
+    assert (spec.inputs, spec.per_step) == (task.input_kind, task.per_step)
+    assert spec.inputs in ("tokens", "features") and spec.pooling in ("last", "mean", "max")
+    assert (spec.loss, spec.metric) in (("cross_entropy", "accuracy"), ("squared_error", "mse"))
+    better = spec.threshold - spec.baseline
+    assert better > 0 if spec.metric == "accuracy" else better < 0
+    for batch in (train_batch(task, data, KEY, 3), eval_batch(task, data, "test", 0)):
+        tokens = spec.inputs == "tokens"
+        assert batch.xs.shape == (size, spec.time) + (() if tokens else (spec.input_size,))
+        assert batch.xs.dtype == (jnp.int32 if tokens else jnp.float32)
+        assert batch.xs.min() >= 0 and batch.xs.max() <= (spec.input_size - 1 if tokens else 1)
+        steps = (size, spec.time) if spec.per_step else (size,)
+        if spec.loss == "cross_entropy":
+            assert batch.ys.shape == steps and batch.ys.dtype == jnp.int32
+            assert batch.ys.min() >= 0 and batch.ys.max() < spec.output_size
+        else:
+            assert batch.ys.shape == (size, spec.output_size) and batch.ys.dtype == jnp.float32
+        assert batch.weights.shape == batch.scored.shape == steps
+        assert batch.weights.dtype == batch.scored.dtype == jnp.float32
+        if batch.lengths is not None:
+            assert batch.lengths.shape == (size,) and batch.lengths.dtype == jnp.int32
+            padding = np.arange(spec.time) >= np.asarray(batch.lengths)[:, None]
+            assert padding.any() and not (spec.per_step and np.asarray(batch.weights)[padding].any())
+            assert name != "sentence" or np.array_equal(np.asarray(batch.xs) == sentence.PADDING, padding)
+
+
+@every_case
+def test_a_batch_is_a_function_of_key_and_step(loaded, name, options):
+    task, data = loaded(name, options)
+    batches = [train_batch(task, data, jax.random.key(k), s) for k, s in ((0, 0), (0, 0), (0, 1), (1, 0))]
+    assert same(batches[0], batches[1])
+    assert not same(batches[0], batches[2])
+    assert not same(batches[0], batches[3])
+
+
+@each_kind
+def test_batches_are_the_same_under_jit_scan_and_vmap(loaded, name, options):
+    task, data = loaded(name, options)
+    data = jax.tree.map(jnp.asarray, data)
+
+    @jit
+    def run(data, keys, steps):
+        def train(key):
+            def step(carry, i):
+                return carry, (task.train_batch(data, key, i, SIZE), task.eval_batch(data, "test", i, SIZE))
+
+            return jax.lax.scan(step, 0, steps)[1]
+
+        return jax.vmap(train)(keys)
+
+    keys = jax.random.split(KEY, 2)
+    trained, held_out = run(data, keys, jnp.arange(3))
+    for k, s in itertools.product(range(2), range(3)):
+        assert same(cut(trained, k, s), train_batch(task, data, keys[k], s))
+        assert same(cut(held_out, k, s), eval_batch(task, data, "test", s))
+
+
+@every_case
+def test_an_evaluation_counts_every_row_once(loaded, name, options):
+    task, data = loaded(name, options)
+    per_row = cut(train_batch(task, data, KEY, 0), slice(1))
+    for split in base.SPLITS if (name, options) in KINDS else ["test"]:
+        size = task.eval_size(data, split)
+        assert type(size) is int and size > 0
+        batch = evaluate(task, data, split)
+        assert np.array_equal(batch.weights[:size], np.repeat(per_row.weights, size, axis=0))
+        assert np.array_equal(batch.scored[:size], np.repeat(per_row.scored, size, axis=0))
+        assert not batch.weights[size:].any() and not batch.scored[size:].any()
+        if isinstance(task, base.InMemory):
+            assert np.array_equal(batch.ys[:size], data[split]["ys"])
+
+
+@each_kind
+def test_held_out_rows_do_not_depend_on_the_batch_size(loaded, name, options):
+    task, data = loaded(name, options)
+    rows = slice(task.eval_size(data, "test"))
+    assert same(cut(evaluate(task, data, "test"), rows), cut(evaluate(task, data, "test", 23), rows))
+
+
+@pytest.mark.parametrize("split", ["train", "dev", ""])
+@pytest.mark.parametrize("name", ["adding", "digits"])
+def test_other_splits_are_refused(loaded, name, split):
+    task, data = loaded(name, {})
+    for ask in (lambda: task.eval_size(data, split), lambda: task.eval_batch(data, split, 0, 2)):
+        with pytest.raises(ValueError, match=f"^{name}: split must be 'valid' or 'test', got "):
+            ask()
+
+
+def test_training_and_held_out_examples_are_drawn_apart():
+    task = tasks.get("delayed_recall", gap=30)  # so long that no two examples are alike by chance
+    batches = [train_batch(task, {}, jax.random.key(seed), 0) for seed in range(3)]
+    batches += [eval_batch(task, {}, split, 0) for split in base.SPLITS]
+    rows = [{row.tobytes() for row in np.asarray(batch.xs)} for batch in batches]
+    assert all(a.isdisjoint(b) for a, b in itertools.combinations(rows, 2))
+
+
+def test_held_out_keys_are_no_seed_and_never_change():
+    words = {split: jax.random.key_data(base.held_out_key(split)).tolist() for split in base.SPLITS}
+    assert words == {"valid": [0x76616C69, 0x64202020], "test": [0x74657374, 0x20202020]}
+    with jax.default_prng_impl("rbg"):
+        assert jax.random.key_data(base.held_out_key("test")).tolist() == words["test"]
+
+
+BAD = [
+    ("adding", dict(length=1), "length must be at least 2, got 1"),
+    ("adding", dict(length=2.5), "length must be an integer, got 2.5"),
+    ("adding", dict(eval_examples=0), "eval_examples must be at least 1, got 0"),
+    ("copy_memory", dict(length=0), "length must be at least 1, got 0"),
+    ("copy_memory", dict(symbols=1), "symbols must be at least 2, got 1"),
+    ("copy_memory", dict(items=0), "items must be at least 1, got 0"),
+    ("delayed_recall", dict(gap=0), "gap must be at least 1, got 0"),
+    ("delayed_recall", dict(gap=True), "gap must be an integer, got True"),
+    ("delayed_recall", dict(gap="9"), "gap must be an integer, got '9'"),
+    ("delayed_recall", dict(symbols=1), "symbols must be at least 2, got 1"),
+    ("delayed_recall", dict(distractors=0), "distractors must be at least 1, got 0"),
+    ("adding", dict(length=9, max_length=8), "max_length must be 0 (off) or at least length = 9, got 8"),
+    ("copy_memory", dict(max_length=True), "max_length must be an integer, got True"),
+    ("delayed_recall", dict(max_gap=-1), "max_gap must be at least 0, got -1"),
+    ("digits", dict(pixels_per_step=7), "pixels_per_step must be a divisor of 64, got 7"),
+    ("digits", dict(pixels_per_step=0), "pixels_per_step must be at least 1, got 0"),
+    ("mnist", dict(pixels_per_step=10), "pixels_per_step must be a divisor of 784, got 10"),
+    ("mnist", dict(permuted=1), "permuted must be True or False, got 1"),
+    ("mnist", dict(permutation_seed=1), "permutation_seed must be 0 unless permuted, got 1"),
+    ("permuted_mnist", dict(permutation_seed=-1), "permutation_seed must be at least 0, got -1"),
+    ("permuted_mnist", dict(permutation_seed=2**32), f"permutation_seed must be below 2**32, got {2**32}"),
+    ("sentence", dict(dataset="sst1"), "dataset must be a known set (did you mean 'sst2'?"),
+    ("sentence", dict(dataset=None), "dataset must be a known set (choices: cr, mr,"),
+    ("sentence", dict(fold=10), "fold must be at most 9, got 10"),
+    ("sentence", dict(fold=-1), "fold must be at least 0, got -1"),
+    ("sentence", dict(dataset="trec", fold=1), "fold must be 0 for trec: it has a test split, got 1"),
+    ("sentence", dict(max_length=0), "max_length must be at least 1, got 0"),
+    ("sentence", dict(min_count=0), "min_count must be at least 1, got 0"),
+    ("sentence", dict(phrases=None), "phrases must be True or False, got None"),
+    ("sentence", dict(phrases=False), "phrases must be True for cr: an option of sst2, got False"),
+]
+
+
+@pytest.mark.parametrize("name, options, message", BAD)
+def test_a_bad_option_is_refused_with_one_line(name, options, message):
+    with pytest.raises(ValueError) as error:
+        tasks.get(name, **options)
+    assert str(error.value).startswith(f"{name}: {message}") and "\n" not in str(error.value)
+
+
+def test_a_mistyped_task_or_option_gets_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'copy_memory'"):
+        tasks.get("copy_memroy")
+    with pytest.raises(ValueError, match="did you mean 'gap'"):
+        tasks.get("delayed_recall", gaps=3)
