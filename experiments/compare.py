@@ -65,12 +65,11 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     import jax
 
     from experiments import results
+    from train.ahead import Ahead, Prepared
     from train.checkpoint import CheckpointError
     from train.loop import train
-    from train.record import WorkdirError
+    from train.record import WorkdirError, finished
     from train.tasks.datasets import DataError
-
-    errors = []
 
     first = next(iter(run_configs.values())).train
     console.print(
@@ -78,35 +77,31 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         f"device(s); results go to {workdir}",
         soft_wrap=True,
     )
-    for number, (name, run_config) in enumerate(run_configs.items(), 1):
-        title = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\[")
-        folder = workdir / "runs" / name
-        results.mark_failed(folder, None)
-        try:
-            with cli.ProgressBar(console, title) as bar:
-                summary = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, watch=bar).summary
-        except (CheckpointError, DataError, WorkdirError, OSError):
-            raise
-        except Exception as error:  # one cell must not cost the results of the others
-            errors.append(error)
-            results.mark_failed(folder, error, run_config)
-            told = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            console.print(f"{title}: failed: {told}".replace("[", "\\["), soft_wrap=True)
-            continue
-        run, seeds = summary["run"], summary["seeds"]
-        solved = sum(seed["solved"] for seed in seeds)
-        diverged = sum(seed["diverged_step"] is not None for seed in seeds)
-        tests = sorted(seed["test_metric"] for seed in seeds)
-        console.print(
-            f"{title}: {solved}/{len(seeds)} seeds solved it"
-            + (f", {diverged} diverged" if diverged else "")
-            + f", test {run['metric']} {tests[len(tests) // 2]:.3g}, {run['steps']} steps, "
-            f"{run['run_seconds']:.1f} s + {run['compile_seconds']:.1f} s to compile",
-            soft_wrap=True,
-        )
-        if run["status"] == "interrupted":
-            print(run["message"], file=sys.stderr)
-            return 130
+    folders = {name: workdir / "runs" / name for name in run_configs}
+    prepared = {name: Prepared(run_config, FLAGS.data_dir) for name, run_config in run_configs.items()}
+    to_train = {name: p for name, p in prepared.items() if FLAGS.overwrite or not finished(folders[name])}
+    errors = []
+    with Ahead(to_train) as ahead:
+        for number, (name, run_config) in enumerate(run_configs.items(), 1):
+            title, folder = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\["), folders[name]
+            results.mark_failed(folder, None)
+            this = ahead.begin(name) if name in to_train else prepared[name]
+            del prepared[name]
+            try:
+                with cli.ProgressBar(console, title) as bar:
+                    result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, this)
+            except (CheckpointError, DataError, WorkdirError, OSError):
+                raise
+            except Exception as error:  # one cell must not cost the results of the others
+                errors.append(error)
+                results.mark_failed(folder, error, run_config)
+                line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                console.print(f"{title}: failed: {line}".replace("[", "\\["), soft_wrap=True)
+                continue
+            console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
+            if result.summary.run.status == "interrupted":
+                print(result.summary.run.message, file=sys.stderr)
+                return 130
     if errors and len(errors) == len(run_configs):
         raise errors[0]
     return 1 if errors else 0

@@ -12,19 +12,22 @@ variance of every layer's output and the gradient of its parameters are measured
 """
 
 import dataclasses
-import json
-import sys
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import plots
-from experiments.lab import probes, statistics, study
-from experiments.lab.study import Verdict
+from experiments.lab import experiment, probes, runs, statistics, style
+from experiments.lab.experiment import Claim, Experiment, Verdict
+from train import metrics
 
+CLAIMS = {
+    "sru_deep": Claim("Highway connections and a tailored initialisation let SRU train deep", "depth"),
+}
 WHOLE = "sru"
 # What the claim says SRU needs, and the variant that goes without.
 PARTS = {
@@ -68,28 +71,19 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`runs`: every seed and learning rate at every depth, and which were `chosen`; `layers`: variance of the
     output and norm of the gradient of each layer of the deepest stacks, at initialisation (layer 0: what the
     first one sees)."""
-    runs, layers = [], []
+    rows = []
     for depth in settings.depths:
         for cell in settings.cells:
-            deepest = depth == max(settings.depths)
-            name = f"{cell.replace(':', '_')}-{depth}"
-            rows = lab.train(
-                name,
-                _config(settings, depth, cell),
-                lambda result, name=name, deepest=deepest: _probe(
-                    settings, result, lab.workdir / "runs" / name, deepest
-                ),
-                {"rows": settings.rows, "threshold": settings.threshold, "layers": deepest},
-            )
-            shared = {"cell": cell.split(":")[0], "label": cell, "depth": depth}
-            for kind, kept in (("run", runs), ("layer", layers)):
-                kept += [shared | row for row in rows if row["kind"] == kind]
-    frames = {"runs": pd.DataFrame(runs), "layers": pd.DataFrame(layers)}
-    return {name: frame.drop(columns="kind") for name, frame in frames.items()}
+            deepest, name = depth == max(settings.depths), f"{runs.file_name(cell)}-{depth}"
+            probe = functools.partial(_probe, settings, lab.workdir / "runs" / name, deepest)
+            fields = {"rows": settings.rows, "threshold": settings.threshold, "layers": deepest}
+            found = lab.train(name, _config(settings, depth, cell), probe, fields)
+            rows += [{**runs.labels(cell), "depth": depth} | row for row in found]
+    return runs.by_kind(rows, run="runs", layer="layers")
 
 
 def _config(settings, depth, cell):
-    return study.cell_config(
+    return runs.config(
         cell,
         "digits",
         cell={"hidden_size": settings.hidden_size},
@@ -99,32 +93,30 @@ def _config(settings, depth, cell):
         optim={"learning_rates": settings.learning_rates},
         train={
             "steps": settings.steps, "seeds": settings.seeds, "batch_size": settings.batch_size,
-            "eval_every": max(1, min(25, settings.steps // 4)), "on_nan": "drop", "stop_when_solved": False,
+            "eval_every": max(1, min(25, settings.steps // 4)), "stop_when_solved": False,
         },
         chrono="cell",  # alpha is derived for gates that start at 1/2
     )  # fmt: skip
 
 
-def _probe(settings, result, folder, deepest) -> list[dict]:
-    run, summary = result.run, result.summary
-    told = {name: summary["run"][name] for name in ("parameters", "hidden_size", "budget_steps", "baseline")}
-    frame = pd.DataFrame(summary["seeds"]).assign(**told, threshold=settings.threshold)
+def _probe(settings, folder, deepest, result) -> list[dict]:
+    fields = runs.fields(result, "parameters", "hidden_size", "budget_steps", "baseline")
+    frame = pd.DataFrame(runs.seeds(result)).assign(**fields, threshold=settings.threshold)
     # The task's own threshold, 0.95, is near what the smallest stacks can do at all.
     curves = pd.read_json(folder / "metrics.jsonl", lines=True)
     reached = curves[curves["valid_metric"] >= settings.threshold]
     first = reached.groupby(["seed", "learning_rate"])["step"].min().rename("solved_step").astype(float)
     frame = frame.drop(columns="solved_step").join(first, on=["seed", "learning_rate"])
-    frame = frame.assign(solved=frame["solved_step"].notna(), higher_is_better=True)
-    chosen = statistics.tuned(frame).set_index(["seed", "learning_rate"]).index
-    frame["chosen"] = frame.set_index(["seed", "learning_rate"]).index.isin(chosen)
-    kept = ["seed", "learning_rate", "chosen", "solved", "solved_step", "valid_metric", "test_metric"]
-    rows = json.loads(frame[[*kept, *told, "threshold"]].assign(kind="run").to_json(orient="records"))
-    return rows + (_layers(settings, run) if deepest else [])
+    frame = runs.with_chosen(frame.assign(solved=frame["solved_step"].notna()), better=True)
+    columns = ["seed", "learning_rate", "chosen", "solved", "solved_step", "valid_metric", "test_metric"]
+    frame = frame[[*columns, *fields, "threshold"]].assign(kind="run")
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return rows + (_layers(settings, result) if deepest else [])
 
 
-def _layers(settings, run) -> list[dict]:
+def _layers(settings, result) -> list[dict]:
     """Variance and gradient of every layer at initialisation, one row per seed and layer."""
-    from train import metrics, programs
+    run = result.run
 
     def loss(params, batch):
         return metrics.loss(run.spec, run.model.apply(params, batch.xs, lengths=batch.lengths), batch)
@@ -134,48 +126,81 @@ def _layers(settings, run) -> list[dict]:
         outputs = run.model.hidden_states(params, batch.xs, lengths=batch.lengths)
         outputs = [probes.embedded(run.spec, params, batch.xs), *outputs]
         gradients = jax.grad(loss)(params, batch)["layers"]
-        squares = [
-            sum(jnp.square(g).sum() for g in jax.tree.leaves(gradients[str(i)]))
-            for i in range(len(outputs) - 1)
-        ]
-        return jnp.stack([jnp.var(ys) for ys in outputs]), jnp.sqrt(jnp.stack(squares))
+        norms = [optax.global_norm(gradients[str(i)]) for i in range(len(outputs) - 1)]
+        return jnp.stack([jnp.var(ys) for ys in outputs]), jnp.stack(norms)
 
-    # One run each: compiled in a hurry.
-    of = jax.jit(jax.vmap(of, (0, None)), compiler_options={"xla_backend_optimization_level": 0})
-    params = jax.tree.map(lambda p: np.asarray(p)[: settings.seeds], programs.initial_state(run).params)
+    params = jax.tree.map(lambda p: p[: settings.seeds], runs.initial(result))
+    of = runs.compiled(jax.vmap(of, (0, None)))
     variances, norms = jax.device_get(of(params, jax.device_get(run.data)))
     return [
-        {
-            "kind": "layer",
-            "seed": seed,
-            "layer": layer,
-            "variance": float(variances[i, layer]),
-            "gradient": float(norms[i, layer - 1]) if layer else None,
-        }
+        {"kind": "layer", "seed": seed, "layer": layer, "variance": float(variances[i, layer])}
+        | {"gradient": float(norms[i, layer - 1]) if layer else None}
         for i, (seed, _) in enumerate(run.config.lanes[: settings.seeds])
         for layer in range(variances.shape[1])
     ]
 
 
-# --- what follows from the numbers
+# --- the rule
+
+
+def judge(frames) -> dict[str, Verdict]:
+    """`sru_deep`. At the deepest stacks tried,
+
+    * SRU trains if the interval of its median steps to the threshold ends within the budget;
+    * a part (PARTS) is needed if without it that interval lies wholly above SRU's, not solved being infinite;
+    * it is needed for depth if, moreover, leaving it out costs more test accuracy in the deepest stacks than
+      in the shallowest: the interval of the median over seeds of the difference is above 0.
+
+    Holds: SRU trains, and both parts are needed for depth. Does not hold: SRU does not train, or neither part
+    is needed. In part: anything else. Not tested: one depth, or a variant is missing.
+    """
+    rows = _chosen(frames)
+    deep, shallow = rows["depth"].max(), rows["depth"].min()
+    if deep == shallow or not {WHOLE, *PARTS.values()} <= set(rows["label"]):
+        missing = "needs two depths, and SRU with and without each part."
+        return {"sru_deep": Verdict("not tested here", missing)}
+    last = dict(list(rows[rows["depth"] == deep].groupby("label")))
+    steps = {label: statistics.median(seeds["steps"]) for label, seeds in last.items()}
+    accuracy = rows.pivot(index="seed", columns=["label", "depth"], values="test_metric")
+    trains, needed, costs = np.isfinite(steps[WHOLE].high), [], []
+    for part, label in PARTS.items():
+        cost = {depth: accuracy[WHOLE, depth] - accuracy[label, depth] for depth in (shallow, deep)}
+        grows = statistics.median(cost[deep] - cost[shallow])
+        slower = steps[label].low > steps[WHOLE].high
+        needed.append((slower, slower and grows.low > 0))
+        at = (f"{statistics.median(cost[d]):.3f} of test accuracy at {d}" for d in (shallow, deep))
+        costs.append(
+            f"without {part} {_steps(last[label])}; it costs {' and '.join(at)} (difference {grows:.3f})"
+        )
+    verdict = "holds in part"
+    if trains and all(for_depth for _, for_depth in needed):
+        verdict = "holds"
+    elif not trains or not any(slower for slower, _ in needed):
+        verdict = "does not hold here"
+    evidence = f"{deep} layers: SRU {_steps(last[WHOLE])} steps to the threshold; {'; '.join(costs)}."
+    if "lstm" in steps:
+        evidence += f" LSTM of the same width: {_steps(last['lstm'])} steps."
+    return {"sru_deep": Verdict(verdict, evidence)}
 
 
 def _chosen(frames) -> pd.DataFrame:
-    runs = frames["runs"][frames["runs"]["chosen"]]
-    return runs.assign(steps=runs["solved_step"].astype(float).fillna(np.inf))
+    rows = frames["runs"][frames["runs"]["chosen"]]
+    return rows.assign(steps=rows["solved_step"].astype(float).fillna(np.inf))
 
 
-def _steps(estimate, budget) -> str:
-    def show(x):
-        return f">{budget:,}" if np.isinf(x) else f"{x:,.0f}"
+def _steps(rows) -> str:
+    return statistics.censored(
+        statistics.median(rows["steps"]), f">{rows['budget_steps'].iloc[0]:,}", "{:,.0f}"
+    )
 
-    return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
+
+# --- what is shown
 
 
 def tables(frames) -> dict[str, pd.DataFrame]:
     """Trainability by depth and variant; layers at initialisation."""
-    runs, rows = _chosen(frames), []
-    for (depth, label), seeds in runs.groupby(["depth", "label"], sort=False):
+    chosen, rows = _chosen(frames), []
+    for (depth, label), seeds in chosen.groupby(["depth", "label"], sort=False):
         rates = seeds["learning_rate"].value_counts().sort_index()
         rows.append(
             {
@@ -184,7 +209,7 @@ def tables(frames) -> dict[str, pd.DataFrame]:
                 "params": f"{seeds['parameters'].iloc[0]:,}",
                 "chosen rates": ", ".join(f"{rate:g} ({n})" for rate, n in rates.items()),
                 "trained": f"{int(seeds['solved'].sum())}/{len(seeds)}",
-                "steps": _steps(statistics.median(seeds["steps"]), seeds["budget_steps"].iloc[0]),
+                "steps": _steps(seeds),
                 "test accuracy": f"{statistics.median(seeds['test_metric']):.3f}",
             }
         )
@@ -197,7 +222,7 @@ def tables(frames) -> dict[str, pd.DataFrame]:
         }
         row = {f"{name}, layer {layer}": f"{value:.2g}" for (name, layer), value in of.items()}
         inside.append({"cell": label} | row)
-    threshold = runs["threshold"].iloc[0]
+    threshold = chosen["threshold"].iloc[0]
     return {
         f"Digits by depth: trained at validation accuracy {threshold:g} (median [95 %])": pd.DataFrame(rows),
         f"At initialisation, {last} layers (median [95 %])": pd.DataFrame(inside),
@@ -206,132 +231,68 @@ def tables(frames) -> dict[str, pd.DataFrame]:
 
 def figures(frames) -> dict[str, Figure]:
     """`depth`: steps to the threshold and test accuracy against depth; `layers`: inside, before training."""
-    runs = _chosen(frames)
-    return {"depth": _depth_figure(runs, frames), "layers": _layers_figure(frames["layers"])}
+    return {"depth": _depth_figure(frames), "layers": _layers_figure(frames["layers"])}
 
 
-def _depth_figure(runs, frames) -> Figure:
-    look, budget = plots.styles(runs), runs["budget_steps"].iloc[0]
-    depths, labels = sorted(runs["depth"].unique()), list(dict.fromkeys(runs["label"]))
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def _depth_figure(frames) -> Figure:
+    rows = _chosen(frames)
+    look, budget = style.styles(rows), rows["budget_steps"].iloc[0]
+    depths, labels = sorted(rows["depth"].unique()), list(dict.fromkeys(rows["label"]))
+    figure, ((left, right),) = style.panels(1, 2, (4.6, 4.1))
     for i, label in enumerate(labels):
-        group, style = runs[runs["label"] == label], look[label] | {"ms": 6, "lw": 1.4}
-        middle = group.groupby("depth")["steps"].apply(lambda steps: statistics.median(steps).value)
+        group, colour = rows[rows["label"] == label], look[label]["color"]
         shift = (i - (len(labels) - 1) / 2) * 0.12  # side by side, that none hides another
-        at = {depth: place + shift for place, depth in enumerate(depths)}
-        xs = [at[d] for d in middle.index]
-        left.plot(xs, middle.replace(np.inf, np.nan), **style)
-        for depth, seeds in group.groupby("depth"):
+        group = group.assign(at=group["depth"].map(depths.index) + shift)
+        middle = group.groupby("at")["steps"].apply(lambda steps: statistics.median(steps).value)
+        left.plot(middle.index, middle.replace(np.inf, np.nan), **look[label], ms=6, lw=1.4)
+        for at, seeds in group.groupby("at"):
             reached = seeds["steps"][np.isfinite(seeds["steps"])]
             if len(reached):
-                left.vlines(at[depth], reached.min(), reached.max(), color=style["color"], lw=1.2, alpha=0.7)
+                left.vlines(at, reached.min(), reached.max(), color=colour, lw=1.2, alpha=0.7)
             if missing := len(seeds) - len(reached):
-                hollow = {"marker": style["marker"], "ms": 7, "mfc": "none", "color": style["color"]}
-                left.plot(at[depth], 1.13 * budget, **hollow)
-                left.annotate(str(missing), (at[depth], 1.19 * budget), ha="center", va="bottom", fontsize=8)
-        by_depth = group.groupby("depth")["test_metric"]
-        right.plot(xs, by_depth.median(), label=label, **style)
-        right.vlines(xs, by_depth.min(), by_depth.max(), color=style["color"], lw=1.2, alpha=0.7)
+                left.plot(at, 1.13 * budget, marker=look[label]["marker"], ms=7, mfc="none", color=colour)
+                left.annotate(str(missing), (at, 1.19 * budget), ha="center", va="bottom", fontsize=8)
+        test = group.groupby("at")["test_metric"]
+        right.plot(test.median(), label=label, **look[label], ms=6, lw=1.4)
+        right.vlines(test.min().index, test.min(), test.max(), color=colour, lw=1.2, alpha=0.7)
     left.axhspan(1.06 * budget, 1.32 * budget, color="#DDDDDD", lw=0, zorder=0)
     left.set_ylim(0, 1.32 * budget)
     left.set_yticks([tick for tick in left.get_yticks() if tick <= budget])
-    left.set_ylabel(f"optimiser steps to validation accuracy {runs['threshold'].iloc[0]:g}")
-    left.set_title("in grey: how many seeds did not reach it", loc="left", fontsize=9)
-    right.axhline(runs["baseline"].iloc[0], color=plots.MUTED, lw=1, ls=":")
+    left.set_ylabel(f"optimiser steps to validation accuracy {rows['threshold'].iloc[0]:g}")
+    style.title(left, "in grey: how many seeds did not reach it")
+    right.axhline(rows["baseline"].iloc[0], color=style.MUTED, lw=1, ls=":")
     right.set(ylim=(0, 1), ylabel="test accuracy")
-    right.set_title("dotted: majority class", loc="left", fontsize=9)
+    style.title(right, "dotted: majority class")
     for ax in (left, right):
         ax.set_xticks(range(len(depths)), [str(depth) for depth in depths])
         ax.set_xlabel("depth, layers")
-        ax.grid(axis="y", alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="x", visible=False)
     rates = ", ".join(f"{rate:g}" for rate in sorted(frames["runs"]["learning_rate"].unique()))
     note = (
-        f"Digits. Lines: median over {runs['seed'].nunique()} seeds (left: where at least half reached it); "
-        f"bars: all seeds (left: those that did).\n"
-        f"Hidden size {runs['hidden_size'].iloc[0]}, {budget:,} steps, "
-        f"the best of the learning rates {rates}."
+        f"Digits. Lines: median over {rows['seed'].nunique()} seeds (left: where at least half reached it); "
+        "bars: all seeds (left: those that did).\n"
+        f"Hidden size {rows['hidden_size'].iloc[0]}, {budget:,} steps, the best of the rates {rates}."
     )
-    _legend(figure, right, note)
+    style.legend(figure, right, [note])
     return figure
 
 
 def _layers_figure(layers) -> Figure:
-    look = plots.styles(layers)
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-    names = {
-        "variance": "variance of the layer's output",
-        "gradient": "norm of the gradient of its parameters",
-    }
-    for ax, (name, text) in zip(figure.subplots(1, 2), names.items(), strict=True):
+    look, (figure, axes) = style.styles(layers), style.panels(1, 2, (4.6, 3.9))
+    names = {"variance": "variance of the layer's output", "gradient": "norm of its parameters' gradient"}
+    for ax, (name, text) in zip(axes[0], names.items(), strict=True):
         for label, group in layers.dropna(subset=[name]).groupby("label", sort=False):
-            by_layer = group.groupby("layer")[name]
-            ax.plot(by_layer.median(), label=label, ms=4, **look[label])
-            low, high = by_layer.min(), by_layer.max()
-            ax.fill_between(low.index, low, high, color=look[label]["color"], alpha=0.15, lw=0)
+            style.line(ax, group, "layer", name, look[label], label=label)
         ax.set(yscale="log", xlabel="layer" + " (0: its input)" * (name == "variance"), ylabel=text)
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-    note = (
-        f"Stacks of {layers['layer'].max()} layers before training, on digits. "
-        f"Line: median over {layers['seed'].nunique()} seeds; band: all."
-    )
-    _legend(figure, figure.axes[0], note)
+    note = f"Stacks of {layers['layer'].max()} layers before training, on digits. Line: median over "
+    style.legend(figure, axes[0, 0], [f"{note}{layers['seed'].nunique()} seeds; band: all."])
     return figure
 
 
-def _legend(figure, ax, note):
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, title=note,
-        title_fontproperties={"size": 8}, fontsize=9, handlelength=3.5,
-    )  # fmt: skip
-
-
-def verdicts(frames) -> dict[str, Verdict]:
-    """`sru_deep`. At the deepest stacks tried,
-
-    * SRU trains if the interval of its median steps to the threshold ends within the budget;
-    * a part (PARTS) is needed if without it that interval lies wholly above SRU's, not solved being infinite;
-    * it is needed for depth if, moreover, leaving it out costs more test accuracy in the deepest stacks than
-      in the shallowest: the interval of the median over seeds of the difference is above 0.
-
-    Holds: SRU trains, and both parts are needed for depth. Does not hold: SRU does not train, or neither part
-    is needed. In part: anything else. Not tested: one depth, or a variant is missing.
-    """
-    runs = _chosen(frames)
-    deep, shallow = runs["depth"].max(), runs["depth"].min()
-    if deep == shallow or not {WHOLE, *PARTS.values()} <= set(runs["label"]):
-        return {
-            "sru_deep": Verdict("not tested here", "needs two depths, and SRU with and without each part.")
-        }
-    budget, last = runs["budget_steps"].iloc[0], runs[runs["depth"] == deep]
-    steps = {label: statistics.median(seeds["steps"]) for label, seeds in last.groupby("label")}
-    accuracy = runs.pivot(index="seed", columns=["label", "depth"], values="test_metric")
-    trains, needed, told = np.isfinite(steps[WHOLE].high), [], []
-    for part, label in PARTS.items():
-        cost = {depth: accuracy[WHOLE, depth] - accuracy[label, depth] for depth in (shallow, deep)}
-        grows = statistics.median(cost[deep] - cost[shallow])
-        slower = steps[label].low > steps[WHOLE].high
-        needed.append((slower, slower and grows.low > 0))
-        costs = " and ".join(
-            f"{statistics.median(cost[depth]):.3f} of test accuracy at {depth}" for depth in (shallow, deep)
-        )
-        told.append(
-            f"without {part} {_steps(steps[label], budget)}; it costs {costs} (difference {grows:.3f})"
-        )
-    verdict = "holds in part"
-    if trains and all(for_depth for _, for_depth in needed):
-        verdict = "holds"
-    elif not trains or not any(slower for slower, _ in needed):
-        verdict = "does not hold here"
-    evidence = f"{deep} layers: SRU {_steps(steps[WHOLE], budget)} steps to the threshold; {'; '.join(told)}."
-    if "lstm" in steps:
-        evidence += f" LSTM of the same width: {_steps(steps['lstm'], budget)} steps."
-    return {"sru_deep": Verdict(verdict, evidence)}
-
+EXPERIMENT = Experiment(
+    "What lets deep stacks of SRU train?", CLAIMS, PRESETS, measure, judge, tables, figures
+)
 
 if __name__ == "__main__":
-    study.command(sys.modules[__name__])
+    experiment.command(EXPERIMENT)

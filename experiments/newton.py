@@ -14,42 +14,29 @@ is a run of the cell and of its tangents.
 """
 
 import dataclasses
-import functools
 import itertools
-import os
-import sys
-import warnings
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pandas as pd
-from matplotlib import ticker
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 import cells
-import configs
-from cells.scans.newton import DENSE
-from experiments import plots
-from experiments.lab import probes, statistics, study
-from experiments.lab.study import Verdict
-from experiments.speed import layers
-from experiments.speed import measure as timing
+from experiments.lab import convergence, experiment, probes, runs, statistics, style, timing
+from experiments.lab.convergence import WINDOWS, count_text, depth_text, usual
+from experiments.lab.experiment import Claim, Experiment, Verdict
 
+CLAIMS = {"newton": Claim("A nonlinear cell runs in parallel over time by Newton's method", "newton")}
 SHARE = 0.25  # of the steps of a sequential run: a depth below it counts as parallel
 MORE = 1  # iterations at the longest time beyond those at the shortest: they count as not growing with time
-QUICK = 2000  # steps below which compiling takes longer than running
-LARGEST = 2**20  # numbers in the Jacobians of a sequence up to which a method is measured
-WINDOWS = {0: "sqrt(T)", 1: "1 (DEER)"}
+DIALS = {"sru_feedback": ("|v|", "feedback"), "rnn": ("U x", "scales")}  # sizes of weights, and the setting
 STAGES = {"initial": "initial, noise", "untrained": "initial, task", "trained": "trained"}
 
 
 def eligible() -> list[str]:
     """The cells that have the strategy."""
-    units = {name: cells.CELLS.cls(name).size_multiple() for name in cells.names()}
-    return [n for n, unit in units.items() if "newton" in cells.strategies(cells.get(n, hidden_size=unit))]
+    return [name for name in cells.names() if "newton" in cells.strategies(probes.default(name))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +62,8 @@ class Settings:
 
 PRESETS = {
     "quick": Settings(
-        cells=("gru", "sru_feedback"), seeds=2, hidden_size=4, times=(8, 40), trained=("sru_feedback",),
-        gap=2, steps=20, feedback=(1.0, 6.0), scales=(1.0,), sized=4, error_time=20, timed=("sru_feedback",),
+        cells=("sru_feedback",), seeds=2, hidden_size=4, times=(8, 40), trained=("sru_feedback",), gap=2,
+        steps=20, feedback=(6.0,), scales=(1.0,), sized=4, error_time=20, timed=("sru_feedback",),
         timed_lengths=(30,), timed_hidden_size=4, batch=2, rounds=2, repeats=1,
     ),
     "fast": Settings(),
@@ -88,234 +75,129 @@ PRESETS = {
 }  # fmt: skip
 
 
-# --- measuring
-
-
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`iterations`: by label, stage, dial (a size of recurrent weights), method, time and seed, with the
     exponent and depth; `errors`: against a sequential run, gradients too; `time`: ms by round."""
     shared = {name: getattr(settings, name) for name in ("seeds", "hidden_size", "times")}
     rows, errors, times = [], [], []
     for text in settings.cells:
-        rows += lab.do(f"start-{_file(text)}", shared, lambda text=text: [*_start(settings, text)])
-    for text, dial, values in (
-        ("sru_feedback", "|v|", settings.feedback), ("rnn", "U x", settings.scales)
-    ):  # fmt: skip
-        told = shared | {"values": values, "hidden_size": settings.sized}
-        rows += lab.do(f"dial-{text}", told, lambda t=text, d=dial, v=values: [*_dial(settings, t, d, v)])
-    lab.console.print("initial cells are measured")
+        rows += lab.do(f"start-{runs.file_name(text)}", shared, lambda text=text: [*_start(settings, text)])
+    for text, (_, name) in DIALS.items():
+        fields = shared | {"values": getattr(settings, name), "hidden_size": settings.sized}
+        rows += lab.do(f"dial-{text}", fields, lambda text=text: [*_dial(settings, text)])
     for text in settings.trained:
-        config = study.cell_config(
+        config = runs.config(
             text, "delayed_recall",
             cell={"hidden_size": settings.hidden_size}, model={"embedding_size": settings.hidden_size},
-            task={"gap": settings.gap}, optim={"learning_rate": 0.01}, chrono="cell",
-            train={"steps": settings.steps, "seeds": settings.seeds, "eval_every": 50, "on_nan": "drop"},
+            task={"gap": settings.gap}, optim={"learning_rate": 0.01},
+            train={"steps": settings.steps, "seeds": settings.seeds, "eval_every": 50},
         )  # fmt: skip
-        rows += lab.train(f"train-{_file(text)}", config, lambda result: [*_probe(settings, result)], shared)
+        name = f"train-{runs.file_name(text)}"
+        rows += lab.train(name, config, lambda result: [*_probe(settings, result)], shared)
     for text in settings.cells:
-        told = {"time": settings.error_time, "seeds": settings.seeds, "hidden_size": settings.hidden_size}
-        errors += lab.do(f"errors-{_file(text)}", told, lambda text=text: [*_errors(settings, text)])
+        fields = {"time": settings.error_time, "seeds": settings.seeds, "hidden_size": settings.hidden_size}
+        compare = lambda text=text, fields=fields: [*convergence.errors(text, **fields)]  # noqa: E731
+        errors += lab.do(f"errors-{runs.file_name(text)}", fields, compare)
     names = ("timed", "timed_hidden_size", "batch", "rounds", "repeats")
-    told = {name: getattr(settings, name) for name in names} | {"backend": jax.default_backend()}
+    fields = {name: getattr(settings, name) for name in names} | {"backend": jax.default_backend()}
     for time in settings.timed_lengths:
-        times += lab.do(f"time-{time}", told, lambda time=time: [*_time(settings, time)])
+        times += lab.do(f"time-{time}", fields, lambda time=time: _times(settings, time))
     return {"iterations": pd.DataFrame(rows), "errors": pd.DataFrame(errors), "time": pd.DataFrame(times)}
 
 
-def _file(text):
-    return text.replace(":", "_")
-
-
-def _cell(text, hidden_size):
-    name, options = configs.with_options(text)
-    return cells.get(name, hidden_size=hidden_size, **options)
-
-
-def _initial(cell, seeds, time, dtype=jnp.float32):
-    """Parameters and white noise of each seed."""
-    keys = jax.vmap(jax.random.split)(jax.random.split(jax.random.key(0), seeds))
-    params = jax.vmap(lambda key: cell.init(key, cell.hidden_size, dtype))(keys[:, 0])
-    return params, jax.vmap(lambda key: jax.random.normal(key, (1, time, cell.hidden_size), dtype))(
-        keys[:, 1]
-    )
-
-
 def _start(settings, text) -> Iterator[dict]:
-    cell = _cell(text, settings.hidden_size)
-    told = {"label": text, "stage": "initial", "dial": "-"}
+    cell = convergence.cell_of(text, settings.hidden_size)
+    fields = {"label": text, "stage": "initial", "dial": "-"}
     for time in settings.times:
-        yield from _iterations(cell, *_initial(cell, settings.seeds, time), told)
+        yield from convergence.iterations(cell, *convergence.initial(cell, settings.seeds, time), fields)
 
 
-def _dial(settings, text, dial, values) -> Iterator[dict]:
+def _dial(settings, text) -> Iterator[dict]:
     """Recurrent weights of another size: an SRU's v of one absolute value, a multiple of an RNN's matrix."""
-    cell = _cell(text, settings.sized)
+    cell, (dial, name) = convergence.cell_of(text, settings.sized), DIALS[text]
     for time in settings.times[1:]:
-        params, xs = _initial(cell, settings.seeds, time)
-        for value in values:
-            sized = {
-                k: value * (jnp.sign(p) if p.ndim == 2 else p) for k, p in params.items() if k[0] in "vU"
-            }
-            told = {"label": text, "stage": "dial", "dial": f"{dial} {value:g}"}
-            yield from _iterations(cell, params | sized, xs, told)
+        params, xs = convergence.initial(cell, settings.seeds, time)
+        for value in getattr(settings, name):
+            weights = {key: p for key, p in params.items() if key[0] in "vU"}
+            sized = {key: value * (jnp.sign(p) if p.ndim == 2 else p) for key, p in weights.items()}
+            fields = {"label": text, "stage": "dial", "dial": f"{dial} {value:g}"}
+            yield from convergence.iterations(cell, params | sized, xs, fields)
 
 
 def _probe(settings, result) -> Iterator[dict]:
     """Every seed on its task over longer gaps, as initialised and as trained."""
-    from train import programs
-
     config, spec = result.run.config, result.run.spec
-    solved = sum(seed["solved"] for seed in result.summary["seeds"])
-    initial = programs.initial_state(programs.make_run(config)).params
-    for stage, params in (("untrained", initial), ("trained", result.state.params)):
-        params = jax.tree.map(lambda p: p[: settings.seeds], jax.device_get(params))  # lanes may be padded
-        told = {"label": config.label, "stage": stage, "dial": "-", "solved": solved}
+    solved = sum(seed["solved"] for seed in runs.seeds(result))
+    for stage, params in (("untrained", runs.initial(result)), ("trained", runs.trained(result))):
+        fields = {"label": config.label, "stage": stage, "dial": "-", "solved": solved}
         for time in settings.times:
             task = dataclasses.replace(config.task, gap=time - 2, max_gap=0)
             tokens = task.eval_batch({}, "test", 0, 1).xs
             xs = jax.vmap(lambda params, tokens=tokens: probes.embedded(spec, params, tokens))(params)
-            yield from _iterations(config.cell, probes.layer_params(params), xs, told)
+            yield from convergence.iterations(config.cell, probes.layer_params(params), xs, fields)
 
 
-def methods(cell, time) -> list[tuple[int, str]]:
-    """Windows and Jacobians that can be measured."""
-    leaves = jax.tree.leaves(cell.initial_carry(1))
-    size = sum(x.shape[-1] for x in leaves)
-    numbers = {"dense": size**2, "diagonal": size * len(leaves)}
-    if cell.is_elementwise or size > DENSE:
-        del numbers["dense"]
-    return [(w, j) for w in WINDOWS for j in numbers if numbers[j] * len(_spans(time, w)) <= LARGEST]
+def _times(settings, time) -> list[dict]:
+    """Both strategies in turn."""
+    cases, size = [], settings.timed_hidden_size
+    for text, strategy in itertools.product(settings.timed, ("sequential", "newton")):
+        cell = convergence.cell_of(text, size)
+        xs = jax.random.normal(jax.random.key(1), (settings.batch, time, size))
+
+        def layer(params, xs, cell=cell, strategy=strategy):
+            return cells.scan(cell, params, xs, strategy=strategy)[1]
+
+        def labels(which, text=text, strategy=strategy):
+            return {"label": text, "strategy": strategy, "pass": which, "time": time}
+
+        cases += timing.by_pass(labels, layer, cell.init(jax.random.key(0), size), xs)
+    return timing.rounds(cases, settings.rounds, settings.repeats, batch=settings.batch, hidden_size=size)
 
 
-def _spans(time, window) -> range:
-    """The first steps of windows."""
-    return range(0, time, window or int(np.ceil(np.sqrt(time))))
+# --- the rule
 
 
-def depth(time, window, iterations, fallback) -> int:
-    """Steps one after the other: every iteration runs a window and joins them pair by pair, up and down a
-    tree; then a window is run once more, or all of time after all."""
-    spans = _spans(time, window)
-    return iterations * (spans.step + 2 * int(np.ceil(np.log2(len(spans))))) + spans.step + fallback * time
+def judge(frames) -> dict[str, Verdict]:
+    """`newton`, by `judged`. Holds: every cell passes at every stage, and with recurrent weights of every
+    size. Does not hold here: less than half of the cells pass at initialisation. Else in part.
+    """
+    rows, parts = judged(frames["iterations"]), []
+    longest = f"{frames['iterations']['time'].max():,} steps"
+    for stage, words in (("initial", "At initialisation"), ("trained", "After training")):
+        part = rows[rows["stage"] == stage]
+        if len(part):
+            counts = ", ".join(f"{row.label} {row.iterations}" for row in part.itertuples())
+            parts.append(
+                f"{words} {part['passes'].sum()} of {len(part)} cells converge at every length up to "
+                f"{longest} in counts that do not grow ({counts} iterations at most); depth at most "
+                f"{100 * part['depth'].max():.1f} % of a sequential run's{_failed(part)}"
+            )
+    sized = rows[rows["stage"] == "dial"]
+    calm = sized["exponent"] <= 0
+    for part, words in ((sized[calm], "up to 0"), (sized[~calm], "above 0")):
+        text = f"{part['passes'].sum()} of {len(part)} pass{_failed(part)}" if len(part) else "none was there"
+        parts.append(f"Of sizes of recurrent weights with a largest Lyapunov exponent {words}, {text}")
+    worst = frames["errors"].groupby("bits")[["states", "gradients"]].max().itertuples()
+    text = (f"float{bits} {states:.0e} and {gradients:.0e}" for bits, states, gradients in worst)
+    parts.append(f"Largest relative error of outputs and gradients: {', '.join(text)}")
+    time, ratios = frames["time"], timing.ratios(frames["time"], "newton", "sequential")
+    text = ", ".join(f"{label} {which} {ratio:.2f}" for (label, which, _), ratio in ratios.items())
+    where = f"{timing.machine(time)}, {time['time'].max():,} steps"
+    parts.append(f"Time over a sequential run's ({where}): {text}")
+    few = rows["passes"][rows["stage"] == "initial"].mean() < 0.5
+    verdict = "does not hold here" if few else "holds" if rows["passes"].all() else "holds in part"
+    return {"newton": Verdict(verdict, ". ".join(parts) + ".")}
 
 
-def _iterations(cell, params, xs, told) -> Iterator[dict]:
-    """All methods on every seed's params and xs (seeds, 1, time, features)."""
-    seeds, _, time, _ = xs.shape
-    exponents = jax.device_get(_follow(cell)(params, xs))
-    for window, jacobian in methods(cell, time):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "newton: the states did not converge")
-            report, error = jax.device_get(_run(cell, window, jacobian, time < QUICK)(params, xs))
-            jax.effects_barrier()
-        for seed in range(seeds):
-            did = {name: getattr(report, name)[seed].item() for name in report._fields}
-            row = told | {"cell": cells.CELLS.name_of(cell), "seed": seed, "time": time, "window": window}
-            row |= {"jacobian": jacobian, "exponent": exponents[seed].item(), "error": error[seed].item()}
-            yield row | did | {"depth": depth(time, window, did["iterations"], did["fallback"])}
-
-
-@functools.cache
-def _run(cell, window, jacobian, quick):
-    """Compiled: what a run reports, and its largest error against a sequential one, of each seed."""
-
-    def run(params, xs):
-        how = cells.Newton(window=window, jacobian=jacobian, iterations=100 * (window == 1))
-        *got, report = cells.scan(cell, params, xs, strategy="newton", newton=how, report=True)
-        return report, _error(got[1], cells.scan(cell, params, xs, strategy="sequential")[1])
-
-    return jax.jit(jax.vmap(run), compiler_options={"xla_backend_optimization_level": 0} if quick else None)
-
-
-@functools.cache
-def _follow(cell):
-    """Compiled: the largest Lyapunov exponent per step of each seed. Where units do not see each other it is
-    that of the fastest growing unit, the mean of log |dc_t / dc_{t-1}|; else one tangent is followed."""
-
-    def follow(params, xs):
-        step, start = probes.flat_step(cell, params)
-        alone = cell.is_elementwise and len(start) == cell.hidden_size
-
-        def body(carry, x):
-            state, tangent = carry
-            state, grown = jax.jvp(lambda state: step(state, x)[0], (state,), (tangent,))
-            size = jnp.abs(grown) if alone else jnp.linalg.norm(grown)
-            log = jnp.log(jnp.maximum(size, jnp.finfo(size.dtype).tiny))
-            return (state, tangent if alone else grown / jnp.where(size > 0, size, 1)), log
-
-        tangent = jnp.ones_like(start) if alone else jnp.full_like(start, len(start) ** -0.5)
-        return jax.lax.scan(body, (start, tangent), xs[0])[1].mean(0).max()
-
-    return jax.jit(jax.vmap(follow))
-
-
-def _error(got, want):
-    """The largest difference of two trees, over the largest entry (some arrays have no gradient)."""
-    got, want = (jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)]) for tree in (got, want))
-    return jnp.abs(got - want).max() / jnp.abs(want).max()
-
-
-def _errors(settings, text) -> Iterator[dict]:
-    """Of outputs, and of the gradients of their mean square, in both precisions."""
-    cell = _cell(text, settings.hidden_size)
-    for bits in (32, 64):
-        with jax.enable_x64(bits == 64):
-
-            def run(strategy, params, xs):
-                def loss(params, xs):
-                    _, ys, report = cells.scan(cell, params, xs, strategy=strategy, report=True)
-                    return jnp.square(ys).mean(), (ys, report)
-
-                return jax.grad(loss, (0, 1), has_aux=True)(params, xs)
-
-            def both(params, xs):
-                d_got, (got, report) = run("newton", params, xs)
-                d_want, (want, _) = run("sequential", params, xs)
-                return _error(got, want), _error(d_got, d_want), report
-
-            args = _initial(cell, settings.seeds, settings.error_time, jnp.dtype(f"float{bits}"))
-            quick = {"xla_backend_optimization_level": 0}
-            states, gradients, report = jax.device_get(jax.jit(jax.vmap(both), compiler_options=quick)(*args))
-        for seed in range(settings.seeds):
-            row = {"label": text, "bits": bits, "time": settings.error_time, "seed": seed}
-            row |= {"states": states[seed].item(), "gradients": gradients[seed].item()}
-            yield row | {"iterations": int(report.iterations[seed]), "fallback": bool(report.fallback[seed])}
-
-
-def _time(settings, time) -> Iterator[dict]:
-    """Both strategies in turn, as `experiments.parallel` times layers."""
-    cases, runs = [], {}
-    for text in settings.timed:
-        cell = _cell(text, settings.timed_hidden_size)
-        shape = (settings.batch, time, cell.hidden_size)
-        xs, params = jax.random.normal(jax.random.key(1), shape), cell.init(jax.random.key(0), shape[-1])
-        for strategy in ("sequential", "newton"):
-            for how in layers.PASSES:
-
-                def make(cell=cell, params=params, xs=xs, strategy=strategy, how=how, key=text):
-                    if (key, strategy, how) not in runs:  # compiled in the first round
-                        layer = lambda params, xs: cells.scan(cell, params, xs, strategy=strategy)[1]  # noqa: E731
-                        runs[key, strategy, how] = layers.jax_run(
-                            layer, params, xs, jnp.ones_like(xs), how, 1
-                        )
-                    return runs[key, strategy, how]
-
-                labels = {"label": text, "strategy": strategy, "pass": how, "time": time}
-                cases.append(timing.Case(labels, make))
-    machine = {"batch": settings.batch, "hidden_size": settings.timed_hidden_size, "cores": os.cpu_count()}
-    machine["backend"] = jax.default_backend()
-    for number in range(settings.rounds):
-        yield from (row | machine | {"round": number} for row in timing.interleaved(cases, settings.repeats))
-
-
-# --- what follows from the numbers
-
-
-def _usual(rows: pd.DataFrame, window: int = 0) -> pd.DataFrame:
-    """Those of the Jacobian that "auto" takes: dense where there is one."""
-    return rows[
-        (rows["window"] == window) & (rows["jacobian"] == rows.groupby("label")["jacobian"].transform("min"))
-    ]
+def _failed(part: pd.DataFrame) -> str:
+    """What does not pass, and why."""
+    failed = []
+    for row in part[~part["passes"]].to_dict("records"):
+        why = ["counts grow"] * row["growing"] + [f"{row['fallbacks']} fell back"] * (row["fallbacks"] > 0)
+        why += [f"depth {100 * row['depth']:.0f} %"] * (row["depth"] > SHARE)
+        name = row["label"] if row["dial"] == "-" else f"{row['label']} {row['dial']}"
+        failed.append(f"{name} ({', '.join(why)}; exponent {row['exponent']:+.2f})")
+    return f"; not {', '.join(failed)}" if failed else ""
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
@@ -325,8 +207,8 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     count at the longest time is more than MORE above that at the shortest. `passes`: no seed fell back at any
     length, the count does not grow, and the depth is at most SHARE.
     """
-    found = []
-    for (label, stage, dial), group in _usual(rows).groupby(["label", "stage", "dial"], sort=False):
+    found, by = [], ["label", "stage", "dial"]
+    for (label, stage, dial), group in usual(rows).groupby(["label", "stage", "dial"], sort=False):
         by = {time: part for time, part in group.groupby("time")}
         first, last = by[min(by)], by[max(by)]
         growth = last["iterations"].median() - first["iterations"].median()
@@ -337,29 +219,7 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def ratios(time: pd.DataFrame) -> dict:
-    """Newton's time over the sequential one's, an Estimate over rounds, by (label, pass, time)."""
-    by = time.pivot(index=["label", "pass", "time", "round"], columns="strategy", values="ms")
-    of = (by["newton"] / by["sequential"]).groupby(level=[0, 1, 2], sort=False)
-    return {key: statistics.median(values) for key, values in of}
-
-
-def _machine(time):
-    told = f"{time['batch'].iloc[0]} sequences, hidden size {time['hidden_size'].iloc[0]}"
-    return f"{told}, {time['backend'].iloc[0]}, {time['cores'].iloc[0]} CPU cores"
-
-
-def _count(group: pd.DataFrame) -> str:
-    """Median and maximum over seeds, and how many fell back."""
-    if group.empty:
-        return "–"
-    fell, most = int(group["fallback"].sum()), group["iterations"].max()
-    told = f"{group['iterations'].median():.0f} ({most})"
-    return told + f", {fell}/{len(group)} fell back" * bool(fell)
-
-
-def _depth(group: pd.DataFrame) -> str:
-    return f"{100 * (group['depth'] / group['time']).median():.1f} %" if len(group) else "–"
+# --- what is shown
 
 
 def tables(frames) -> dict[str, pd.DataFrame]:
@@ -368,15 +228,15 @@ def tables(frames) -> dict[str, pd.DataFrame]:
     times, by = sorted(rows["time"].unique()), ["label", "stage", "window", "jacobian"]
     for (label, stage, window, jacobian), group in rows[rows["stage"] != "dial"].groupby(by, sort=False):
         row = {"cell": label, "stage": stage, "window": WINDOWS[window], "Jacobian": jacobian}
-        row |= {f"T = {time:,}": _count(group[group["time"] == time]) for time in times}
-        counts.append(row | {"depth / T": _depth(group[group["time"] == times[-1]])})
-    by = ["label", "dial", "time"]
-    for (label, dial, time), group in rows[rows["stage"] == "dial"].groupby(by, sort=False):
+        row |= {f"T = {time:,}": count_text(group[group["time"] == time]) for time in times}
+        counts.append(row | {"depth / T": depth_text(group[group["time"] == times[-1]])})
+    dials = rows[rows["stage"] == "dial"].groupby(["label", "dial", "time"], sort=False)
+    for (label, dial, time), group in dials:
         row = {"cell": label, "weights": dial, "T": f"{time:,}"}
         row["exponent"] = f"{statistics.median(group.drop_duplicates('seed')['exponent']):+.3f}"
         for window, words in WINDOWS.items():
-            part = _usual(group, window)
-            row |= {f"windows {words}": _count(part), f"depth / T, {words}": _depth(part)}
+            part = usual(group, window)
+            row |= {f"windows {words}": count_text(part), f"depth / T, {words}": depth_text(part)}
         chaos.append(row)
     errors = pd.DataFrame(
         {"cell": label, "precision": f"float{bits}", "fell back": f"{group['fallback'].sum()}/{len(group)}"}
@@ -384,115 +244,57 @@ def tables(frames) -> dict[str, pd.DataFrame]:
         for (label, bits), group in frames["errors"].groupby(["label", "bits"], sort=False)
     )
     middle = frames["time"].groupby(["label", "pass", "time", "strategy"])["ms"].median()
-    for (label, how, time), of in ratios(frames["time"]).items():
+    for (label, how, time), of in timing.ratios(frames["time"], "newton", "sequential").items():
         row = {"cell": label, "pass": how, "T": f"{time:,}", "newton / sequential": f"{of:.2f}"}
         ms.append(row | {f"{s}, ms": f"{middle[label, how, time, s]:.3g}" for s in ("sequential", "newton")})
+    title = "Iterations: median (most) over seeds; depth at the longest time, over sequential"
     return {
-        "Iterations: median (most) over seeds; depth at the longest time, over sequential": pd.DataFrame(
-            counts
-        ),
+        title: pd.DataFrame(counts),
         "Into chaos: largest Lyapunov exponent per step above 0": pd.DataFrame(chaos),
         f"Largest error against sequential at {frames['errors']['time'].max():,} steps, relative": errors,
-        f"Measured time, {_machine(frames['time'])} (median of rounds [95 %])": pd.DataFrame(ms),
+        f"Measured time, {timing.machine(frames['time'])} (median of rounds [95 %])": pd.DataFrame(ms),
     }
 
 
 def figures(frames) -> dict[str, Figure]:
     """`newton`: iterations against time by stage and window; `chaos`: depth against the exponent."""
     rows = frames["iterations"]
-    look, stages = plots.styles(rows), [name for name in STAGES if name in set(rows["stage"])]
-    figure = Figure(figsize=(3.1 * len(stages) + 0.6, 6.4), layout="constrained")
-    axes = figure.subplots(len(WINDOWS), len(stages), sharex=True, sharey=True, squeeze=False)
-    for line, window in zip(axes, WINDOWS, strict=True):
-        for ax, stage in zip(line, stages, strict=True):
-            here = rows[(rows["stage"] == stage) & (rows["window"] == window)]
-            dense = set(here[here["jacobian"] == "dense"]["label"])
-            for (label, jacobian), group in here.groupby(["label", "jacobian"]):
-                quasi = {"linestyle": ":", "lw": 1} if jacobian == "diagonal" and label in dense else {}
-                by, style = group.groupby("time")["iterations"], look[label] | {"ms": 4, "lw": 1.6} | quasi
-                ax.plot(by.median().index, by.median(), **style)
-                ax.fill_between(by.min().index, by.min(), by.max(), color=style["color"], alpha=0.12, lw=0)
-            ax.set_xscale("log", base=2)
-            ax.xaxis.set_major_formatter("{x:,.0f}")
-            ax.set_title(f"{STAGES[stage]}: windows {WINDOWS[window]}", loc="left", fontsize=8)
+    look, stages = style.styles(rows), [name for name in STAGES if name in set(rows["stage"])]
+    figure, axes = style.panels(len(WINDOWS), len(stages), (3.1, 3), sharex=True, sharey=True)
+    for (row, window), (column, stage) in itertools.product(enumerate(WINDOWS), enumerate(stages)):
+        ax, here = axes[row, column], rows[(rows["stage"] == stage) & (rows["window"] == window)]
+        dense = set(here[here["jacobian"] == "dense"]["label"])
+        for (label, jacobian), group in here.groupby(["label", "jacobian"]):
+            quasi = {"linestyle": ":", "lw": 1} if jacobian == "diagonal" and label in dense else {}
+            style.line(ax, group, "time", "iterations", look[label] | quasi)
+        style.lengths(ax, rows["time"])
+        style.log(ax)
+        style.title(ax, f"{STAGES[stage]}: windows {WINDOWS[window]}")
     note = f"Line: median of {rows['seed'].nunique()} seeds; band: all. Dotted: quasi, by diagonal Jacobians."
-    _finish(figure, axes, "length T, steps", "iterations", look, note)
+    handles = [style.handle(label, ms=4, **look[label]) for label in sorted(look)]
+    style.names(axes, "length T, steps", "iterations")
+    style.legend(figure, handles, [note])
     times = sorted(rows[rows["stage"] == "dial"]["time"].unique())[-2:]
-    chaos = Figure(figsize=(8.5, 3.2 * len(times) + 0.6), layout="constrained")
-    axes = chaos.subplots(len(times), len(WINDOWS), sharex=True, sharey="row", squeeze=False)
+    chaos, axes = style.panels(len(times), len(WINDOWS), (4.1, 3.2), sharex=True, sharey="row")
     for (row, time), (column, window) in itertools.product(enumerate(times), enumerate(WINDOWS)):
-        ax, here = axes[row, column], _usual(rows[rows["time"] == time], window)
+        ax, here = axes[row, column], usual(rows[rows["time"] == time], window)
         for (label, fell), group in here.groupby(["label", "fallback"]):
-            style = {name: look[label][name] for name in ("color", "marker")} | {"ls": "", "ms": 5}
-            face = {"markerfacecolor": "none"} if fell else {}
-            ax.plot(group["exponent"], group["depth"] / time, alpha=0.8, **style, **face)
-        ax.axvline(0, color=plots.MUTED, lw=1, ls="--")
-        ax.axhline(1, color=plots.MUTED, lw=1, ls=":")
-        ax.set_title(f"T = {time:,}: windows {WINDOWS[window]}", loc="left", fontsize=8)
-    note = "A point per cell, setting and seed. Hollow: fell back. Dotted: a sequential run."
-    _finish(chaos, axes, "largest Lyapunov exponent per step", "depth / T", look, note)
+            hollow = {"markerfacecolor": "none"} if fell else {}
+            mark = look[label] | {"linestyle": "", "ms": 5, "alpha": 0.8} | hollow
+            ax.plot(group["exponent"], group["depth"] / time, **mark)
+        ax.axvline(0, color=style.MUTED, lw=1, ls="--")
+        ax.axhline(1, color=style.MUTED, lw=1, ls=":")
+        style.log(ax)
+        style.title(ax, f"T = {time:,}: windows {WINDOWS[window]}")
+    style.names(axes, "largest Lyapunov exponent per step", "depth / T")
+    style.legend(chaos, handles, ["A point per cell, size and seed. Hollow: fell back. Dotted: sequential."])
     return {"newton": figure, "chaos": chaos}
 
 
-def _finish(figure, axes, x, y, look, note):
-    for ax in axes.flat:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
-        ax.grid(alpha=0.25)
-        ax.tick_params(labelsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
-    for edge, name, axis in ((axes[-1], x, "set_xlabel"), (axes[:, 0], y, "set_ylabel")):
-        for ax in edge:
-            getattr(ax, axis)(name)
-    handles = [Line2D([], [], label=label, ms=4, **look[label]) for label in sorted(look)]
-    plots.legend(figure, handles, [note])
-
-
-def verdicts(frames) -> dict[str, Verdict]:
-    """`newton`, by `judged`. Holds: every cell passes at every stage, and with recurrent weights of every
-    size. Does not hold here: less than half of the cells pass at initialisation. Else in part.
-    """
-    rows, parts = frames["iterations"], []
-    found = judged(rows)
-    for stage, words in (("initial", "At initialisation"), ("trained", "After training")):
-        part = found[found["stage"] == stage]
-        if len(part):
-            counts = ", ".join(f"{row.label} {row.iterations}" for row in part.itertuples())
-            parts.append(
-                f"{words} {part['passes'].sum()} of {len(part)} cells converge at every length up to "
-                f"{rows['time'].max():,} steps in counts that do not grow ({counts} iterations at most); "
-                f"depth at most {100 * part['depth'].max():.1f} % of a sequential run's{_failed(part)}"
-            )
-    sized = found[found["stage"] == "dial"]
-    for part, words in (
-        (sized[sized["exponent"] <= 0], "up to 0"),
-        (sized[sized["exponent"] > 0], "above 0"),
-    ):
-        told = f"{part['passes'].sum()} of {len(part)} pass{_failed(part)}" if len(part) else "none was there"
-        parts.append(f"Of sizes of recurrent weights with a largest Lyapunov exponent {words}, {told}")
-    worst = frames["errors"].groupby("bits")[["states", "gradients"]].max()
-    told = (f"float{bits} {row['states']:.0e} and {row['gradients']:.0e}" for bits, row in worst.iterrows())
-    parts.append(f"Largest relative error of outputs and gradients: {', '.join(told)}")
-    told = (f"{label} {how} {of:.2f}" for (label, how, _), of in ratios(frames["time"]).items())
-    longest = f"{frames['time']['time'].max():,} steps"
-    parts.append(f"Time over a sequential run's ({_machine(frames['time'])}, {longest}): {', '.join(told)}")
-    few = 2 * found[found["stage"] == "initial"]["passes"].sum() < (found["stage"] == "initial").sum()
-    verdict = "does not hold here" if few else "holds" if found["passes"].all() else "holds in part"
-    return {"newton": Verdict(verdict, ". ".join(parts) + ".")}
-
-
-def _failed(part: pd.DataFrame) -> str:
-    """What does not pass, and why."""
-    told = []
-    for row in part[~part["passes"]].to_dict("records"):
-        why = ["counts grow"] * row["growing"] + [f"{row['fallbacks']} fell back"] * (row["fallbacks"] > 0)
-        why += [f"depth {100 * row['depth']:.0f} %"] * (row["depth"] > SHARE)
-        name = row["label"] if row["dial"] == "-" else f"{row['label']} {row['dial']}"
-        told.append(f"{name} ({', '.join(why)}; exponent {row['exponent']:+.2f})")
-    return f"; not {', '.join(told)}" if told else ""
-
+EXPERIMENT = Experiment(
+    "When does Newton's method run a nonlinear cell in parallel over time, and at what cost?",
+    CLAIMS, PRESETS, measure, judge, tables, figures, eligible,
+)  # fmt: skip
 
 if __name__ == "__main__":
-    study.command(sys.modules[__name__])
+    experiment.command(EXPERIMENT)

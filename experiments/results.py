@@ -5,7 +5,9 @@ A run directory is any folder that holds `summary.json` or `metrics.jsonl`. In e
 - `seconds` is wall time since training began, compilation excluded, all seeds of a run together;
 - a seed that did not reach the threshold is censored: it counts as infinite time, not as missing;
 - runs of one task with one label are pooled, and where their options differ, `label` says how; so it does
-  where a run trained with several learning rates.
+  where a run trained with several learning rates;
+- every field of the configs in which the runs differ is a column after the others: `gap`, `depth`; with its
+  section (`task.gap`) where that name is taken.
 """
 
 import json
@@ -19,21 +21,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-RUN = (
-    "run task cell label metric higher_is_better threshold baseline parameters hidden_size strategy "
-    "batch_size budget_steps steps seconds_per_step compile_seconds run_seconds status device devices"
-).split()
-CURVE = "learning_rate step examples tokens seconds train_loss valid_loss valid_metric".split()
-SEED = (
-    "learning_rate solved solved_step solved_examples solved_tokens solved_seconds final_step train_loss "
-    "valid_loss valid_metric test_loss test_metric diverged_step"
-).split()
+from train.summary import Evaluation, RunSummary, SeedSummary, Summary
+
+RUN = ("run", *RunSummary.names())
+CURVE = tuple(name for name in Evaluation.names() if name != "seed")
+SEED = tuple(name for name in SeedSummary.names() if name != "seed")
 FAILED = "failed.json"  # in the folder of a run that raised an error
 UNITS = ("step", "examples", "tokens", "seconds")
 # Fields of a config that do not make another experiment.
 _NOT_OPTIONS = {"name", "label", "seed", "seeds", "checkpoint_seconds", "tensorboard", "learning_rates"}
 _MEASURED = ("cell", "hidden_size", "strategy", "device", "devices")  # what a config left open
-_NONE = object()
 
 
 def find_runs(*dirs) -> list[Path]:
@@ -84,10 +81,9 @@ def load_seeds(*dirs) -> pd.DataFrame:
     return seeds.sort_values(["task", "label", "run", "seed"], ignore_index=True)
 
 
-def seeds_frame(summary: dict) -> pd.DataFrame:
+def seeds_frame(summary: Summary) -> pd.DataFrame:
     """`load_seeds` of one run that was not written to disk: the summary that `train.loop.train` returns."""
-    run = {"run": "run"} | {key: summary["run"][key] for key in RUN if key in summary["run"]}
-    return _frame(_rows(run, summary["seeds"]), SEED)
+    return _frame(_rows({"run": "run"} | summary.run, summary.seeds), SEED)
 
 
 def load_environments(*dirs) -> pd.DataFrame:
@@ -124,24 +120,31 @@ def _load(dirs) -> list[tuple[Path, dict, list[dict]]]:
     if not paths:
         return []
     root = os.path.commonpath([path.resolve().parent for path in paths])
-    loaded, same = [], defaultdict(list)
+    loaded, varied, same = [], [], defaultdict(list)
     for path in paths:
         config = _json(path / "config.json") if (path / "config.json").exists() else {}
         if (path / "summary.json").exists():
-            summary = _json(path / "summary.json")
-            run, seeds = summary["run"], summary["seeds"]
+            summary = Summary.from_dict(_json(path / "summary.json"))
+            run, seeds = summary.run.to_dict(), summary.seeds
         else:
             task, cell = (_name(config.get(key)) or path.name for key in ("task", "cell"))
             run, seeds = {"task": task, "cell": cell, "status": "unfinished"}, []
             run["label"] = config.get("label") or cell
         run = {"run": os.path.relpath(path.resolve(), root)} | {key: run[key] for key in RUN if key in run}
-        options = pd.json_normalize(config).to_dict("records")[0] if config else {}
-        options |= {key: run[key] for key in _MEASURED if key in run}
+        options = _flat(config)
+        varied.append((run, options))
+        options = options | {key: run[key] for key in _MEASURED if key in run}
         loaded.append((path, run, seeds))
         same[run["task"], run["label"]].append((run, options))
     for group in same.values():
         _tell_apart(group)
+    _add_options(varied)
     return loaded
+
+
+def _flat(config: dict) -> dict:
+    """{"task.gap": 100, ...} of a nested config."""
+    return pd.json_normalize(config).to_dict("records")[0] if config else {}
 
 
 def _rows(run: dict, rows: list[dict]) -> list[dict]:
@@ -154,14 +157,36 @@ def _rows(run: dict, rows: list[dict]) -> list[dict]:
     ]
 
 
+def _differing(group: list[tuple[dict, dict]]) -> list[str]:
+    """The options ("task.gap") in which the runs of a group that have them differ."""
+    values = defaultdict(set)
+    for _, options in group:
+        for key, value in options.items():
+            values[key].add(repr(value))
+    return sorted(key for key in values if len(values[key]) > 1 and key.split(".")[-1] not in _NOT_OPTIONS)
+
+
 def _tell_apart(group: list[tuple[dict, dict]]):
     """Adds to the label of each run the options in which the runs of this group differ."""
-    keys = {key for _, options in group for key in options if key.split(".")[-1] not in _NOT_OPTIONS}
-    present = {key: [o[key] for _, o in group if o.get(key, _NONE) is not _NONE] for key in sorted(keys)}
-    differ = [key for key, values in present.items() if len(set(map(repr, values))) > 1]
-    for run, options in group if differ else ():
-        told = {key.split(".")[-1]: options[key] for key in differ if key in options}
-        run["label"] += f" ({', '.join(f'{key}={value}' for key, value in told.items())})"
+    differing = _differing(group)
+    for run, options in group if differing else ():
+        own = {key.split(".")[-1]: options[key] for key in differing if key in options}
+        run["label"] += f" ({', '.join(f'{key}={value}' for key, value in own.items())})"
+
+
+def _add_options(group: list[tuple[dict, dict]]):
+    """Adds to each run the options in which runs differ: `gap`, or `task.gap` where the name is taken."""
+    differing = _differing(group)
+    names = [key.split(".")[-1] for key in differing]
+    for key, name in zip(differing, names, strict=True):
+        if name in SEED or all(run.get(name) == options[key] for run, options in group if key in options):
+            continue  # a column says it already
+        taken = name in RUN or names.count(name) > 1
+        column = name if not taken else key if "." in key else f"config.{key}"
+        for run, options in group:
+            if key in options:
+                value = options[key]
+                run[column] = str(value) if isinstance(value, list) else value
 
 
 def _name(part) -> str | None:
@@ -196,7 +221,7 @@ def _lines(file: Path) -> list[dict]:
 
 
 def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
-    """One row per task and label, out of `load_seeds`.
+    """One row per task and label, out of `load_seeds`, with the columns of its options.
 
     `seeds`, `solved` and `diverged` are counts. `solved_step`, `solved_examples`, `solved_tokens` and
     `solved_seconds` are what the first half of all seeds needed to reach the threshold, `*_q25` and `*_q75`
@@ -206,10 +231,11 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
     `compile_seconds` are medians over runs.
     """
     rows = []
+    options = ["learning_rate", *(name for name in seeds.columns if name not in (*RUN, "seed", *SEED))]
     for _, group in seeds.groupby(["task", "label"]):
         runs, run, solved = group.drop_duplicates("run"), group.iloc[0], group["solved"].astype(bool)
         watched = group["budget_steps"].where(group["status"] == "finished", group["steps"])
-        row = run[RUN[1:12]].to_dict() | {
+        row = run[[*RUN[1 : RUN.index("batch_size") + 1]]].to_dict() | {
             "device": run["device"],
             "budget_steps": group["budget_steps"].max(),
             "status": ", ".join(sorted(set(group["status"]))),
@@ -224,7 +250,8 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
             row |= _spread(f"solved_{unit}", np.quantile(times, [0.5, 0.25, 0.75], method="inverted_cdf"))
         row |= _spread("test_metric", group["test_metric"].quantile([0.5, 0.25, 0.75]))
         row |= runs[["seconds_per_step", "compile_seconds"]].median().to_dict()
-        rows.append(row)
+        same = [name for name in options if name in group and group[name].nunique(dropna=False) == 1]
+        rows.append(row | run[same].to_dict())
     return pd.DataFrame(rows)
 
 
@@ -247,6 +274,24 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
         }
         for row in aggregated.to_dict("records")
     )
+
+
+def line(summary: Summary) -> str:
+    """A run in one line: what its rows of the table say, and how long it took."""
+    rows = aggregate(seeds_frame(summary)).to_dict("records")
+    run, diverged = summary.run, sum(row["diverged"] for row in rows)
+    tests = [
+        _number(row["test_metric"]) + (f" (learning_rate={row['learning_rate']:g})" if len(rows) > 1 else "")
+        for row in rows
+    ]
+    parts = [
+        f"{sum(row['solved'] for row in rows)}/{len(summary.seeds)} seeds solved it",
+        *([f"{diverged} diverged"] if diverged else []),
+        f"test {run.metric} {', '.join(tests)}",
+        f"{run.steps} steps",
+        f"{run.run_seconds:.1f} s + {run.compile_seconds:.1f} s to compile",
+    ]
+    return ", ".join(parts)
 
 
 def caption(aggregated: pd.DataFrame) -> str:

@@ -1,6 +1,6 @@
 """Trains one config: all its seeds at once, resumable.
 
-  python -m experiments.train --config=configs/sru.py --config.task.length=400 --workdir=runs/x
+  python -m experiments.train --config=configs/sru.py --config.task.gap=400 --workdir=runs/x
 
 --config     a file of configs/, one of the names below, or a run's folder
 --config.X   replaces any field: --config.cell.name=gru --config.cell.hidden_size=32
@@ -38,18 +38,18 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     title = f"{built.label or built.cell.name} on {built.task.name}"
     with cli.ProgressBar(console, title) as bar:
         result = train(run_config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch=bar)
-    run = result.summary["run"]
+    run = result.summary.run
     console.print(
-        f"{title}: {run['parameters']:,} parameters (hidden size {run['hidden_size']}), "
-        f"strategy {run['strategy']}, {run['device']} x {run['devices']}, "
-        f"compiled in {run['compile_seconds']:.1f} s, trained {run['run_seconds']:.1f} s"
+        f"{title}: {run.parameters:,} parameters (hidden size {run.hidden_size}), "
+        f"strategy {run.strategy}, {run.device} x {run.devices}, "
+        f"compiled in {run.compile_seconds:.1f} s, trained {run.run_seconds:.1f} s"
     )
     console.print(results.table(results.aggregate(results.seeds_frame(result.summary))))
     if FLAGS.workdir:
         console.print(f"written to {FLAGS.workdir}", soft_wrap=True)
-    if run["message"]:
-        print(run["message"], file=sys.stderr)
-    return {"finished": 0, "diverged": 1, "interrupted": 130}[run["status"]]
+    if run.message:
+        print(run.message, file=sys.stderr)
+    return {"finished": 0, "diverged": 1, "interrupted": 130}[run.status]
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ class TrainConfig:
       batch_size: sequences per step and seed.
       seeds: how many seeds train together; seed: the first of them.
       seed_batching: how the seeds of one device train together: "vmap", in one batched program; "map",
-        one after the other inside the program; "auto": see `train.programs.seed_batching`.
-      batch_devices: how many devices share the batch of a seed; 0: see `train.programs.layout`.
+        one after the other inside the program; "auto": see `train.lanes.seed_batching`.
+      batch_devices: how many devices share the batch of a seed; 0: see `train.lanes.layout`.
       eval_every: steps between evaluations on held-out data; also the steps of one dispatch.
       eval_batch_size: sequences per evaluation batch.
       stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends

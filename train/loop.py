@@ -7,26 +7,21 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cells import CELLS
+from train.ahead import Prepared
+from train.compile import make_room
 from train.config import RunConfig
+from train.lanes import Run, dispatch_steps, padded, state_like, unpadded
 from train.metrics import higher_is_better
-from train.programs import (
-    Run,
-    State,
-    compiled,
-    dispatch_steps,
-    held_out,
-    initial_state,
-    make_room,
-    make_run,
-)
 from train.resolve import pinned
+from train.step import State, is_running
+from train.summary import Evaluation, RunSummary, SeedSummary, Summary
 from train.tasks import TASKS
 
 
@@ -47,7 +42,7 @@ class Progress(NamedTuple):
 class Result(NamedTuple):
     """A run that has ended: its summary (as in summary.json), final state, and what it was made of."""
 
-    summary: dict
+    summary: Summary
     state: State
     run: Run
 
@@ -58,6 +53,7 @@ def train(
     data_dir: str | None = None,
     overwrite: bool = False,
     watch: Callable[[Progress], None] = lambda progress: None,
+    prepared: Prepared | None = None,
 ) -> Result:
     """Trains all seeds of a run until every one has stopped or the budget is spent.
 
@@ -68,17 +64,18 @@ def train(
       data_dir: folder of the real data sets; None: environment variable, then the cache.
       overwrite: empties the run directory first.
       watch: told how it goes.
+      prepared: of this config and data_dir, where threads make it ready meanwhile, see `train.ahead`.
 
     Returns:
-      The result; `summary["run"]["status"]` is "finished", "interrupted" (Ctrl-C; resumable) or
-      "diverged" (a loss was not finite and `train.on_nan` is "stop"), `summary["run"]["message"]` says
-      what happened.
+      The result; `summary.run.status` is "finished", "interrupted" (Ctrl-C; resumable) or "diverged" (a
+      loss was not finite and `train.on_nan` is "stop"), `summary.run.message` says what happened.
 
     Raises:
       ValueError, DataError, WorkdirError, CheckpointError, OSError: with one clear line.
     """
     make_room()
-    run = make_run(config, data_dir)
+    prepared = prepared or Prepared(config, data_dir)
+    run = prepared.run()
     asked, config, options, lanes = config, run.config, run.config.train, run.config.lanes
     record = checkpoints = None
     if workdir is not None:
@@ -91,29 +88,35 @@ def train(
         record = Record(Path(workdir), asked.to_dict(), runs_as.to_dict(), options.tensorboard)
         checkpoints = Checkpoints(Path(workdir) / "checkpoints")
 
-    state = initial_state(run)
+    if (summary := record and record.finished()) and (restored := checkpoints.restore(_like(run))):
+        checkpoints.close()
+        record.close()
+        solved = sum(seed.solved for seed in summary.seeds)
+        still = (math.nan, math.nan, run.spec.metric, solved, len(lanes), math.nan, 0.0)
+        watch(Progress(restored[0], options.steps, *still))
+        return Result(summary, restored[1], run)
+
+    run, state, valid_batches = prepared.programs(), prepared.state(), prepared.valid()
     step, seconds, solved_seconds, last_rows = 0, 0.0, {}, {}
-    if restored := checkpoints and checkpoints.restore(_unpadded(run, state)):
+    if restored := checkpoints and checkpoints.restore(unpadded(run, state)):
         step, kept, progress = restored
-        state = _padded(run, state, kept)
+        state = padded(run, state, kept)
         seconds = progress["seconds"]
         solved_seconds = {int(lane): s for lane, s in progress["solved_seconds"].items()}
-        last_rows = {int(lane): row for lane, row in progress["last_rows"].items()}
+        last_rows = {int(lane): Evaluation.from_dict(row) for lane, row in progress["last_rows"].items()}
     if record:
         record.keep_until(step)
 
     def running():
-        alive = state.diverged_step < 0
-        if options.stop_when_solved:
-            alive &= state.solved_step < 0
-        return np.asarray(alive)[: len(lanes)]
+        solved, diverged = jax.device_get((state.solved_step, state.diverged_step))
+        alive = is_running(config, state._replace(solved_step=solved, diverged_step=diverged))
+        return alive[: len(lanes)]
 
     def save():
-        progress = {"seconds": seconds, "solved_seconds": solved_seconds, "last_rows": last_rows}
-        checkpoints.save(step, _unpadded(run, state), progress)
+        rows = {lane: row.to_dict() for lane, row in last_rows.items()}
+        progress = {"seconds": seconds, "solved_seconds": solved_seconds, "last_rows": rows}
+        checkpoints.save(step, unpadded(run, state), progress)
 
-    valid_batches = held_out(run, "valid")
-    run, compile_seconds = compiled(run, state, valid_batches)
     dispatch, budget = dispatch_steps(config), options.steps
     saved_at, saved_step = time.monotonic(), step
     status = "finished"
@@ -121,7 +124,7 @@ def train(
     def tell(loss, metric, rate):
         solved = int((np.asarray(state.solved_step)[: len(lanes)] >= 0).sum())
         watch(
-            Progress(step, budget, loss, metric, run.spec.metric, solved, len(lanes), rate, compile_seconds)
+            Progress(step, budget, loss, metric, run.spec.metric, solved, len(lanes), rate, prepared.seconds)
         )
 
     tell(math.nan, math.nan, math.nan)
@@ -140,29 +143,26 @@ def train(
                     (logs, valid, state.solved_step, state.diverged_step)
                 )
                 rows = []
-                for lane in np.flatnonzero(was_running):
-                    row = {
-                        "step": step,
-                        "seed": lanes[lane][0],
-                        "learning_rate": lanes[lane][1],
-                        "examples": step * options.batch_size,
-                        "tokens": step * options.batch_size * run.spec.time,
-                        "seconds": seconds,
-                        "train_loss": float(logs["loss"][lane]),
-                        "valid_loss": float(valid["loss"][lane]),
-                        "valid_metric": float(valid["metric"][lane]),
-                    }
-                    if diverged[lane] >= 0:  # it stopped with finite parameters, but its loss was not
-                        row |= {"train_loss": math.nan, "valid_loss": math.nan, "valid_metric": math.nan}
-                    else:
-                        last_rows[int(lane)] = row
-                    if solved[lane] == step:
-                        solved_seconds[int(lane)] = seconds
+                for lane in map(int, np.flatnonzero(was_running)):
+                    finite = diverged[lane] < 0  # else its parameters are, but its loss was not
+                    losses = logs["loss"][lane], valid["loss"][lane], valid["metric"][lane]
+                    row = Evaluation(
+                        *lanes[lane],
+                        step,
+                        step * options.batch_size,
+                        step * options.batch_size * run.spec.time,
+                        seconds,
+                        *(float(x) if finite else math.nan for x in losses),
+                    )
                     rows.append(row)
+                    if finite:
+                        last_rows[lane] = row
+                    if solved[lane] == step:
+                        solved_seconds[lane] = seconds
                 if record:
                     record.append(rows)
                 tell(
-                    *(np.mean([r[name] for r in rows]) for name in ("train_loss", "valid_metric")),
+                    *(np.mean([row[name] for row in rows]) for name in ("train_loss", "valid_metric")),
                     done / took,
                 )
                 if options.on_nan == "stop" and (diverged[: len(lanes)] >= 0).any():
@@ -181,102 +181,92 @@ def train(
             checkpoints.close()  # what was saved is on disk, whatever ended the loop
             record.close()
 
-    _, test = run.programs.evaluate(state, held_out(run, "test"), jnp.int32(step))
-    test = jax.device_get(test)
-    seeds = _seed_summaries(run, state, test, step, solved_seconds, last_rows)
-    steps_run = max([row["final_step"] for row in seeds], default=0)
-    summary = {
-        "run": {
-            "task": TASKS.name_of(config.task),
-            "cell": CELLS.name_of(config.cell),
-            "label": config.label or CELLS.name_of(config.cell),
-            "metric": run.spec.metric,
-            "higher_is_better": higher_is_better(run.spec),
-            "threshold": run.spec.threshold,
-            "baseline": run.spec.baseline,
-            "parameters": run.model.parameters,
-            "hidden_size": config.cell.hidden_size,
-            "strategy": run.strategy,
-            "seed_batching": run.seed_batching,
-            "budget_steps": budget,
-            "steps": steps_run,
-            "batch_size": options.batch_size,
-            "seconds_per_step": seconds / step if step else math.nan,
-            "compile_seconds": compile_seconds,
-            "run_seconds": seconds,
-            "status": status,
-            "message": _message(status, seeds, step, workdir),
-            "device": jax.default_backend(),
-            "devices": run.mesh.size,
-        },
-        "seeds": seeds,
-    }
+    _, test = run.programs.evaluate(state, prepared.test(), jnp.int32(step))
+    seeds = _seed_summaries(run, state, jax.device_get(test), step, solved_seconds, last_rows)
+    summary = Summary(
+        RunSummary(
+            task=TASKS.name_of(config.task),
+            cell=CELLS.name_of(config.cell),
+            label=config.label or CELLS.name_of(config.cell),
+            metric=run.spec.metric,
+            higher_is_better=higher_is_better(run.spec),
+            threshold=run.spec.threshold,
+            baseline=run.spec.baseline,
+            parameters=run.model.parameters,
+            hidden_size=config.cell.hidden_size,
+            strategy=run.strategy,
+            seed_batching=run.seed_batching,
+            budget_steps=budget,
+            steps=max((seed.final_step for seed in seeds), default=0),
+            batch_size=options.batch_size,
+            seconds_per_step=seconds / step if step else math.nan,
+            compile_seconds=prepared.seconds,
+            run_seconds=seconds,
+            status=status,
+            message=_message(status, seeds, step, workdir),
+            device=jax.default_backend(),
+            devices=run.mesh.size,
+        ),
+        seeds,
+    )
     if record:
         record.summary(summary)
-    return Result(summary, _unpadded(run, state), run)
+    return Result(summary, unpadded(run, state), run)
 
 
-def _seed_summaries(run, state, test, step, solved_seconds, last_rows) -> list[dict]:
-    """One dict per seed and learning rate, as in summary.json."""
+def _like(run: Run) -> State:
+    """Shapes and dtypes of the state that a checkpoint holds."""
+    if run.mesh.size == 1:
+        return state_like(run)
+    n = len(run.config.lanes)
+    return jax.tree.map(lambda x: np.empty((n, *x.shape[1:]), x.dtype), state_like(run))
+
+
+def _seed_summaries(run, state, test, step, solved_seconds, last_rows) -> tuple[SeedSummary, ...]:
+    """One for each lane; `test` are the logs of the evaluation on the test split."""
     options = run.config.train
-    rows = []
+    ends = jax.device_get((state.solved_step, state.diverged_step))
+    seeds = []
     for lane, (seed, learning_rate) in enumerate(run.config.lanes):
-        solved, diverged = int(state.solved_step[lane]), int(state.diverged_step[lane])
-        stopped = options.stop_when_solved and solved >= 0
-        final = diverged if diverged >= 0 else solved if stopped else step
-        last = last_rows.get(lane, {})
-        examples = solved * options.batch_size
-        rows.append(
-            {
-                "seed": seed,
-                "learning_rate": learning_rate,
-                "solved": solved >= 0,
-                "solved_step": solved if solved >= 0 else None,
-                "solved_examples": examples if solved >= 0 else None,
-                "solved_tokens": examples * run.spec.time if solved >= 0 else None,
-                "solved_seconds": solved_seconds.get(lane),
-                "final_step": final,
-                **{name: last.get(name) for name in ("train_loss", "valid_loss", "valid_metric")},
-                "test_loss": float(test["loss"][lane]),
-                "test_metric": float(test["metric"][lane]),
-                "diverged_step": diverged if diverged >= 0 else None,
-            }
+        solved, diverged = (int(at[lane]) if at[lane] >= 0 else None for at in ends)
+        stopped = solved if options.stop_when_solved else None
+        last = last_rows.get(lane)
+        examples = None if solved is None else solved * options.batch_size
+        seeds.append(
+            SeedSummary(
+                seed=seed,
+                learning_rate=learning_rate,
+                solved=solved is not None,
+                solved_step=solved,
+                solved_examples=examples,
+                solved_tokens=None if solved is None else examples * run.spec.time,
+                solved_seconds=solved_seconds.get(lane),
+                final_step=next((at for at in (diverged, stopped) if at is not None), step),
+                train_loss=last and last.train_loss,
+                valid_loss=last and last.valid_loss,
+                valid_metric=last and last.valid_metric,
+                test_loss=float(test["loss"][lane]),
+                test_metric=float(test["metric"][lane]),
+                diverged_step=diverged,
+            )
         )
-    return rows
+    return tuple(seeds)
 
 
 def _message(status, seeds, step, workdir) -> str:
     """One line for a person, for the runs that did not just finish."""
-    kept = f"; metrics and the last finite parameters are in {workdir}" if workdir else ""
     if status == "diverged":
-        first = min(
-            (row for row in seeds if row["diverged_step"] is not None), key=lambda r: r["diverged_step"]
-        )
+        first = min((s for s in seeds if s.diverged_step is not None), key=lambda s: s.diverged_step)
+        kept = f"; metrics and the last finite parameters are in {workdir}" if workdir else ""
         return (
-            f"the loss or gradient of seed {first['seed']} is not finite "
-            f"at step {first['diverged_step']}{kept}; try a lower optim.learning_rate or optim.clip_norm, "
+            f"the loss or gradient of seed {first.seed} is not finite "
+            f"at step {first.diverged_step}{kept}; try a lower optim.learning_rate or optim.clip_norm, "
             "or train.on_nan=drop to go on without it"
         )
     if status == "interrupted":
-        how = "; the same command goes on from here" if workdir else ""
-        return f"interrupted at step {step}{how}"
+        again = "; the same command goes on from here" if workdir else ""
+        return f"interrupted at step {step}{again}"
     return ""
-
-
-def _unpadded(run: Run, state: State) -> State:
-    """The state of the asked-for lanes, without those that fill up the devices."""
-    n = len(run.config.lanes)
-    return state if run.mesh.size == 1 else jax.tree.map(lambda x: np.asarray(x)[:n], state)
-
-
-def _padded(run: Run, like: State, state: Any) -> State:
-    """The inverse of `_unpadded`, spread over the devices as `like` is."""
-
-    def place(x, like):
-        rows = np.minimum(np.arange(len(like)), len(x) - 1)
-        return jax.device_put(np.asarray(x)[rows], like.sharding)
-
-    return jax.tree.map(place, state, like)
 
 
 class _Interrupt:

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 
 from train import effects
+from train.summary import Evaluation, Summary
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -95,6 +96,7 @@ class Record:
         write_json(self.directory / "environment.json", environment())
         self._metrics = self.directory / "metrics.jsonl"
         self._events = _event_writer(self.directory) if tensorboard else None
+        self._grid = len(resolved.get("optim", {}).get("learning_rates", ())) > 1
 
     def keep_until(self, step: int) -> None:
         """Drops the metrics after `step` (and a torn last line): a resumed run writes them again."""
@@ -111,26 +113,40 @@ class Record:
         part.write_text("".join(kept))
         part.replace(self._metrics)
 
-    def append(self, rows: list[dict]) -> None:
+    def append(self, rows: list[Evaluation]) -> None:
         """Adds one line per row and pushes them to the disk."""
         with self._metrics.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(json.dumps(row.to_dict()) + "\n" for row in rows)
             file.flush()
             os.fsync(file.fileno())
         if self._events:
             for row in rows:
+                lane = f"seed_{row.seed}" + (f"_learning_rate_{row.learning_rate:g}" if self._grid else "")
                 for name in ("train_loss", "valid_loss", "valid_metric"):
-                    self._events.add_scalar(f"{name}/seed_{row['seed']}", row[name], row["step"])
+                    self._events.add_scalar(f"{name}/{lane}", row[name], row.step)
             self._events.flush()
 
-    def summary(self, content: dict) -> None:
+    def summary(self, summary: Summary) -> None:
         """Writes summary.json."""
-        write_json(self.directory / "summary.json", content)
+        write_json(self.directory / "summary.json", summary.to_dict())
+
+    def finished(self) -> Summary | None:
+        """The summary of a run that has finished."""
+        return finished(self.directory)
 
     def close(self) -> None:
         """Closes the event file."""
         if self._events:
             self._events.close()
+
+
+def finished(directory: Path) -> Summary | None:
+    """The summary of the run in a directory, if it has finished."""
+    try:
+        summary = Summary.from_dict(json.loads((Path(directory) / "summary.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return summary if summary.run.status == "finished" else None
 
 
 def _event_writer(directory):

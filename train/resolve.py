@@ -4,7 +4,8 @@ import dataclasses
 
 import cells
 from train.config import RunConfig
-from train.model import Model, build, matched_hidden_size
+from train.model import Model, build
+from train.sizes import matched_hidden_size
 from train.tasks.base import Spec
 
 

@@ -1,6 +1,5 @@
 """Running a cell over time: one entry, `scan`, for every cell and every strategy."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np

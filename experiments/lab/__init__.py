@@ -1,13 +1,9 @@
 """The long-range laboratory: what its experiments share.
 
-An experiment is a module of `experiments/` with
-
-    Settings, PRESETS   a frozen dataclass, and its values for "quick", "fast" and "full"
-    measure(settings, lab) -> {name: DataFrame}, every row one measurement of one seed
-    tables(frames) -> {title: DataFrame of strings}
-    figures(frames) -> {name: Figure}
-    verdicts(frames) -> {claim: Verdict}: the words follow from the numbers by rules written there
-
-`study` runs it as a command, `store` keeps every piece of work so that a stopped experiment goes on,
-`statistics` has medians, intervals and fits, `probes` looks inside cells and trained models.
+An experiment is one file of `experiments/` that ends in `EXPERIMENT = Experiment(...)`, see `experiment`,
+which also runs it as a command. `store` keeps every piece of work, so that a stopped experiment goes on;
+`runs` has configs and rows of training runs; `statistics` medians, intervals and fits; `probes` looks inside
+cells and trained models, `units` at what their gates do; `identity` compares two programs; `layers`,
+`critical_path` and `timing` are about what runs how fast, `convergence` about Newton's method; `style` is how
+figures look.
 """

@@ -131,6 +131,26 @@ def lyapunov_spectrum(cell: cells.Cell, params, xs, skip: int = 0) -> jax.Array:
     return jnp.sort(exponents)[::-1]
 
 
+def largest_exponent(cell: cells.Cell, params, xs) -> jax.Array:
+    """The largest Lyapunov exponent per step of one sequence, (1, time, features): ().
+
+    Where units do not see each other it is that of the fastest growing unit, the mean of log |dc_t /
+    dc_{t-1}|; else one tangent is followed.
+    """
+    step, start = flat_step(cell, params)
+    alone = cell.is_elementwise and len(start) == cell.hidden_size
+
+    def body(carry, x):
+        state, tangent = carry
+        state, grown = jax.jvp(lambda state: step(state, x)[0], (state,), (tangent,))
+        size = jnp.abs(grown) if alone else jnp.linalg.norm(grown)
+        log = jnp.log(jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+        return (state, tangent if alone else grown / jnp.where(size > 0, size, 1)), log
+
+    tangent = jnp.ones_like(start) if alone else jnp.full_like(start, len(start) ** -0.5)
+    return jax.lax.scan(body, (start, tangent), xs[0])[1].mean(0).max()
+
+
 def unit_memory(cell: cells.Cell, params, xs, of: str = "output") -> jax.Array:
     """How far back each unit looks, in steps: (hidden_size,).
 
@@ -156,6 +176,35 @@ def unit_memory(cell: cells.Cell, params, xs, of: str = "output") -> jax.Array:
     return (sensitivity * lags).sum(1) / jnp.maximum(sensitivity.sum(1), jnp.finfo(xs.dtype).tiny)
 
 
+def other_tokens(key, tokens, symbols: int, distractors: int):
+    """At each place another token of the same kind: (batch, time) of symbols, then distractors."""
+    first, size = jnp.where(tokens < symbols, 0, symbols), jnp.where(tokens < symbols, symbols, distractors)
+    shift = 1 + jax.random.randint(key, tokens.shape, 0, size - 1)
+    return first + (tokens - first + shift) % size
+
+
+def swap_memory(cell: cells.Cell, params, xs, others):
+    """How far back each unit's state looks, in steps: (hidden_size,).
+
+    The mean of k weighted by |change of c_T[unit]| where x_{T-k} alone is replaced by that of `others`.
+    Unlike a gradient it also sees what a saturated unit holds.
+
+    Args:
+      xs, others: (batch, time, features).
+    """
+    batch, time, features = xs.shape
+    at = jnp.eye(time, dtype=bool)[:, None, :, None]
+    swapped = jnp.where(at, others, xs).reshape(time * batch, time, features)
+
+    def at_end(xs):
+        return unit_states(cell, cells.scan(cell, params, xs)[0])
+
+    after = at_end(swapped).reshape(time, batch, cell.hidden_size, -1)
+    size = jnp.abs(after - at_end(xs)).mean((1, 3))
+    lags = jnp.arange(time)[::-1]
+    return (size * lags[:, None]).sum(0) / jnp.maximum(size.sum(0), jnp.finfo(xs.dtype).tiny)
+
+
 def unit_states(cell: cells.Cell, carry) -> jax.Array:
     """What each unit keeps: (batch, hidden_size, numbers), real.
 
@@ -178,8 +227,19 @@ def kind(name: str) -> str:
     "linear": linear in the last state, by factors in (0, 1) that the inputs give; "rotation": linear, by
     complex factors; "window": no recurrence, only so many last inputs count; "nonlinear": the rest.
     """
-    cell = cells.get(name, hidden_size=cells.CELLS.cls(name).size_multiple())
-    return KINDS.get(name) or ("linear" if cell.is_linear else "nonlinear")
+    cell = default(name)
+    said = getattr(cell, "dynamics", None)
+    return said or KINDS.get(name) or ("linear" if is_linear(cell) else "nonlinear")
+
+
+def is_linear(cell: cells.Cell) -> bool:
+    """Whether the state is linear in the last one."""
+    return cell.is_linear
+
+
+def default(name: str) -> cells.Cell:
+    """The smallest cell of a name, with its default options."""
+    return cells.get(name, hidden_size=cells.CELLS.cls(name).size_multiple())
 
 
 def embedded(spec: Spec, params, xs) -> jax.Array:

@@ -119,19 +119,71 @@ def slope(x, y) -> float:
     return float(np.polyfit(x[there], y[there], 1)[0]) if there.sum() >= 3 else float("nan")
 
 
-def tuned(rows: pd.DataFrame, better: str = "solved_step") -> pd.DataFrame:
-    """One row per seed out of a grid of learning rates: the row of the rate that was best for the *other*
-    seeds, so that no seed chooses its own.
+def exponent(times, values) -> float:
+    """p of values ~ times^p, fitted over the larger half of the times, three at least; NaN for fewer."""
+    by = pd.Series(np.asarray(values, float), np.asarray(times, float)).sort_index()
+    late = by.iloc[-max(3, (len(by) + 1) // 2) :]
+    return slope(np.log(late.index), np.log(late))
 
-    The best rate solves for most seeds, then in the fewest steps (`better`, median), then has the best
-    validation metric. A frame of one rate is given back as it is.
+
+def decay(lags, logs, floor: float) -> tuple[float, float]:
+    """How a logarithm falls with distance: its slope, fitted over the farther three quarters of the lags at
+    which it is finite, and the first lag from which on it stays below `floor`, infinite where it does not."""
+    one = (
+        pd.DataFrame({"k": np.asarray(lags, float), "log": np.asarray(logs, float)}).dropna().sort_values("k")
+    )
+    finite = one[np.isfinite(one["log"])]  # below 1e-38 float32 has nothing
+    far = finite[finite["k"] >= finite["k"].max() / 4]
+    alive = one["k"][one["log"] >= floor]
+    gone = one["k"][one["k"] > (alive.max() if len(alive) else -1)]
+    return slope(far["k"], far["log"]), float(gone.min()) if len(gone) else np.inf
+
+
+def growth(times, counts) -> str:
+    """How a count grows with time: "constant", or what fits better by least squares, a + b log2 T
+    ("logarithmic") or a + b T ("linear")."""
+    times, counts = np.asarray(times, float), np.asarray(counts, float)
+    if len(set(counts)) == 1:
+        return "constant"
+    left = {}
+    for name, x in (("logarithmic", np.log2(times)), ("linear", times)):
+        left[name] = np.square(counts - np.polyval(np.polyfit(x, counts, 1), x)).sum()
+    return min(left, key=left.get)
+
+
+def censored(estimate: Estimate, beyond: str, form: str = "{:.0f}") -> str:
+    """An estimate as text, where infinity is what was not reached: "175 [150, >400]".
 
     Args:
-      rows: columns seed, learning_rate, solved, `better`, valid_metric, higher_is_better.
+      beyond: how that is written, such as ">400".
+      form: how the other values are.
+    """
+    value, low, high = (beyond if np.isinf(x) else form.format(x) for x in estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def median_steps(values) -> Estimate:
+    """The median of steps to solve, where NaN means never."""
+    return median(pd.Series(values).astype(float).fillna(np.inf))
+
+
+def tuned(rows: pd.DataFrame, better: str = "solved_step") -> pd.DataFrame:
+    """The rows that are `chosen`: one per seed out of a grid of learning rates."""
+    return rows[chosen(rows, better)].reset_index(drop=True)
+
+
+def chosen(rows: pd.DataFrame, better: str = "solved_step") -> pd.Series:
+    """Whether a row's learning rate is the one that was best for the *other* seeds, so that no seed chooses
+    its own.
+
+    The best rate solves for most seeds, then in the fewest steps (`better`, median), then has the best
+    validation metric.
+
+    Args:
+      rows: one per seed and learning rate; columns seed, learning_rate, solved, `better`, valid_metric,
+        higher_is_better.
     """
     rates = sorted(rows["learning_rate"].unique())
-    if len(rates) == 1:
-        return rows
     seeds = rows["seed"].unique()
 
     def rank(rate, seed):
@@ -141,5 +193,5 @@ def tuned(rows: pd.DataFrame, better: str = "solved_step") -> pd.DataFrame:
         steps = others[better].astype(float).fillna(np.inf)
         return others["solved"].sum(), -float(_lower_median(steps.to_numpy())), metric.median()
 
-    chosen = {seed: max(rates, key=lambda rate, seed=seed: rank(rate, seed)) for seed in seeds}
-    return rows[rows["learning_rate"] == rows["seed"].map(chosen)].reset_index(drop=True)
+    best = {seed: max(rates, key=lambda rate, seed=seed: rank(rate, seed)) for seed in seeds}
+    return rows["learning_rate"] == rows["seed"].map(best)

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments import cli
+from experiments.lab import runs
 from train.config import RunConfig
 from train.loop import Result, train
-from train.programs import make_room
 from train.record import WorkdirError, write_json
 
 
@@ -45,7 +45,7 @@ class Lab:
         settings = json.loads(json.dumps(settings))
         if path.exists():
             return _kept(path, settings)
-        make_room()
+        runs.make_room()
         rows = json.loads(json.dumps(make()))
         path.parent.mkdir(exist_ok=True)
         write_json(path, {"settings": settings, "rows": rows})
@@ -73,15 +73,17 @@ class Lab:
                 result = train(config, self.workdir / "runs" / name, self.data_dir, watch=bar)
             if result.summary["run"]["status"] == "interrupted":
                 raise KeyboardInterrupt
-            run, seeds = result.summary["run"], result.summary["seeds"]
+            run, seeds = result.summary["run"], runs.seeds(result)
             solved = sum(seed["solved"] for seed in seeds)
             self.console.print(
                 f"{name}: {solved}/{len(seeds)} solved it, {run['run_seconds']:.0f} s "
                 f"+ {run['compile_seconds']:.0f} s to compile",
                 soft_wrap=True,
             )
-            shared = {key: run[key] for key in ("parameters", "hidden_size", "budget_steps")}
-            return probe(result) if probe else [shared | seed for seed in seeds]
+            if probe:
+                return probe(result)
+            shared = runs.fields(result, "parameters", "hidden_size", "budget_steps")
+            return [shared | seed for seed in seeds]
 
         return self.do(name, {"config": config.to_dict()} | (settings or {}), make)
 

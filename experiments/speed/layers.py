@@ -1,14 +1,12 @@
 """Layers: every cell and strategy, forward and with its gradient, against other libraries."""
 
 import jax
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 import cells
+from experiments.lab import statistics
+from experiments.lab.timing import Case, jax_run
 from experiments.speed import rivals
-from experiments.speed.measure import Case
 
-PASSES = ("forward", "gradient")
 PRESETS = {
     "goals": [(32, 128, 128), (32, 512, 256), (16, 2048, 128)],
     "growth": [(4, time, 64) for time in (128, 512, 2048, 8192, 16384)],
@@ -99,45 +97,13 @@ def _torch(kind, size, how):
     return lambda: rivals.torch(kind, *size, how == "gradient")
 
 
-def jax_run(layer, params, xs, d_ys, how, devices):
-    """A compiled run of `layer`; on several devices each takes its rows of the batch."""
-    program, args = program_of(layer, params, xs, d_ys, how, devices)
-    return lambda: jax.block_until_ready(program(*args))
-
-
-def program_of(layer, params, xs, d_ys, how, devices):
-    """The jitted program and its arguments: ys, or ys and the gradients of params and xs given d_ys."""
-
-    def forward(params, xs, d_ys):
-        return layer(params, xs)
-
-    def gradient(params, xs, d_ys):
-        ys, pullback = jax.vjp(layer, params, xs)
-        d_params, d_xs = pullback(d_ys)
-        return ys, d_params if devices == 1 else jax.lax.psum(d_params, "batch"), d_xs
-
-    f = gradient if how == "gradient" else forward
-    if devices == 1:
-        return jax.jit(f), (params, xs, d_ys)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("batch",))
-    whole, rows = PartitionSpec(), PartitionSpec("batch")
-    out = (rows, whole, rows) if how == "gradient" else rows
-    f = jax.shard_map(f, mesh=mesh, in_specs=(whole, rows, rows), out_specs=out, check_vma=False)
-    args = (
-        jax.device_put(params, NamedSharding(mesh, whole)),
-        *jax.device_put((xs, d_ys), NamedSharding(mesh, rows)),
-    )
-    return jax.jit(f), args
-
-
 def growth(rows) -> list[dict]:
     """The exponent p of ms ~ time^p of each case, by least squares over its larger half of lengths."""
     fits = []
     keys = ["cell", "pass", "library", "strategy", "devices", "batch", "hidden_size"]
     for key, group in rows.dropna(subset="ms").groupby(keys):
-        group = group.sort_values("time").tail(max(3, (len(group) + 1) // 2))
         if len(group) >= 3:
-            slope = np.polyfit(np.log(group["time"]), np.log(group["ms"]), 1)[0]
-            span = f"{group['time'].min()} to {group['time'].max()}"
-            fits.append(dict(zip(keys, key, strict=True)) | {"exponent": slope, "over": span})
+            times = sorted(group["time"])[-max(3, (len(group) + 1) // 2) :]
+            fit = {"exponent": statistics.exponent(group["time"], group["ms"])}
+            fits.append(dict(zip(keys, key, strict=True)) | fit | {"over": f"{times[0]} to {times[-1]}"})
     return fits

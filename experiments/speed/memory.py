@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 
 import cells
+from experiments.lab import timing
 from experiments.speed import layers, rivals
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def child(case: dict) -> dict:
                 return cells.scan(cell, params, xs, strategy=case["strategy"], remat=case["remat"])[1]
         else:
             params, layer = rivals.JAX[case["library"]](case["cell"], size[-1], xs)
-        program, args = layers.program_of(layer, params, xs, d_ys, "gradient", 1)
+        program, args = timing.program_of(layer, params, xs, d_ys, "gradient", 1)
         compiled = program.lower(*args).compile()
         planned = {"temp_mib": compiled.memory_analysis().temp_size_in_bytes / MIB}
         run = lambda: jax.block_until_ready(compiled(*args))  # noqa: E731

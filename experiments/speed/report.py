@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments import plots
+from experiments.lab import style
 from experiments.speed import rivals
 from experiments.speed.layers import UNLIKE
 
@@ -160,12 +160,12 @@ def layers_figure(layers: pd.DataFrame) -> Figure:
     """Time of the gradient pass of each library, one panel per size, a row per cell; log scale."""
     fastest = best(layers[layers["pass"] == "gradient"])
     sizes = list(dict.fromkeys(map(tuple, fastest[SIZE].to_numpy())))
-    cells = [name for name in plots.CELLS if name in set(fastest["cell"])]
+    cells = [name for name in style.known() if name in set(fastest["cell"])]
     cells += sorted(set(fastest["cell"]) - set(cells))
     figure = Figure(figsize=(4 * len(sizes), 1.4 + 0.6 * len(cells)), layout="constrained")
     panels = figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0]
     markers = dict(zip(("ours", *rivals.NAMES), "osD^vP", strict=True))
-    look = plots.styles(pd.DataFrame({"cell": cells, "label": cells}))
+    look = style.styles(pd.DataFrame({"cell": cells, "label": cells}))
     for panel, size in zip(panels, sizes, strict=True):
         rows = fastest[(fastest[SIZE] == size).all(axis=1)]
         for _, row in rows.iterrows():
@@ -180,9 +180,9 @@ def layers_figure(layers: pd.DataFrame) -> Figure:
             )
             if ours:
                 at = cells.index(row["cell"])
-                panel.plot([row["bound_ms"]] * 2, [at - 0.3, at + 0.3], color=plots.INK, linewidth=1)
+                panel.plot([row["bound_ms"]] * 2, [at - 0.3, at + 0.3], color=style.INK, linewidth=1)
         panel.set(xscale="log", title="batch {}, time {}, hidden {}".format(*size))
-        plots._ticks(panel, *panel.get_xlim())
+        style.ticks(panel, *panel.get_xlim())
         panel.set_xlabel("ms, forward and backward")
         panel.grid(axis="x", which="both", alpha=0.25)
     panels[0].set_yticks(range(len(cells)), cells)
@@ -194,13 +194,13 @@ def layers_figure(layers: pd.DataFrame) -> Figure:
             [],
             marker=markers[n],
             ls="",
-            color=plots.INK,
+            color=style.INK,
             mfc=None if n == "ours" else "none",
             label=SHOWN[n],
         )
         for n in shown
     ]
-    handles.append(Line2D([], [], marker="|", ls="", color=plots.INK, label="bound: its matmuls alone"))
+    handles.append(Line2D([], [], marker="|", ls="", color=style.INK, label="bound: its matmuls alone"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
 
@@ -214,7 +214,7 @@ def growth_figure(layers: pd.DataFrame, how: str = "gradient") -> Figure:
     )
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     panel = figure.subplots()
-    look = plots.styles(rows)
+    look = style.styles(rows)
     for label, line in rows.groupby("label"):
         line = line.sort_values("time")
         panel.plot(line["time"], line["ms"], label=label, **look[label])
@@ -222,7 +222,7 @@ def growth_figure(layers: pd.DataFrame, how: str = "gradient") -> Figure:
     panel.set(xscale="log", yscale="log", xlabel="steps of the sequence", ylabel=f"ms, {how} pass")
     panel.set_title("batch {batch}, hidden {hidden_size}".format(**first))
     panel.grid(which="both", alpha=0.25)
-    plots.legend(figure, panel.get_legend_handles_labels()[0], [])
+    style.legend(figure, panel.get_legend_handles_labels()[0], [])
     return figure
 
 
@@ -238,7 +238,7 @@ def training_figure(training: pd.DataFrame) -> Figure:
             + (f", {row['seeds']} seeds" if row["seeds"] > 1 else "")
             for _, row in rows.iterrows()
         ]
-        look = plots.styles(pd.DataFrame({"cell": rows["cell"], "label": rows["cell"]}))
+        look = style.styles(pd.DataFrame({"cell": rows["cell"], "label": rows["cell"]}))
         colours = [look[cell]["color"] for cell in rows["cell"]]
         alpha = [1.0 if library == "ours" else 0.45 for library in rows["library"]]
         bars = panel.barh(names, 1e3 / rows["ms"], color=colours)

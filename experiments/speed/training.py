@@ -6,10 +6,10 @@ import numpy as np
 import optax
 
 import configs
+from experiments.lab import runs
+from experiments.lab.timing import Case
 from experiments.speed import layers
 from experiments.speed.layers import UNLIKE
-from experiments.speed.measure import Case
-from train import programs
 
 TASKS = {"delayed_recall": {"gap": 100}, "digits": {"pixels_per_step": 4}}
 BATCH, HIDDEN = 32, 64
@@ -70,18 +70,7 @@ def _maker(f, *args):
 
 def ours(cell: str, task: str, seeds: int, hidden_size: int):
     """One dispatch of the program that `train.loop` runs."""
-    run = programs.make_run(config(cell, task, seeds, hidden_size))
-    state = programs.initial_state(run)
-    run, _ = programs.compiled(run, state, programs.held_out(run, "valid"))
-    step = 0
-
-    def once():
-        nonlocal state, step
-        state, logs = run.programs.train(state, run.data, jnp.int32(step))
-        jax.block_until_ready(logs)
-        step += STEPS
-
-    return once
+    return runs.training(config(cell, task, seeds, hidden_size))
 
 
 def flax_loop(kind: str, task_name: str, hidden_size: int):

@@ -1,10 +1,11 @@
-"""What the laws are tested on: every registered cell, its options, its strategies.
+"""What the laws are tested on: every registered cell, its options, its strategies, and a cell that is `init` and
+`step` alone.
 
 A test that asks for `case` runs for every cell and option, one that asks for `strategy` as well for
 every way to run it, one that asks for `recurrence` for the cases that differ in a step over time. A new cell
-in the registry gets all of them. Other strategies than the first one, and laws marked `defaults`, see the
-default options, and those marked `costly` each strategy beside the first one on one cell; with -m slow,
-all of them. With --hypothesis-profile=thorough a law sees many more examples.
+in the registry gets all of them. Other strategies than the first one see the default options, and laws
+marked `kinds`, which do not depend on a cell's equation, one cell of each kind and strategy; with -m slow, all of
+them. With --hypothesis-profile=thorough a law sees many more examples.
 """
 
 import dataclasses
@@ -65,13 +66,18 @@ class Case(NamedTuple):
     def __str__(self):
         return "-".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
 
+    @property
+    def cls(self):
+        return tools.StepAlone if self.name == "step_alone" else cells.CELLS.cls(self.name)
+
     def cell(self, hidden_size):
-        multiple = cells.CELLS.cls(self.name).size_multiple(**self.options)
+        multiple = self.cls.size_multiple(**self.options)
         options = SMALL.get(self.name, {}) | self.options
-        return cells.get(self.name, hidden_size=-(-hidden_size // multiple) * multiple, **options)
+        return self.cls(hidden_size=-(-hidden_size // multiple) * multiple, **options)
 
 
 def all_cases():
+    yield Case("step_alone", {})
     for name in cells.names():
         fields = dataclasses.fields(cells.CELLS.cls(name))
         bools = [{f.name: not f.default} for f in fields if isinstance(f.default, bool)]
@@ -96,7 +102,7 @@ def all_recurrences():
     seen = {}
     for case in all_cases():
         cell = case.cell(2)
-        if type(cell).recur is not cells.Cell.recur:
+        if isinstance(cell, cells.Nonlinear):
             seen.setdefault((case.name, cell.gradient_by_hand, steps(cell)), case)
     return list(seen.values())
 
@@ -105,29 +111,55 @@ def all_strategies(cell):
     return [name for name in cells.strategies(cell) if name != "auto"]
 
 
-def pytest_generate_tests(metafunc):
-    defaults = metafunc.definition.get_closest_marker("defaults")
+def kind(cell):
+    """What the scans ask of a cell."""
+    kinds = cells.HandDifferentiated, cells.Nonlinear, cells.Linear, cells.Sequence
+    forms = cell.forms if isinstance(cell, cells.Sequence) else ()
+    carry = jax.eval_shape(lambda: cell.initial_carry(1))
+    is_complex = any(jnp.issubdtype(c.dtype, jnp.complexfloating) for c in jax.tree.leaves(carry))
+    return tuple(isinstance(cell, k) for k in kinds), forms, is_complex
 
-    def param(case, *more, slow=defaults):
-        marks = [pytest.mark.slow] * bool(case.options and slow)
+
+@functools.cache
+def representatives():
+    """(case, strategy): of each kind and strategy the default cell with most arrays in its carry; the textbook
+    step over time is tested on the cell that has nothing else."""
+    chosen = {}
+    for case in all_cases():
+        if not case.options:
+            cell = case.cell(2)
+            size = len(jax.tree.leaves(cell.initial_carry(1)))
+            for strategy in all_strategies(cell):
+                key = strategy if strategy == "stepwise" else (kind(cell), strategy)
+                if key not in chosen or (size > chosen[key][0] and strategy != "stepwise"):
+                    chosen[key] = size, (case.name, strategy)
+    return {pair for _, pair in chosen.values()}
+
+
+def pytest_generate_tests(metafunc):
+    kinds = metafunc.definition.get_closest_marker("kinds")
+
+    def param(case, *more, slow=False):
+        marks = [pytest.mark.slow] * slow
         return pytest.param(case, *more, id="-".join(map(str, (case, *more))), marks=marks)
 
     if "strategy" in metafunc.fixturenames:
-        costly, pairs, seen = metafunc.definition.get_closest_marker("costly"), [], set()
+        pairs = []
         for case in all_cases():
-            cell = case.cell(1)
-            for i, s in enumerate(all_strategies(cell)):
-                pair = param(case, s, slow=i or defaults)
-                solved = s, cell.is_linear
-                if costly and i and not case.options and solved in seen:
-                    pair = pytest.param(*pair.values, id=pair.id, marks=pytest.mark.slow)
-                seen.add(solved)
-                pairs.append(pair)
+            for i, s in enumerate(all_strategies(case.cell(1))):
+                represents = not case.options and (case.name, s) in representatives()
+                usual = i == 0 or not case.options and s != "stepwise"
+                pairs.append(param(case, s, slow=not (represents or usual and not kinds)))
         metafunc.parametrize("case, strategy", pairs)
     elif "recurrence" in metafunc.fixturenames:
         metafunc.parametrize("recurrence", [param(case) for case in all_recurrences()])
     elif "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", [param(case) for case in all_cases()])
+        names = {name for name, _ in representatives()}
+
+        def rare(case):
+            return bool(kinds and (case.options or case.name not in names))
+
+        metafunc.parametrize("case", [param(case, slow=rare(case)) for case in all_cases()])
 
 
 @pytest.hookimpl(tryfirst=True)

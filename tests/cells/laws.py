@@ -5,6 +5,7 @@ kept for the whole process, and all else that a law needs (flags, cuts, junk, ot
 many examples at a few milliseconds each.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -14,9 +15,33 @@ import numpy as np
 from hypothesis import strategies as st
 
 import cells
+from cells import base, parts, scans
 from compiling import jit
 
 BATCH, TIME, FEATURES, HIDDEN = 4, 5, 2, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class StepAlone(base.Cell):
+    """f = sigma(W_f x + U_f h' + b_f),  h = f * h' + (1 - f) * tanh(W_n x),  y = h * f: a cell that says nothing but
+    `init` and `step`, with a carry of two arrays."""
+
+    def init(self, key, input_size, dtype=jnp.float32):
+        W = parts.dense_weights(
+            key, "fn", "W", (input_size, self.hidden_size), parts.input_initializer(), dtype
+        )
+        U = parts.orthogonal(key, (self.hidden_size, self.hidden_size), dtype)
+        return W | {"U_f": U, "b_f": jnp.zeros(self.hidden_size, dtype)}
+
+    def initial_carry(self, batch_size, dtype=jnp.float32):
+        zeros = super().initial_carry(batch_size, dtype)
+        return {"h": zeros, "count": zeros[:, :1]}
+
+    def step(self, params, carry, x):
+        p, h_ = params, carry["h"]
+        f = jax.nn.sigmoid(x @ p["W_f"] + h_ @ p["U_f"] + p["b_f"])
+        h = f * h_ + (1 - f) * jnp.tanh(x @ p["W_n"]) / (1 + carry["count"])
+        return {"h": h, "count": carry["count"] + 1}, h * f
 
 
 # --- problems
@@ -124,6 +149,11 @@ def initial(cell, batch=BATCH):
 # --- runs
 
 
+def strategy_of(name):
+    """Strategies that go chunk by chunk need several chunks for these short sequences."""
+    return {"chunked": scans.Chunked(2), "chunkwise": scans.Chunkwise(2)}.get(name, name)
+
+
 def loop(cell, params, xs, carry, lengths, mask, resets):
     """What a scan is: the textbook step, one time after the other."""
     valid = mask & (jnp.arange(xs.shape[1]) < lengths[:, None])
@@ -160,7 +190,9 @@ def runner(cell, strategy, reverse=False, remat=0):
     if strategy == "loop":
         run = functools.partial(loop, cell)
     else:
-        run = functools.partial(cells.scan, cell, reverse=reverse, strategy=strategy, remat=remat)
+        run = functools.partial(
+            cells.scan, cell, reverse=reverse, strategy=strategy_of(strategy), remat=remat
+        )
 
     @jit
     def result(*problem):
@@ -186,7 +218,7 @@ def _reversed_loop(forward, p):
 @functools.cache
 def values(cell, strategy, reverse=False):
     """Compiled `cells.scan`."""
-    return jit(functools.partial(cells.scan, cell, reverse=reverse, strategy=strategy))
+    return jit(functools.partial(cells.scan, cell, reverse=reverse, strategy=strategy_of(strategy)))
 
 
 @functools.cache
@@ -196,7 +228,7 @@ def derivatives(cell, strategy):
     @jit
     def derive(args, tangents):
         def loss(*args):
-            return scalar(cells.scan(cell, *args, strategy=strategy))
+            return scalar(cells.scan(cell, *args, strategy=strategy_of(strategy)))
 
         _, change = jax.jvp(loss, args, tangents)
         return change, *jax.jvp(jax.grad(loss, (0, 1, 2)), args, tangents)
@@ -212,7 +244,7 @@ def mapped_gradient(cell, strategy):
     def gradient(params, *data):
         @jax.checkpoint
         def loss(*args):
-            return scalar(cells.scan(cell, *args, strategy=strategy))
+            return scalar(cells.scan(cell, *args, strategy=strategy_of(strategy)))
 
         over_inputs = jax.vmap(loss, (None, 0, 0, 0, 0, 0))
         over_both = jax.vmap(over_inputs, (0, None, None, None, None, None))

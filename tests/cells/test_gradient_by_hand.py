@@ -1,6 +1,6 @@
-"""Laws of gradients, first of all of those that a cell writes by hand (`backward`, `weight_gradients`)."""
+"""Laws of gradients, first of all of those that a cell writes by hand (`backward`, `products`)."""
 
-import dataclasses
+import copy
 import functools
 import re
 
@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import cells
-from cells import Cell
 
 pytestmark = pytest.mark.usefixtures("x64")
 ALL = (0, 1, 2)  # params, xs, carry
@@ -53,35 +52,29 @@ def dot(a, b):
 
 def without_backward(cell):
     """The same cell, had its author written no gradient."""
-    plain = {name: getattr(Cell, name) for name in ("backward", "weight_gradients")}
-    derived = type(f"Derived{type(cell).__name__}", (type(cell),), plain)
-    return derived(**dataclasses.asdict(cell))
+    derived = copy.copy(cell)
+    object.__setattr__(derived, "__class__", _without_backward(type(cell)))
+    return derived
+
+
+@functools.cache
+def _without_backward(cls):
+    return type(cls)(f"Derived{cls.__name__}", (cls,), {"gradient_by_hand": False})
 
 
 # --- every way to differentiate
 
 
-@pytest.mark.defaults
+@pytest.mark.kinds
 def test_a_cell_without_a_gradient_by_hand_has_the_same_one(laws, recurrence):
     cell = recurrence.cell(3)
     p = laws.problem(cell)
-    assert type(without_backward(cell)).backward is Cell.backward
+    assert not without_backward(cell).gradient_by_hand
     derive = laws.jit(jax.grad(by_scan(laws, without_backward(cell), p[3:]), ALL))
     laws.same(derive(*p[:3]), laws.runner(cell, "sequential")(p).gradients)
 
 
-@pytest.mark.defaults
-def test_second_derivatives_are_those_of_plain_jax(laws, recurrence):
-    """Reverse over reverse, backwards in time; forward over reverse is in test_scan.py."""
-    cell = recurrence.cell(2)
-    p, q = (laws.problem(cell, (2, 3, 2), seed) for seed in (0, 1))
-    ours, plain = (make(laws, cell, p[3:], reverse=True) for make in (by_scan, by_step))
-    got = laws.jit(jax.grad(lambda *args: dot(jax.grad(ours, ALL)(*args), q[:3]), ALL))(*p[:3])
-    want = laws.jit(lambda *args: jax.jvp(jax.grad(plain, ALL), args, q[:3])[1])(*p[:3])
-    laws.same(got, want)
-
-
-@pytest.mark.defaults
+@pytest.mark.kinds
 def test_jacobians_are_the_same_in_both_modes(laws, recurrence):
     """Of the final carry: many tangents, and many gradients, at once."""
     cell = recurrence.cell(2)
@@ -93,7 +86,7 @@ def test_jacobians_are_the_same_in_both_modes(laws, recurrence):
     laws.same(*(laws.jit(jacobian(last, ALL))(*p[:3]) for jacobian in (jax.jacfwd, jax.jacrev)))
 
 
-@pytest.mark.defaults
+@pytest.mark.kinds
 def test_a_gradient_does_not_depend_on_what_else_is_differentiated(laws, recurrence):
     """Of xs, of the carry and of one recurrent parameter alone: all else is constant."""
     cell = recurrence.cell(3)
@@ -113,7 +106,7 @@ def test_a_gradient_does_not_depend_on_what_else_is_differentiated(laws, recurre
 # --- precision
 
 
-@pytest.mark.defaults
+@pytest.mark.kinds
 def test_gradients_in_float32_and_bfloat16(laws, recurrence):
     """In the dtype of what they belong to, and within 1e-4 and 10% of the largest one of the same rounded
     numbers in float64."""

@@ -26,7 +26,7 @@ def test_params_are_flat_finite_and_of_the_dtype(case, features, dtype):
         assert np.isfinite(np.asarray(p, np.float32)).all()
 
 
-@pytest.mark.defaults
+@pytest.mark.kinds
 def test_no_two_parameters_share_their_random_numbers(case):
     cell = case.cell(16)
     random = [np.asarray(p) for p in cell.init(KEY, 16).values() if np.std(p) > 0 and p.ndim >= 2]

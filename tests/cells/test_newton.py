@@ -234,7 +234,7 @@ def test_bad_options_are_refused_with_one_line(options, words):
 
 def test_something_else_than_options_is_refused():
     cell, params, xs = problem("gru", 3)
-    with pytest.raises(ValueError, match="newton must be a cells.Newton, got 3"):
+    with pytest.raises(ValueError, match="newton must be a cells.Newton beside .*, got 3"):
         cells.scan(cell, params, xs, strategy="newton", newton=3)
 
 

@@ -11,27 +11,18 @@ from hypothesis import strategies as st
 
 import cells
 import laws
-from cells.scans import linear, whole
 from laws import BATCH, TIME
 
-pytestmark = pytest.mark.usefixtures("x64", "short_chunks")
+pytestmark = pytest.mark.usefixtures("x64")
 
-
-DEFAULTS = pytest.mark.defaults  # cases with options: with -m slow
+KINDS = pytest.mark.kinds  # one cell of each kind and strategy; all others with -m slow
 
 
 def others(name):
     """Strategies beside the sequential one, for any number of steps: Newton's method may take as many as a
     chaotic cell has steps."""
     strategies = cells.strategies(cells.get(name, hidden_size=1))
-    return [s for s in strategies if s not in ("sequential", "newton", "auto")]
-
-
-@pytest.fixture
-def short_chunks(monkeypatch):
-    """Strategies that go chunk by chunk need several for these short sequences."""
-    for module in (linear, whole):
-        monkeypatch.setattr(module, "CHUNK", 2)
+    return [s for s in strategies if s not in ("stepwise", "newton", "auto")]
 
 
 # --- what a scan is
@@ -46,7 +37,7 @@ def test_a_scan_is_the_loop_over_step(case, strategy, draw, reverse):
     laws.same(got, want)
 
 
-@DEFAULTS
+@KINDS
 @given(seed=laws.seeds)
 def test_one_step_and_as_many_inputs_as_units(case, strategy, seed):
     cell = case.cell(laws.HIDDEN)
@@ -55,7 +46,7 @@ def test_one_step_and_as_many_inputs_as_units(case, strategy, seed):
     laws.same(got, want)
 
 
-@DEFAULTS
+@KINDS
 @given(seed=laws.seeds, reverse=laws.directions)
 def test_flags_that_say_nothing_and_padding_change_nothing(case, strategy, seed, reverse):
     """A scan without flags and carry is one from zeros, in a longer sequence."""
@@ -66,7 +57,7 @@ def test_flags_that_say_nothing_and_padding_change_nothing(case, strategy, seed,
     laws.same(got, (padded.carry, padded.ys[:, :time]))
 
 
-@DEFAULTS
+@KINDS
 @given(draw=laws.draws, reverse=laws.directions, cut=laws.cuts)
 def test_a_run_may_stop_and_go_on_at_any_step(case, strategy, draw, reverse, cut):
     """Chained by the carry, which is the one after the last real step."""
@@ -82,7 +73,7 @@ def test_a_run_may_stop_and_go_on_at_any_step(case, strategy, draw, reverse, cut
 # --- padding, masks and resets
 
 
-@DEFAULTS
+@KINDS
 @given(
     draw=laws.draws,
     reverse=laws.directions,
@@ -100,7 +91,7 @@ def test_padding_holds_anything_and_changes_nothing(case, strategy, draw, revers
     laws.same(*(jax.tree.map(lambda c: c[empty], carry) for carry in (want.carry, p.carry)), 0)
 
 
-@DEFAULTS
+@KINDS
 @given(draw=laws.draws, reverse=laws.directions)
 def test_skipped_elements_are_as_if_they_were_not_there(case, strategy, draw, reverse):
     """A masked run is the run on what is left when the masked elements, resets and all, are cut out."""
@@ -117,14 +108,14 @@ def test_skipped_elements_are_as_if_they_were_not_there(case, strategy, draw, re
     laws.same(got._replace(ys=cut(got.ys), gradients=(d_params, cut(d_xs), d_carry)), want)
 
 
-@DEFAULTS
+@KINDS
 @pytest.mark.filterwarnings("ignore:newton")  # infinity makes it go step by step
 @given(draw=laws.draws, reverse=laws.directions, cut=st.integers(0, TIME - 1))
 def test_a_reset_is_a_fresh_start_whatever_came_before(case, strategy, draw, reverse, cut):
     """Infinity too, but where matmuls do: they multiply what a step does not see by zero."""
     cell = case.cell(laws.HIDDEN)
     p, run = draw.problem(cell), laws.runner(cell, strategy, reverse)
-    matmuls = strategy == "chunked" and not cell.is_linear
+    matmuls = strategy == "chunkwise"
     early, here = laws.taken(reverse) < cut, laws.taken(reverse) == cut
     p = p._replace(lengths=np.full(BATCH, TIME), mask=p.mask | here)
     fresh = run(p._replace(mask=p.mask & ~early, resets=p.resets & ~here, carry=laws.initial(cell)))
@@ -134,7 +125,7 @@ def test_a_reset_is_a_fresh_start_whatever_came_before(case, strategy, draw, rev
         laws.same((got.ys[:, ~early], got.carry), (fresh.ys[:, ~early], fresh.carry))
 
 
-@DEFAULTS
+@KINDS
 @given(draw=laws.draws, reverse=laws.directions)
 def test_a_reset_at_a_skipped_element_is_skipped(case, strategy, draw, reverse):
     cell = case.cell(laws.HIDDEN)
@@ -146,7 +137,7 @@ def test_a_reset_at_a_skipped_element_is_skipped(case, strategy, draw, reverse):
 # --- order
 
 
-@DEFAULTS
+@KINDS
 @given(draw=laws.draws)
 def test_reverse_is_flipping_inside_each_length(case, strategy, draw):
     cell = case.cell(laws.HIDDEN)
@@ -162,7 +153,7 @@ def test_reverse_is_flipping_inside_each_length(case, strategy, draw):
     laws.same(got, want._replace(ys=flip(want.ys), gradients=(d_params, flip(d_xs), d_carry)))
 
 
-@DEFAULTS
+@KINDS
 @given(draw=laws.draws, other=laws.draws, reverse=laws.directions, cut=laws.cuts)
 def test_no_step_sees_later_ones(case, strategy, draw, other, reverse, cut):
     """Neither their inputs nor their flags."""
@@ -177,7 +168,7 @@ def test_no_step_sees_later_ones(case, strategy, draw, other, reverse, cut):
     laws.same(run(changed).ys[:, ~late], run(p).ys[:, ~late], 1e-13)
 
 
-@DEFAULTS
+@KINDS
 @given(
     draw=laws.draws,
     rows=st.lists(st.integers(0, BATCH - 1), min_size=BATCH, max_size=BATCH),
@@ -194,7 +185,7 @@ def test_no_row_sees_others(case, strategy, draw, rows, reverse):
 # --- derivatives
 
 
-@DEFAULTS
+@KINDS
 @given(draw=laws.draws, along=laws.seeds, reverse=laws.directions)
 def test_gradients_are_those_of_finite_differences(case, strategy, draw, along, reverse):
     cell = case.cell(laws.HIDDEN)
@@ -206,8 +197,7 @@ def test_gradients_are_those_of_finite_differences(case, strategy, draw, along, 
     laws.same(laws.dot(gradients, tangents), change, 1e-6)
 
 
-@DEFAULTS
-@pytest.mark.costly
+@KINDS
 @given(seed=laws.seeds, along=laws.seeds)
 def test_forward_mode_and_second_derivatives(case, strategy, seed, along):
     """The jvp of the loss and of its gradient (a Hessian-vector product), without flags."""
@@ -221,8 +211,7 @@ def test_forward_mode_and_second_derivatives(case, strategy, seed, along):
     laws.same(hvp, laws.difference(lambda p: run(p).gradients, p, tangents), 1e-6, "hessian")
 
 
-@DEFAULTS
-@pytest.mark.costly
+@KINDS
 @given(draws=st.tuples(laws.draws, laws.draws))
 def test_gradients_under_checkpoint_and_mapped_over_seeds_and_inputs(case, strategy, draws):
     cell = case.cell(laws.HIDDEN)
@@ -233,8 +222,7 @@ def test_gradients_under_checkpoint_and_mapped_over_seeds_and_inputs(case, strat
     laws.same(laws.mapped_gradient(cell, strategy)(*ps), want)
 
 
-@DEFAULTS
-@pytest.mark.costly
+@KINDS
 @given(draw=laws.draws)
 def test_states_computed_again_change_nothing(case, strategy, draw):
     """In chunks that do not divide the time, backwards in time; forwards is in test_remat.py."""
@@ -247,8 +235,7 @@ def test_states_computed_again_change_nothing(case, strategy, draw):
 # --- precision
 
 
-@DEFAULTS
-@pytest.mark.costly
+@KINDS
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-5), (jnp.bfloat16, 0.08)], ids=["32", "16"])
 @given(seed=laws.seeds)
 def test_float32_and_bfloat16(case, strategy, dtype, tolerance, seed):
@@ -264,7 +251,7 @@ def test_float32_and_bfloat16(case, strategy, dtype, tolerance, seed):
     laws.same((carry, ys), (want.carry, want.ys), tolerance)
 
 
-@DEFAULTS
+@KINDS
 def test_the_wider_of_two_dtypes_counts(case, strategy):
     """bfloat16 inputs to float32 parameters are computed in float32, and the other way round."""
     cell = case.cell(laws.HIDDEN)
@@ -281,16 +268,15 @@ def test_the_wider_of_two_dtypes_counts(case, strategy):
 # --- long sequences
 
 
-@pytest.mark.parametrize("name", [name for name in cells.names() if others(name)])
-def test_long_sequences_in_float32(name, monkeypatch):
-    """3,000 steps, in chunks as long as they are: every strategy within 1e-5 of the sequential one."""
-    monkeypatch.undo()
+@pytest.mark.parametrize("name", cells.names())
+def test_long_sequences_in_float32(name):
+    """3,000 steps, in chunks as long as they are: every strategy within 1e-5 of the textbook step over time."""
     cell = cells.get(name, hidden_size=4)
     with jax.enable_x64(False):
         p = laws.problem(cell, (2, 3000, 3), flags=False, dtype=np.float32)
         want, *rest = (
             laws.jit(functools.partial(cells.scan, cell, strategy=s))(*p[:3])
-            for s in ("sequential", *others(name))
+            for s in ("stepwise", *others(name))
         )
     for strategy, got in zip(others(name), rest, strict=True):
         laws.same(got, want, 1e-5, strategy)

@@ -115,3 +115,24 @@ def run_dir():
 @pytest.fixture
 def comparison(tmp_path):
     return write_comparison(tmp_path / "compare")
+
+
+@pytest.fixture(scope="module")
+def measured_once(tmp_path_factory):
+    """(experiment, settings) -> its frames and folder: measured once for all tests of a file."""
+    import jax
+    from rich.console import Console
+
+    from experiments.lab import experiment
+
+    runs = {}
+
+    def measured(one, settings):
+        if one.name not in runs:
+            jax.config.update("jax_disable_most_optimizations", True)  # compilation is most of the time
+            workdir = tmp_path_factory.mktemp(one.name)
+            runs[one.name] = experiment.run(one, settings, workdir, Console(quiet=True)), workdir
+            jax.config.update("jax_disable_most_optimizations", False)
+        return runs[one.name]
+
+    return measured

@@ -1,46 +1,34 @@
 """Depth: the quick preset end to end, what follows from made-up numbers, the initialisation turned off."""
 
+import dataclasses
 import math
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 import cells
 from experiments import depth
-from experiments.lab import study
+
+SETTINGS = dataclasses.replace(depth.PRESETS["quick"], depths=(2,))
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("depth")
-    jax.config.update("jax_disable_most_optimizations", True)  # compilation is most of the time
-    frames = study.run(depth, depth.PRESETS["quick"], workdir, Console(quiet=True))
-    yield frames, workdir
-    jax.config.update("jax_disable_most_optimizations", False)
+def measured(measured_once):
+    return measured_once(depth.EXPERIMENT, SETTINGS)
 
 
 def test_runs_end_to_end(measured):
     frames, workdir = measured
-    settings = depth.PRESETS["quick"]
     runs, layers = frames["runs"], frames["layers"]
-    assert len(runs) == 4 * settings.seeds * len(settings.learning_rates)
-    assert (runs.groupby(["label", "depth"])["chosen"].sum() == settings.seeds).all()
-    assert set(layers["layer"]) == {0, 1, 2} and len(layers) == 2 * settings.seeds * 3
+    assert len(runs) == 2 * SETTINGS.seeds * len(SETTINGS.learning_rates)
+    assert (runs.groupby(["label", "depth"])["chosen"].sum() == SETTINGS.seeds).all()
+    assert set(layers["layer"]) == {0, 1, 2} and len(layers) == 2 * SETTINGS.seeds * 3
     assert (layers["variance"] > 0).all() and (layers["gradient"].dropna() > 0).all()
     assert (layers["gradient"].isna() == (layers["layer"] == 0)).all()
     for name in ("depth.png", "layers.png", "report.md", "runs.csv", "layers.csv"):
         assert (workdir / name).stat().st_size > 0
-
-
-@pytest.mark.slow
-def test_a_second_call_trains_nothing_and_says_the_same(measured, monkeypatch):
-    frames, workdir = measured
-    monkeypatch.setattr("experiments.lab.store.train", None)
-    again = study.run(depth, depth.PRESETS["quick"], workdir, Console(quiet=True))
-    assert depth.verdicts(again) == depth.verdicts(study.load(workdir)) == depth.verdicts(frames)
 
 
 def test_without_highway_the_layers_lose_variance_and_gradient(measured):
@@ -85,17 +73,17 @@ WELL, NEVER, SLOW = ([100, 125, 100, 150, 100], 0.95), ([None] * 5, 0.5), ([275,
     ],
 )
 def test_the_verdict_follows_the_numbers(deep, verdict):
-    assert depth.verdicts(made_up(deep))["sru_deep"].verdict == verdict
+    assert depth.judge(made_up(deep))["sru_deep"].verdict == verdict
 
 
 def test_what_costs_as_much_in_shallow_stacks_is_not_for_depth():
     deep = {WHOLE: WELL, HIGHWAY: NEVER, INIT: NEVER}
-    assert depth.verdicts(made_up(deep, shallow=deep))["sru_deep"].verdict == "holds in part"
+    assert depth.judge(made_up(deep, shallow=deep))["sru_deep"].verdict == "holds in part"
 
 
 def test_one_depth_tells_nothing_of_depth():
     frames = made_up({}, shallow={WHOLE: WELL, HIGHWAY: NEVER, INIT: NEVER}, depths=(12,))
-    assert depth.verdicts(frames)["sru_deep"].verdict == "not tested here"
+    assert depth.judge(frames)["sru_deep"].verdict == "not tested here"
 
 
 @pytest.mark.parametrize("name", ["sru", "sru_feedback"])

@@ -5,18 +5,18 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from experiments import gradients
-from experiments.lab import study
+
+SETTINGS = dataclasses.replace(
+    gradients.PRESETS["quick"], cells=("rnn",), clip_scales=(), scales=(1.0,), lyapunov=True
+)
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("gradients")
-    settings = dataclasses.replace(gradients.PRESETS["quick"], cells=("rnn",), lyapunov=True)
-    console = Console(quiet=True)
-    return study.run(gradients, settings, workdir, console), settings, workdir
+def measured(measured_once):
+    frames, workdir = measured_once(gradients.EXPERIMENT, SETTINGS)
+    return frames, SETTINGS, workdir
 
 
 def test_runs_end_to_end(measured):
@@ -32,20 +32,14 @@ def test_runs_end_to_end(measured):
     assert "Settings: " in (workdir / "report.md").read_text()
 
 
-@pytest.mark.slow
-def test_kept_tables_give_the_same_verdict(measured):
-    frames, _, workdir = measured
-    assert gradients.verdicts(study.load(workdir)) == gradients.verdicts(frames)
-
-
 def test_the_rate_and_the_reach_are_those_of_the_curve():
     k = np.arange(101)
     rows = pd.DataFrame({"k": k, "state": -0.2 * k, "inputs": np.where(k < 50, -1.0, -np.inf)})
     rows = rows.assign(label="rnn", cell="rnn", stage="initial", seed=0)
-    state, inputs = gradients.decay(rows).to_dict("records")
+    state, inputs = gradients.decays(rows).to_dict("records")
     assert state["rate"] == pytest.approx(-0.2) and state["reach"] == 31  # 1e-6.2
     assert inputs["rate"] == pytest.approx(0.0, abs=1e-9) and inputs["reach"] == 50
-    kept = gradients.decay(rows.assign(state=0.0)).to_dict("records")[0]
+    kept = gradients.decays(rows.assign(state=0.0)).to_dict("records")[0]
     assert kept["reach"] == np.inf
 
 
@@ -65,4 +59,4 @@ def test_the_verdict_follows_the_numbers(gains, verdict):
     )
     curve = pd.DataFrame({"k": range(101), "state": 0.0, "inputs": 0.0})
     curve = curve.assign(label="rnn", cell="rnn", stage="initial", seed=0)
-    assert gradients.verdicts({"scaled": scaled, "gains": curve})["rnn_gradient"].verdict == verdict
+    assert gradients.judge({"scaled": scaled, "gains": curve})["rnn_gradient"].verdict == verdict

@@ -1,12 +1,13 @@
 """Horizon: the quick preset end to end, the search, and what follows from made-up numbers."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from experiments import horizon
-from experiments.lab import study
+from experiments.lab import statistics
 from experiments.lab.store import Lab
 
 
@@ -40,7 +41,7 @@ def test_the_gap_is_doubled_until_half_of_the_seeds_fail_and_then_bisected():
     assert lab.tried == [4, 8, 16, 32, 24, 20]
     found = horizon.horizons(rows)
     assert found["horizon"].tolist() == [4, 20, np.inf]  # the last one solved all that were tried
-    assert horizon.statistics.median(found["horizon"]).value == 20
+    assert statistics.median(found["horizon"]).value == 20
 
 
 def test_a_cell_that_never_fails_is_censored_at_the_longest_gap():
@@ -51,16 +52,15 @@ def test_a_cell_that_never_fails_is_censored_at_the_longest_gap():
     assert np.isinf(found["horizon"]).all() and (found["longest"] == 64).all()
 
 
-def test_runs_end_to_end(tmp_path):
-    settings = horizon.PRESETS["quick"]
-    frames = study.run(horizon, settings, tmp_path, Console(quiet=True))
+def test_runs_end_to_end(measured_once):
+    settings = dataclasses.replace(horizon.PRESETS["quick"], cells=("rnn",), learning_rates=(0.01, 0.03))
+    frames, workdir = measured_once(horizon.EXPERIMENT, settings)
     lengths = frames["lengths"]
     assert len(lengths) == len(settings.cells) * settings.seeds * len(horizon.FACTORS)
-    assert lengths["metric"].between(0, 1).all()
+    assert lengths["metric"].between(0, 1).all() and lengths["higher_is_better"].all()
     chosen = frames["runs"][frames["runs"]["chosen"]]
     assert (chosen.groupby(["label", "gap"]).size() == settings.seeds).all()
-    assert horizon.verdicts(study.load(tmp_path)) == horizon.verdicts(frames)
-    assert (tmp_path / "horizon.png").exists() and (tmp_path / "lengths.png").exists()
+    assert (workdir / "horizon.png").exists() and (workdir / "lengths.png").exists()
 
 
 def _frames(horizons, steps):
@@ -91,7 +91,7 @@ def _frames(horizons, steps):
 )
 def test_the_verdict_on_lstm_follows_the_numbers(horizons, verdict):
     frames = _frames(horizons, {"gru": 50, "lstm": 50})
-    assert horizon.verdicts(frames)["lstm_length"].verdict == verdict
+    assert horizon.judge(frames)["lstm_length"].verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,6 @@ def test_the_verdict_on_lstm_follows_the_numbers(horizons, verdict):
     ],
 )
 def test_the_verdict_on_gru_follows_the_numbers(steps, verdict):
-    got = horizon.verdicts(_frames({"rnn": 8, "lstm": 8}, steps))["gru_fast"]
+    got = horizon.judge(_frames({"rnn": 8, "lstm": 8}, steps))["gru_fast"]
     assert got.verdict == verdict
     assert "75%" in got.evidence

@@ -1,16 +1,18 @@
 """What the experiments of the laboratory share: kept work, statistics, settings, verdicts."""
 
-import importlib
+import dataclasses
 import json
-import types
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
+import experiments
 from experiments import claims
-from experiments.lab import statistics, study
+from experiments.lab import experiment, runs, statistics
 from experiments.lab.store import Lab
 from train.record import WorkdirError
 
@@ -55,16 +57,26 @@ def test_a_piece_that_fails_leaves_nothing_behind(tmp_path):
     assert lab.do("piece", {}, lambda: [{"ok": True}]) == [{"ok": True}]
 
 
+class _Result(NamedTuple):
+    summary: dict
+    run: object = None
+
+
+def _trained(config, workdir, data_dir, watch):
+    """What training gives back, without it."""
+    fields = {"status": "finished", "parameters": 9, "hidden_size": 3, "budget_steps": 2, "baseline": 0.1}
+    fields |= {"run_seconds": 0.1, "compile_seconds": 0.1}
+    seeds = [{"seed": seed, "learning_rate": rate, "solved": False} for seed, rate in config.lanes]
+    return _Result({"run": fields, "seeds": seeds})
+
+
 def test_a_trained_piece_has_a_row_per_seed_and_rate_and_is_not_trained_again(tmp_path, monkeypatch):
-    config = study.cell_config(
-        "gru:update_bias=1",
-        "delayed_recall",
-        cell={"hidden_size": 3},
-        task={"gap": 2, "eval_examples": 8},
-        optim={"learning_rates": (0.01, 0.02)},
-        train={"steps": 2, "seeds": 2, "batch_size": 2, "eval_every": 1},
-    )
+    config = runs.config(
+        "gru:update_bias=1", "delayed_recall", cell={"hidden_size": 3},
+        optim={"learning_rates": (0.01, 0.02)}, train={"steps": 2, "seeds": 2},
+    )  # fmt: skip
     assert config.cell.update_bias == 1 and config.label == "gru:update_bias=1"
+    monkeypatch.setattr("experiments.lab.store.train", _trained)
     rows = Lab(tmp_path, QUIET).train("run", config)
     assert [(row["learning_rate"], row["seed"]) for row in rows] == [
         (0.01, 0), (0.01, 1), (0.02, 0), (0.02, 1),
@@ -151,48 +163,126 @@ def test_among_rates_that_never_solve_the_better_metric_is_chosen():
     assert set(statistics.tuned(diverged)["learning_rate"]) == {0.1}
 
 
+def test_growth_tells_constant_logarithmic_and_linear_apart():
+    times = np.array([16, 64, 256, 1024])
+    assert statistics.growth(times, [5, 5, 5, 5]) == "constant"
+    assert statistics.growth(times, 7 * np.log2(times) + 3) == "logarithmic"
+    assert statistics.growth(times, 7 * times + 300) == "linear"
+
+
+def test_an_exponent_is_that_of_the_longer_half():
+    times = np.array([1, 2, 4, 8, 16, 32])
+    assert statistics.exponent(times, np.where(times < 8, 1.0, times**1.5)) == pytest.approx(1.5)
+    assert np.isnan(statistics.exponent(times[:2], [1.0, 2.0]))
+
+
+def test_what_was_not_reached_is_shown_as_censored():
+    assert statistics.censored(statistics.Estimate(175.0, 150.0, np.inf), ">400") == "175 [150, >400]"
+    assert statistics.censored(statistics.Estimate(*[np.inf] * 3), "≥16x", "{:g}x") == "≥16x [≥16x, ≥16x]"
+    assert statistics.median_steps([10.0, None, None]).value == np.inf
+
+
 # --- experiments
 
 
 @pytest.fixture(params=claims.EXPERIMENTS)
-def experiment(request) -> types.ModuleType:
-    return importlib.import_module(f"experiments.{request.param}")
+def one(request) -> experiment.Experiment:
+    return experiment.of(request.param)
 
 
-def test_every_experiment_has_presets_of_the_same_settings(experiment):
-    assert set(experiment.PRESETS) == {"quick", "fast", "full"}
-    assert len({type(preset) for preset in experiment.PRESETS.values()}) == 1
-    assert experiment.PRESETS["fast"].seeds >= 5 if hasattr(experiment.PRESETS["fast"], "seeds") else True
-    assert "python -m" in study.help_of(experiment)
+def test_every_experiment_has_presets_of_the_same_settings(one):
+    assert set(one.protocol) == {"quick", "fast", "full"}
+    assert len({type(preset) for preset in one.protocol.values()}) == 1
+    assert getattr(one.protocol["fast"], "seeds", 5) >= 5
+    text = experiment.help_of(one)
+    assert f"python -m experiments.{one.name}" in text
+    assert all(f"--config.{field.name}: " in text for field in dataclasses.fields(one.protocol["fast"]))
+
+
+def test_an_experiment_is_one_short_file_that_reads_in_order(one):
+    text = Path(one.module.__file__).read_text()
+    assert len(text.splitlines()) <= 300
+    parts = [
+        "CLAIMS = ",
+        "class Settings",
+        "PRESETS = ",
+        "def measure(",
+        "def judge(",
+        "def tables(",
+        "def figures(",
+    ]
+    places = [text.index(part) for part in [*parts, "EXPERIMENT = "]]
+    assert places == sorted(places)
+    assert one.question.endswith("?") and len(one.question) < 100
+
+
+def test_every_claim_is_named_and_judged_in_the_docstring_of_the_rule(one):
+    for key in one.claims:
+        assert f"`{key}`" in one.judge.__doc__
+
+
+def test_the_labels_of_every_preset_are_different_models(one):
+    for preset in one.protocol:
+        experiment.settings_of(one, preset, {})
 
 
 def test_settings_come_from_flags_and_wrong_ones_are_refused():
-    module = importlib.import_module("experiments.gradients")
-    got = study.settings_of(module, "fast", {"seeds": "7", "scales": "(1.0, 3)", "cells": "gru,lstm"})
-    assert got.seeds == 7 and got.scales == (1.0, 3) and got.cells == ("gru", "lstm")
-    assert study.settings_of(module, "fast", {"learning_rates": "0.1,0.2"}).learning_rates == (0.1, 0.2)
-    for field, value, told in (("seed", "3", "seeds"), ("steps", "many", "int"), ("lyapunov", "3", "bool")):
-        with pytest.raises(ValueError, match=told):
-            study.settings_of(module, "fast", {field: value})
+    gradients = experiment.of("gradients")
+
+    def got(**overrides):
+        return experiment.settings_of(gradients, "fast", overrides)
+
+    settings = got(seeds="7", scales="(1.0, 3)", cells="gru,lstm")
+    assert settings.seeds == 7 and settings.scales == (1.0, 3) and settings.cells == ("gru", "lstm")
+    assert got(learning_rates="0.1,0.2").learning_rates == (0.1, 0.2)
+    for field, value, wanted in (("seed", "3", "seeds"), ("steps", "many", "int"), ("lyapunov", "3", "bool")):
+        with pytest.raises(ValueError, match=wanted):
+            got(**{field: value})
+
+
+def test_a_setting_of_another_experiment_is_refused_with_its_name():
+    with pytest.raises(ValueError, match="gates has no setting 'rnn_steps'; experiments.identities has it"):
+        experiment.settings_of(experiment.of("gates"), "fast", {"rnn_steps": "3"})
+
+
+@pytest.mark.parametrize("cells", ["gru,gru", "gru,gru:reset_after=false", "lstm,lstm:peepholes=false"])
+def test_two_labels_for_one_model_are_refused(cells):
+    with pytest.raises(ValueError, match=cells.split(",")[0]):
+        experiment.settings_of(experiment.of("horizon"), "fast", {"cells": cells})
 
 
 def test_every_claim_is_judged_by_its_experiment_and_none_without_numbers(tmp_path):
     found = claims.judge(tmp_path)
-    assert found["id"].tolist() == list(claims.CLAIMS)
+    every = [key for name in claims.EXPERIMENTS for key in experiment.of(name).claims]
+    assert sorted(found["id"]) == sorted(every) and len(set(every)) == len(every)
+    assert found["id"].tolist()[: len(claims.NOTES)] == list(claims.NOTES)
     assert set(found["verdict"]) == {"not tested here"}
     assert "| **not tested here** |" in claims.page(found)
 
 
+FOLDER = Path(experiments.__file__).parent / "figures" / "claims"
+
+
 def test_the_committed_evidence_gives_the_committed_verdicts():
     """The table that the README shows follows from the tables that lie beside it."""
-    import experiments
-
-    folder = study.Path(experiments.__file__).parent / "figures" / "claims"
-    found = claims.judge(folder)
-    kept = pd.read_csv(folder / "claims.csv", keep_default_na=False)
+    found = claims.judge(FOLDER)
+    kept = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False)
     assert found.astype(str).to_dict("records") == kept.astype(str).to_dict("records")
-    assert set(found["verdict"]) <= set(study.VERDICTS)
+    assert set(found["verdict"]) <= set(experiment.VERDICTS)
+    readme = (FOLDER.parents[2] / "README.md").read_text()
     for claim in found.to_dict("records"):
-        assert not claim["figure"] or (folder / claim["figure"]).exists()
-        told = json.loads((folder / claim["experiment"] / "environment.json").read_text())
-        assert told["settings"] and told["cpu"]
+        assert not claim["figure"] or (FOLDER / claim["figure"]).exists()
+        assert f"| **{claim['verdict']}** | `experiments.{claim['experiment']}` |" in readme
+        record = json.loads((FOLDER / claim["experiment"] / "environment.json").read_text())
+        assert record["settings"] and record["cpu"]
+
+
+def test_the_committed_report_says_what_its_tables_say(one):
+    from experiments.tables import markdown
+
+    frames = experiment.load(FOLDER / one.name)
+    report = (FOLDER / one.name / "report.md").read_text()
+    for title, table in one.tables(frames).items():
+        assert title in report and markdown(table) in report
+    for key, (verdict, evidence) in one.judge(frames).items():
+        assert f"**{key}: {verdict}.** {evidence}" in report

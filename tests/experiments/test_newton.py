@@ -7,21 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 import cells
 from experiments import newton
-from experiments.lab import probes, study
+from experiments.lab import convergence, probes
 
-SETTINGS = dataclasses.replace(
-    newton.PRESETS["quick"], cells=("sru_feedback",), times=(8, 20), feedback=(6.0,), scales=()
-)
+SETTINGS = dataclasses.replace(newton.PRESETS["quick"], times=(8, 20), scales=())
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("newton")
-    return study.run(newton, SETTINGS, workdir, Console(quiet=True)), workdir
+def measured(measured_once):
+    return measured_once(newton.EXPERIMENT, SETTINGS)
 
 
 def test_runs_end_to_end(measured):
@@ -31,17 +27,12 @@ def test_runs_end_to_end(measured):
     assert rows["iterations"].between(1, rows["time"]).all() and not rows["fallback"].any()
     assert (rows["error"] < 1e-4).all() and (rows["depth"] > 0).all()
     one = rows[rows["stage"] == "initial"]
-    assert len(one) == SETTINGS.seeds * len(SETTINGS.times) * len(newton.WINDOWS)
+    assert len(one) == SETTINGS.seeds * len(SETTINGS.times) * len(convergence.WINDOWS)
     errors = frames["errors"]
     assert (errors[["states", "gradients"]].max(axis=1) < np.where(errors["bits"] == 64, 1e-10, 1e-4)).all()
     assert (frames["time"]["ms"] > 0).all()
     for name in ("newton.png", "chaos.png", "report.md", "iterations.csv", "errors.csv", "time.csv"):
         assert (workdir / name).stat().st_size > 0
-
-
-def test_kept_tables_give_the_same_verdict(measured):
-    frames, workdir = measured
-    assert newton.verdicts(study.load(workdir)) == newton.verdicts(frames)
 
 
 def test_only_cells_that_have_the_strategy_are_eligible():
@@ -50,11 +41,14 @@ def test_only_cells_that_have_the_strategy_are_eligible():
 
 
 def test_dense_jacobians_are_for_small_cells_whose_own_are_not_diagonal():
-    assert newton.methods(cells.get("sru_feedback", hidden_size=8), 64) == [(0, "diagonal"), (1, "diagonal")]
+    assert convergence.methods(cells.get("sru_feedback", hidden_size=8), 64) == [
+        (0, "diagonal"),
+        (1, "diagonal"),
+    ]
     every = [(0, "dense"), (0, "diagonal"), (1, "dense"), (1, "diagonal")]
-    assert newton.methods(cells.get("gru", hidden_size=8), 64) == every
-    assert (0, "dense") not in newton.methods(cells.get("gru", hidden_size=64), 64)
-    assert (1, "dense") not in newton.methods(cells.get("gru", hidden_size=8), 10**6)
+    assert convergence.methods(cells.get("gru", hidden_size=8), 64) == every
+    assert (0, "dense") not in convergence.methods(cells.get("gru", hidden_size=64), 64)
+    assert (1, "dense") not in convergence.methods(cells.get("gru", hidden_size=8), 10**6)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +61,14 @@ def test_dense_jacobians_are_for_small_cells_whose_own_are_not_diagonal():
     ],
 )
 def test_the_depth_counts_steps_one_after_the_other(args, steps):
-    assert newton.depth(*args) == steps
+    assert convergence.depth(*args) == steps
 
 
 @pytest.mark.parametrize("name", ["rnn", "sru_feedback"])
 def test_the_exponent_is_the_largest_of_the_spectrum(name):
     cell = cells.get(name, hidden_size=4)
-    params, xs = newton._initial(cell, 2, 300)
-    got = newton._follow(cell)(params, xs)
+    params, xs = convergence.initial(cell, 2, 300)
+    got = convergence._follow(cell)(params, xs)
     for seed in range(2):
         one = jax.tree.map(lambda p, i=seed: p[i], params)
         want = probes.lyapunov_spectrum(cell, one, xs[seed])[0]
@@ -83,9 +77,9 @@ def test_the_exponent_is_the_largest_of_the_spectrum(name):
 
 def test_the_exponent_of_a_plain_decay_is_its_logarithm():
     cell = cells.get("sru_feedback", hidden_size=4)
-    params, xs = newton._initial(cell, 2, 300)
+    params, xs = convergence.initial(cell, 2, 300)
     zero = {name: jnp.zeros_like(p) for name, p in params.items()}  # f = 1/2
-    np.testing.assert_allclose(newton._follow(cell)(zero, xs), np.log(0.5), rtol=1e-5)
+    np.testing.assert_allclose(convergence._follow(cell)(zero, xs), np.log(0.5), rtol=1e-5)
 
 
 # --- verdicts on made-up numbers
@@ -108,7 +102,7 @@ def made_up(**cases):
                     "time": time,
                 }
                 row |= {"window": 0, "jacobian": "diagonal", "exponent": exponent}
-                rows.append(row | did | {"depth": newton.depth(time, 0, *did.values())})
+                rows.append(row | did | {"depth": convergence.depth(time, 0, *did.values())})
     errors = pd.DataFrame({"label": ["gru"] * 2, "bits": [32, 64], "states": 1e-7, "gradients": 1e-6})
     ms = {"label": "gru", "pass": "forward", "time": 512, "batch": 4, "hidden_size": 8, "backend": "cpu"}
     times = [
@@ -134,10 +128,10 @@ GOOD, GROWS, FELL = (-0.5, 4, 3, 2), (-0.1, 4, 6, 9), (0.2, 8, 20, None)
     ],
 )
 def test_the_verdict_follows_the_numbers(cases, verdict):
-    assert newton.verdicts(made_up(**cases))["newton"].verdict == verdict
+    assert newton.judge(made_up(**cases))["newton"].verdict == verdict
 
 
 def test_the_evidence_says_what_was_found():
-    told = newton.verdicts(made_up(gru__initial=GOOD, rnn__dial__big=FELL))["newton"].evidence
+    told = newton.judge(made_up(gru__initial=GOOD, rnn__dial__big=FELL))["newton"].evidence
     assert "1 of 1 cells" in told and "gru 4" in told and "rnn big" in told and "3 fell back" in told
     assert "gru forward 1.5" in told and "exponent +0.20" in told

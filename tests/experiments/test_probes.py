@@ -210,3 +210,28 @@ def test_input_gradients_are_those_of_the_whole_model(task, options):
     np.testing.assert_allclose(norms, np.linalg.norm(gradients, axis=-1), rtol=1e-4, atol=1e-9)
     if spec.inputs == "tokens":
         np.testing.assert_allclose(loss, total(params["embed"]["embedding"]) / BATCH, rtol=1e-5)
+
+
+def test_other_tokens_are_others_of_the_same_kind():
+    tokens = jnp.array([[0, 3, 4, 5, 6], [1, 6, 5, 4, 3], [2, 3, 3, 3, 3]] * 50)
+    others = np.asarray(probes.other_tokens(jax.random.key(0), tokens, 3, 4))
+    assert (others != tokens).all()
+    assert set(others[:, 0]) == {0, 1, 2} and set(np.unique(others[:, 1:])) == {3, 4, 5, 6}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", "sru", "knn", "lru", "mlstm", "mamba2", "tcn", "window"])
+def test_swap_memory_weighs_distances_by_what_a_replaced_step_changes(name):
+    cell = cells.get(name, hidden_size=3)
+    params = cell.init(jax.random.key(0), 2)
+    xs, others = (jax.random.normal(jax.random.key(seed), (4, 5, 2)) for seed in (1, 2))
+
+    def at_end(xs):
+        carry = cell.initial_carry(len(xs))
+        for t in range(xs.shape[1]):
+            carry, _ = cell.step(params, carry, xs[:, t])
+        return probes.unit_states(cell, carry)
+
+    sizes = [np.abs(at_end(xs.at[:, t].set(others[:, t])) - at_end(xs)).mean((0, 2)) for t in range(5)]
+    want = sum((4 - t) * size for t, size in enumerate(sizes)) / sum(sizes)
+    np.testing.assert_allclose(probes.swap_memory(cell, params, xs, others), want, rtol=1e-4)

@@ -1,45 +1,32 @@
 """The benchmark measures what it says; how fast anything is, no test asks."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import io
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import cells
-from experiments.speed import layers, measure, report, rivals, training
-from train import programs
+from experiments.lab import runs, timing
+from experiments.speed import bench, layers, report, rivals, training
+from train.model import count
 
-ROOT = Path(__file__).parents[2]
 SIZE = (4, 6, 3)
-
-
-def speed(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.speed", *map(str, flags)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "COLUMNS": "80"},
-    )
 
 
 def test_cases_are_timed_in_turn_and_one_that_fails_costs_only_itself():
     order = []
 
     def case(name, units=1):
-        return measure.Case({"cell": name}, lambda: lambda: order.append(name), units)
+        return timing.Case({"cell": name}, lambda: lambda: order.append(name), units)
 
     def broken():
         raise RuntimeError("no such thing\nmore")
 
-    rows = measure.interleaved([case("a"), measure.Case({"cell": "x"}, broken), case("b", 2)], repeats=3)
+    rows = timing.interleaved([case("a"), timing.Case({"cell": "x"}, broken), case("b", 2)], repeats=3)
     assert order[:4] == ["a", "a", "b", "b"]  # first run, warm-up
     assert order[4:] == ["a", "b"] * 3
     assert [row["cell"] for row in rows] == ["a", "x", "b"]
@@ -57,7 +44,7 @@ def test_the_fastest_of_several_settings_counts():
         time.sleep(seconds)
 
     slow_and_fast = [lambda: run(0, 0.05), lambda: run(1, 0.0)]
-    measure.interleaved([measure.Case({}, lambda: slow_and_fast)], repeats=5)
+    timing.interleaved([timing.Case({}, lambda: slow_and_fast)], repeats=5)
     assert counts == [3, 3 + 2 + 5]
 
 
@@ -80,7 +67,7 @@ def test_a_layer_shared_by_devices_is_the_layer_on_one():
     got, want = (
         program(*args)
         for program, args in (
-            layers.program_of(lambda p, xs: cells.scan(cell, p, xs)[1], params, xs, d_ys, "gradient", n)
+            timing.program_of(lambda p, xs: cells.scan(cell, p, xs)[1], params, xs, d_ys, "gradient", n)
             for n in (1, 2)
         )
     )
@@ -94,7 +81,7 @@ def test_a_rivals_layer_is_a_recurrence_with_gradients(rival, kind):
         pytest.skip("not there")
     xs, d_ys = layers._inputs(SIZE)
     params, layer = rivals.JAX[rival](kind, SIZE[-1], xs)
-    program, args = layers.program_of(layer, params, xs, d_ys, "gradient", 1)
+    program, args = timing.program_of(layer, params, xs, d_ys, "gradient", 1)
     ys, d_params, d_xs = program(*args)
     assert ys.shape == d_xs.shape == xs.shape
     late = layer(params, xs.at[:, 3:].add(1.0))
@@ -118,9 +105,8 @@ def test_torch_runs_forward_and_backward():
 @pytest.mark.parametrize("task", training.TASKS)
 def test_our_loop_trains_the_whole_model_that_the_other_loops_train(task):
     """An embedding where the inputs are tokens, the layer, a linear readout; nothing left out."""
-    run = programs.make_run(training.config("gru", task, 1, hidden_size=5))
-    ours = sum(p.size for p in jax.tree.leaves(programs.initial_state(run).params))
-    spec, width = run.spec, 5
+    spec, params = runs.shapes(training.config("gru", task, 1, hidden_size=5))
+    ours, width = count(params), 5
     tokens = spec.inputs == "tokens"
     features = width if tokens else spec.input_size
     embedding = spec.input_size * width if tokens else 0
@@ -188,30 +174,40 @@ def test_the_growth_is_fitted_over_the_longer_sequences():
     assert layers.growth(pd.DataFrame(rows))[0]["exponent"] == pytest.approx(1.0)
 
 
-def test_the_command_writes_tables_figures_and_what_they_were_made_on(tmp_path):
-    done = speed(
-        "--preset=quick",
-        "--parts=layers",
-        "--cells=rnn,sru",
-        "--rivals=",
-        "--repeats=1",
-        f"--workdir={tmp_path}",
-    )
-    assert done.returncode == 0, done.stderr
+def measured(tmp_path, **options):
+    """What the benchmark prints on a terminal of 80 letters."""
+    console = Console(file=io.StringIO(), width=80)
+    bench.run(bench.Options(**{"preset": "quick", "rivals": [], "workdir": str(tmp_path)} | options), console)
+    return console.file.getvalue()
+
+
+def test_tables_figures_and_what_they_were_made_on_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "bounds", lambda: {"matmul_gflops": 10.0, "copy_gb_per_s": 1.0})
+    text = measured(tmp_path, parts=["layers"], sizes=["2x8x4"], cells=["rnn", "sru"], repeats=1)
     frame = pd.read_csv(tmp_path / "layers.csv")
     for name, rows in frame.groupby("cell"):
         every = set(cells.strategies(cells.get(name, hidden_size=4))) - {"auto"}
         assert set(rows["strategy"]) == every
     assert (frame["ms"] > 0).all()
     assert (tmp_path / "layers.png").exists() and (tmp_path / "environment.json").exists()
-    assert "Goals" not in done.stdout  # they are about other sizes
+    assert "Goals" not in text  # they are about other sizes
     assert "matmul" in (tmp_path / "speed.md").read_text()
-    assert all(len(line) <= 80 for line in done.stdout.splitlines() if str(tmp_path) not in line)
+    assert all(len(line) <= 80 for line in text.splitlines() if str(tmp_path) not in line)
 
 
-@pytest.mark.parametrize("flag, told", [("--cells=ltsm", "lstm"), ("--sizes=32x12", "BATCHxTIMExHIDDEN")])
-def test_bad_flags_are_refused_in_one_line(flag, told, tmp_path):
-    done = speed(flag, f"--workdir={tmp_path}")
-    assert done.returncode == 2 and told in done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+def test_bounds_are_what_the_machine_does():
+    assert all(value > 0 for value in timing.bounds(repeats=1, size=64).values())
+
+
+@pytest.mark.parametrize(
+    "option, wanted",
+    [
+        ({"cells": ["ltsm"]}, "lstm"),
+        ({"sizes": ["32x12"]}, "BATCHxTIMExHIDDEN"),
+        ({"parts": ["layer"]}, "layers"),
+    ],
+)
+def test_bad_options_are_refused(option, wanted, tmp_path):
+    with pytest.raises(ValueError, match=wanted):
+        measured(tmp_path, **option)
     assert not list(tmp_path.iterdir())

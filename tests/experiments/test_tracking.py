@@ -1,42 +1,31 @@
 """State tracking: the quick preset end to end, and what follows from made-up numbers."""
 
-import jax
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from experiments import tracking
-from experiments.lab import study
+
+SETTINGS = dataclasses.replace(tracking.PRESETS["quick"], cells=("rnn",))
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("tracking")
-    jax.config.update("jax_disable_most_optimizations", True)  # compilation is most of the time
-    frames = study.run(tracking, tracking.PRESETS["quick"], workdir, Console(quiet=True))
-    yield frames, workdir
-    jax.config.update("jax_disable_most_optimizations", False)
+def measured(measured_once):
+    return measured_once(tracking.EXPERIMENT, SETTINGS)
 
 
 def test_runs_end_to_end(measured):
     frames, workdir = measured
-    settings = tracking.PRESETS["quick"]
     runs, positions = frames["runs"], frames["positions"]
-    assert len(runs) == 2 * settings.seeds * len(settings.learning_rates)
-    assert (runs.groupby("label")["chosen"].sum() == settings.seeds).all()
+    assert len(runs) == SETTINGS.seeds * len(SETTINGS.learning_rates)
+    assert (runs.groupby("label")["chosen"].sum() == SETTINGS.seeds).all()
     places = positions.groupby(["label", "seed"])["position"]
-    assert (places.max() == 16 * settings.length).all() and (places.count() == 64).all()
+    assert (places.max() == 16 * SETTINGS.length).all() and (places.count() == 64).all()
     assert positions["accuracy"].between(0, 1).all()
     for name in ("tracking.png", "report.md", "runs.csv", "positions.csv"):
         assert (workdir / name).stat().st_size > 0
-
-
-def test_a_second_call_trains_nothing_and_says_the_same(measured, monkeypatch):
-    frames, workdir = measured
-    monkeypatch.setattr("experiments.lab.store.train", None)
-    again = study.run(tracking, tracking.PRESETS["quick"], workdir, Console(quiet=True))
-    assert tracking.verdicts(again) == tracking.verdicts(study.load(workdir)) == tracking.verdicts(frames)
 
 
 def test_the_first_window_is_the_accuracy_that_training_saw(measured):
@@ -93,17 +82,17 @@ def test_the_reach_is_the_last_length_before_the_first_loss():
     ],
 )
 def test_the_verdict_follows_the_numbers(tracked, verdict):
-    assert tracking.verdicts(made_up(tracked))["state_tracking"].verdict == verdict
+    assert tracking.judge(made_up(tracked))["state_tracking"].verdict == verdict
 
 
 def test_every_group_counts():
     good, bad = made_up({"sru": 1, "gru": 16}), made_up({"sru": 16, "gru": 16}, groups=("s3",))
     both = {"positions": pd.concat([good["positions"], bad["positions"]])}
-    found = tracking.verdicts(both)["state_tracking"]
+    found = tracking.judge(both)["state_tracking"]
     assert found.verdict == "holds in part" and "z2: " in found.evidence and "s3: " in found.evidence
 
 
 def test_one_depth_at_which_a_linear_cell_tracks_is_enough_against_the_claim():
     shallow, deep = made_up({"sru": 1, "gru": 16})["positions"], made_up({"sru": 16, "gru": 16})["positions"]
     both = {"positions": pd.concat([shallow, deep.assign(depth=4)])}
-    assert tracking.verdicts(both)["state_tracking"].verdict == "does not hold here"
+    assert tracking.judge(both)["state_tracking"].verdict == "does not hold here"

@@ -39,7 +39,13 @@ class Commands:
             )  # fmt: skip
             atexit.register(self.close)
         with tempfile.TemporaryDirectory() as folder:
-            asked = {"module": module, "argv": list(map(str, flags)), "cwd": str(cwd), "out": folder, "env": env}
+            asked = {
+                "module": module,
+                "argv": list(map(str, flags)),
+                "cwd": str(cwd),
+                "out": folder,
+                "env": env,
+            }
             self._server.stdin.write(json.dumps(asked) + "\n")
             self._server.stdin.flush()
             answer = self._server.stdout.readline()

@@ -45,3 +45,9 @@ def tiny():
         return configs.freeze(configs.apply(base, flat))
 
     return config
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield

@@ -141,7 +141,7 @@ def test_a_process_knows_when_it_runs_out_of_memory_maps(part, want):
 
 
 def test_a_crowded_process_forgets_its_programs(monkeypatch):
-    from train import programs
+    from train import compile
 
     class Cached:
         cleared = 0
@@ -150,8 +150,8 @@ def test_a_crowded_process_forgets_its_programs(monkeypatch):
             self.cleared += 1
 
     made = Cached()
-    monkeypatch.setattr(programs, "make_programs", made)
+    monkeypatch.setattr(compile, "_CACHES", [made])
     for crowded, want in [(False, 0), (True, 1)]:
         monkeypatch.setattr(host, "crowded", lambda crowded=crowded: crowded)
-        programs.make_room()
+        compile.make_room()
         assert made.cleared == want

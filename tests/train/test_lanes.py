@@ -10,9 +10,11 @@ import pytest
 
 import cells
 from train import metrics, tasks
+from train.compile import executable
+from train.lanes import held_out, initial_state, layout, make_run
 from train.loop import train
 from train.model import build
-from train.programs import executable, held_out, initial_state, layout, make_run, step_keys
+from train.step import step_keys
 from train.tasks.base import Stretchable
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")

@@ -250,7 +250,7 @@ def test_tensorboard_events_are_written(tmp_path):
 
 
 def test_one_program_serves_every_seed_and_learning_rate():
-    from train.programs import initial_state, make_run
+    from train.lanes import initial_state, make_run
 
     texts = set()
     for seed, rate in (("0", "0.01"), ("7", "0.5")):

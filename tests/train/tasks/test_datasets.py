@@ -14,7 +14,7 @@ import pytest
 from train.tasks import datasets
 
 CONTENT = b"label and words\n" * 50
-SHARED = os.environ.get(datasets.VARIABLE) or Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = os.environ.get(datasets.VARIABLE) or Path(__file__).parents[3].parent / "shared" / "data"
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 

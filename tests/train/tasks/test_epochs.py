@@ -1,4 +1,4 @@
-"""Training on data in memory goes through exact epochs, each in an order of its own."""
+"""Data sets in memory: training goes through exact epochs, in an order of each epoch's own."""
 
 import itertools
 
@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from batches import KEY
 from compiling import jit
 from train.tasks import base
-
-KEY = jax.random.key(0)
 
 
 class Rows(base.InMemory):
@@ -24,7 +23,7 @@ class Rows(base.InMemory):
         return {split: {"xs": rows[:, None], "ys": rows} for split in ("train", *base.SPLITS)}
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 17, 1000, 1257, 60000])
+@pytest.mark.parametrize("n", [1, 2, 5, 17, 1257, 60000])
 def test_shuffled_is_a_permutation_and_each_epoch_and_key_has_its_own(n):
     orders = [
         base.shuffled(jax.random.key(seed), jnp.full(n, epoch), jnp.arange(n), n)

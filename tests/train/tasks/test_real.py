@@ -1,37 +1,25 @@
-"""The tasks on real data: how files are read and split, on made-up files and on the real ones."""
+"""Real tasks: how files are read, and that the real ones are all there."""
 
 import collections
 import itertools
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-import made_up_data
+from batches import same
 from train import tasks
 from train.tasks import datasets, mnist, sentence
 
-SHARED = os.environ.get(datasets.VARIABLE) or Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = os.environ.get(datasets.VARIABLE) or Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not Path(SHARED).is_dir(), reason=f"no folder in {datasets.VARIABLE}")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    with made_up_data.written(tmp_path):
-        yield tmp_path
-
-
-def same(a, b):
-    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
-
-
-def test_digits_split_every_image_once_and_evenly():
+def test_digits_split_every_image_once_and_evenly(loaded):
     from sklearn.datasets import load_digits
 
-    task = tasks.get("digits")
-    data = task.load()
+    task, data = loaded("digits", {})
     assert {split: len(part["ys"]) for split, part in data.items()} == dict(train=1257, valid=180, test=360)
     xs, ys = load_digits(return_X_y=True)
     rows = np.concatenate([np.column_stack([part["xs"], part["ys"]]) for part in data.values()])
@@ -46,18 +34,18 @@ def test_digits_split_every_image_once_and_evenly():
     assert same(data, task.load())
 
 
-def test_pixels_per_step_only_cuts_the_sequence():
-    slow, rows = (tasks.get("digits", pixels_per_step=pixels) for pixels in (1, 8))
-    data = slow.load()
+def test_pixels_per_step_only_cuts_the_sequence(loaded):
+    slow, data = loaded("digits", {})
+    rows, _ = loaded("digits", dict(pixels_per_step=8))
     a, b = slow.eval_batch(data, "test", 0, 9), rows.eval_batch(data, "test", 0, 9)
     assert b.xs.shape == (9, 8, 8) and np.array_equal(a.xs.reshape(9, 8, 8), b.xs)
     assert a.xs.max() == 1
     assert np.array_equal(a.xs[..., 0] * 16, data["test"]["xs"][:9])
 
 
-def test_mnist_reads_idx_and_permutes_all_images_alike(folder):
-    plain = tasks.get("mnist", pixels_per_step=28)
-    data, permuted = plain.load(folder), tasks.get("permuted_mnist").load(folder)
+def test_mnist_reads_idx_and_permutes_all_images_alike(loaded, folder):
+    plain, data = loaded("mnist", dict(pixels_per_step=28))
+    _, permuted = loaded("permuted_mnist", dict(pixels_per_step=98))
     assert {split: len(part["ys"]) for split, part in data.items()} == dict(train=30, valid=5000, test=33)
     raw = datasets.read("t10k-images-idx3-ubyte", folder)
     images = np.frombuffer(raw[16:], np.uint8).reshape(33, 784)

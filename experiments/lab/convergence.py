@@ -1,0 +1,144 @@
+"""How many iterations Newton's method takes, and how many steps one after the other that is."""
+
+import functools
+import warnings
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+import cells
+import configs
+from cells.scans.newton import DENSE
+from experiments.lab import probes
+
+WINDOWS = {0: "sqrt(T)", 1: "1 (DEER)"}
+QUICK = 2000  # steps below which compiling takes longer than running
+LARGEST = 2**20  # numbers in the Jacobians of a sequence up to which a method is measured
+
+
+def cell_of(text, hidden_size) -> cells.Cell:
+    name, options = configs.with_options(text)
+    return cells.get(name, hidden_size=hidden_size, **options)
+
+
+def initial(cell, seeds, time, dtype=jnp.float32):
+    """Parameters and white noise of each seed."""
+    keys = jax.vmap(jax.random.split)(jax.random.split(jax.random.key(0), seeds))
+    params = jax.vmap(lambda key: cell.init(key, cell.hidden_size, dtype))(keys[:, 0])
+    return params, jax.vmap(lambda key: jax.random.normal(key, (1, time, cell.hidden_size), dtype))(
+        keys[:, 1]
+    )
+
+
+def methods(cell, time) -> list[tuple[int, str]]:
+    """Windows and Jacobians that can be measured."""
+    leaves = jax.tree.leaves(cell.initial_carry(1))
+    size = sum(x.shape[-1] for x in leaves)
+    numbers = {"dense": size**2, "diagonal": size * len(leaves)}
+    if cell.is_elementwise or size > DENSE:
+        del numbers["dense"]
+    return [(w, j) for w in WINDOWS for j in numbers if numbers[j] * len(spans(time, w)) <= LARGEST]
+
+
+def spans(time, window) -> range:
+    """The first steps of windows."""
+    return range(0, time, window or int(np.ceil(np.sqrt(time))))
+
+
+def depth(time, window, iterations, fallback) -> int:
+    """Steps one after the other: every iteration runs a window and joins them pair by pair, up and down a
+    tree; then a window is run once more, or all of time after all."""
+    starts = spans(time, window)
+    joins = 2 * int(np.ceil(np.log2(len(starts))))
+    return iterations * (starts.step + joins) + starts.step + fallback * time
+
+
+def iterations(cell, params, xs, fields) -> Iterator[dict]:
+    """All methods on every seed's params and xs (seeds, 1, time, features)."""
+    seeds, _, time, _ = xs.shape
+    exponents = jax.device_get(_follow(cell)(params, xs))
+    for window, jacobian in methods(cell, time):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "newton: the states did not converge")
+            report, error = jax.device_get(_run(cell, window, jacobian, time < QUICK)(params, xs))
+            jax.effects_barrier()
+        for seed in range(seeds):
+            did = {name: getattr(report, name)[seed].item() for name in report._fields}
+            row = fields | {"cell": cells.CELLS.name_of(cell), "seed": seed, "time": time, "window": window}
+            row |= {"jacobian": jacobian, "exponent": exponents[seed].item(), "error": error[seed].item()}
+            yield row | did | {"depth": depth(time, window, did["iterations"], did["fallback"])}
+
+
+@functools.cache
+def _run(cell, window, jacobian, quick):
+    """Compiled: what a run reports, and its largest error against a sequential one, of each seed."""
+
+    def run(params, xs):
+        newton = cells.Newton(window=window, jacobian=jacobian, iterations=100 * (window == 1))
+        *got, report = cells.scan(cell, params, xs, strategy="newton", newton=newton, report=True)
+        return report, _error(got[1], cells.scan(cell, params, xs, strategy="sequential")[1])
+
+    return jax.jit(jax.vmap(run), compiler_options={"xla_backend_optimization_level": 0} if quick else None)
+
+
+@functools.cache
+def _follow(cell):
+    """Compiled: the largest Lyapunov exponent per step of each seed."""
+    return jax.jit(jax.vmap(functools.partial(probes.largest_exponent, cell)))
+
+
+def _error(got, want):
+    """The largest difference of two trees, over the largest entry (some arrays have no gradient)."""
+    got, want = (jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)]) for tree in (got, want))
+    return jnp.abs(got - want).max() / jnp.abs(want).max()
+
+
+def errors(text, time, seeds, hidden_size) -> Iterator[dict]:
+    """Against a sequential run: of outputs, and of the gradients of their mean square, in both precisions."""
+    cell = cell_of(text, hidden_size)
+    for bits in (32, 64):
+        with jax.enable_x64(bits == 64):
+
+            def run(strategy, params, xs):
+                def loss(params, xs):
+                    _, ys, report = cells.scan(cell, params, xs, strategy=strategy, report=True)
+                    return jnp.square(ys).mean(), (ys, report)
+
+                return jax.grad(loss, (0, 1), has_aux=True)(params, xs)
+
+            def both(params, xs):
+                d_got, (got, report) = run("newton", params, xs)
+                d_want, (want, _) = run("sequential", params, xs)
+                return _error(got, want), _error(d_got, d_want), report
+
+            args = initial(cell, seeds, time, jnp.dtype(f"float{bits}"))
+            quick = {"xla_backend_optimization_level": 0}
+            states, gradients, report = jax.device_get(jax.jit(jax.vmap(both), compiler_options=quick)(*args))
+        for seed in range(seeds):
+            row = {"label": text, "bits": bits, "time": time, "seed": seed}
+            row |= {"states": states[seed].item(), "gradients": gradients[seed].item()}
+            yield row | {"iterations": int(report.iterations[seed]), "fallback": bool(report.fallback[seed])}
+
+
+def usual(rows: pd.DataFrame, window: int = 0) -> pd.DataFrame:
+    """Those of the Jacobian that "auto" takes: dense where there is one."""
+    return rows[
+        (rows["window"] == window) & (rows["jacobian"] == rows.groupby("label")["jacobian"].transform("min"))
+    ]
+
+
+def count_text(group: pd.DataFrame) -> str:
+    """Median and maximum over seeds, and how many fell back."""
+    if group.empty:
+        return "–"
+    fell, most = int(group["fallback"].sum()), group["iterations"].max()
+    text = f"{group['iterations'].median():.0f} ({most})"
+    return text + f", {fell}/{len(group)} fell back" * bool(fell)
+
+
+def depth_text(group: pd.DataFrame) -> str:
+    """Median over seeds of the depth, over that of a sequential run."""
+    return f"{100 * (group['depth'] / group['time']).median():.1f} %" if len(group) else "–"

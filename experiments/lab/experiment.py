@@ -1,0 +1,235 @@
+"""An experiment is one value; it runs as a command, with settings from flags and all results on disk."""
+
+import dataclasses
+import functools
+import importlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from absl import flags
+from rich.console import Console
+
+from cells.registry import nearest
+from experiments import cli, tables
+
+flags.DEFINE_enum("preset", "fast", ["quick", "fast", "full"], "Values of all settings: see above.")
+flags.DEFINE_list("cells", None, "Cells, with options after colons: lstm:peepholes=true; all: every cell.")
+flags.DEFINE_integer("seeds", None, "Seeds per cell.", lower_bound=1)
+flags.DEFINE_string("workdir", None, "Where everything is written (default: runs/NAME-PRESET).")
+flags.adopt_module_key_flags(cli)
+FLAGS = flags.FLAGS
+
+VERDICTS = ("holds", "holds in part", "does not hold here", "not tested here")
+Frames = dict[str, pd.DataFrame]
+
+
+class Claim(NamedTuple):
+    """A claim of the study notes, and the name of its figure."""
+
+    text: str
+    figure: str | None = None
+
+
+class Verdict(NamedTuple):
+    """What the numbers say of a claim, one of VERDICTS, and the numbers."""
+
+    verdict: str
+    evidence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A question, how it is measured, and the rule by which the numbers answer it.
+
+    Args:
+      question: one line.
+      claims: by id, those that it judges.
+      protocol: the settings, a frozen dataclass, of "quick", "fast" and "full".
+      measure: (settings, `store.Lab`) -> frames by name, every row one measurement of one seed.
+      judge: frames -> the verdict of each claim.
+      tables: frames -> tables of text by title.
+      figures: frames -> figures by name.
+      eligible: () -> the cells that --cells=all stands for; None: every one.
+    """
+
+    question: str
+    claims: dict[str, Claim]
+    protocol: dict[str, Any]
+    measure: Callable[..., Frames]
+    judge: Callable[[Frames], dict[str, Verdict]]
+    tables: Callable[[Frames], Frames]
+    figures: Callable[[Frames], dict]
+    eligible: Callable[[], list[str]] | None = None
+
+    @functools.cached_property
+    def module(self):
+        """The file that it is written in."""
+        return sys.modules[self.judge.__module__]
+
+    @property
+    def name(self) -> str:
+        """That of its file, and of its command: `python -m experiments.NAME`."""
+        return self.module.__spec__.name.split(".")[-1]
+
+
+def of(name: str) -> Experiment:
+    """The experiment in experiments/NAME.py."""
+    return importlib.import_module(f"experiments.{name}").EXPERIMENT
+
+
+def command(experiment: Experiment) -> None:
+    """Runs an experiment as a command."""
+
+    def main(config, overrides):
+        if config:
+            raise ValueError(
+                f"{experiment.name} has presets (--preset) and fields (--config.FIELD=VALUE), no --config"
+            )
+        settings = settings_of(experiment, FLAGS.preset, overrides | shared_flags(experiment))
+        workdir = Path(FLAGS.workdir or f"runs/{experiment.name}-{FLAGS.preset}")
+        console = Console(highlight=False)
+        run(experiment, settings, workdir, console, FLAGS.data_dir, FLAGS.overwrite)
+        return 0
+
+    cli.run(main, help_of(experiment))
+
+
+def help_of(experiment) -> str:
+    """The text of its file, then its settings."""
+    rows = []
+    for name in _fields(experiment):
+        values = ", ".join(
+            f"{preset} {_shown(getattr(p, name))}" for preset, p in experiment.protocol.items()
+        )
+        rows.append(f"  --config.{name}: {values}")
+    return experiment.module.__doc__.strip() + "\n\nSettings and their presets:\n" + "\n".join(rows) + "\n"
+
+
+def _fields(experiment) -> list[str]:
+    return [field.name for field in dataclasses.fields(experiment.protocol["fast"])]
+
+
+def shared_flags(experiment) -> dict:
+    """The settings that have flags of their own."""
+    import configs
+
+    given = {"cells": FLAGS.cells, "seeds": FLAGS.seeds}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in _fields(experiment):
+            raise ValueError(f"this experiment has no --{name}")
+    if "cells" in given:
+        every = experiment.eligible() if experiment.eligible else None
+        given["cells"] = tuple(configs.all_cells(given["cells"], every))
+    return given
+
+
+def settings_of(experiment, preset: str, overrides: dict):
+    """A preset with fields replaced.
+
+    Raises:
+      ValueError: unknown field, with the experiment that has it or the nearest; a value of the wrong type;
+        two labels for the same cell.
+    """
+    from configs import overrides as parser
+
+    base = experiment.protocol[preset]
+    for name in overrides:
+        if name not in _fields(experiment):
+            raise ValueError(f"{experiment.name} has no setting {name!r}; {_elsewhere(experiment, name)}")
+    settings = parser.replaced(base, overrides)
+    _check_labels(getattr(settings, "cells", ()))
+    return settings
+
+
+def _check_labels(texts) -> None:
+    import configs
+    from experiments.lab import runs
+
+    if twice := [text for text in texts if list(texts).count(text) > 1]:
+        raise ValueError(f"{twice[0]} is there twice")
+    configs.distinct({text: runs.config(text, "delayed_recall") for text in texts})
+
+
+def _elsewhere(experiment, name) -> str:
+    """The experiments that have a setting of this name, else the nearest one here."""
+    from experiments import claims
+
+    found = [other for other in claims.EXPERIMENTS if name in _fields(of(other))]
+    return (
+        f"experiments.{' and experiments.'.join(found)} has it"
+        if found
+        else nearest(name, _fields(experiment))
+    )
+
+
+def run(
+    experiment, settings, workdir: Path, console: Console, data_dir: str | None = None, overwrite=False
+) -> Frames:
+    """Measures (or goes on measuring), then writes and prints all that follows from it.
+
+    Into `workdir`: a CSV per frame, a PNG per figure, report.md, environment.json, and `done/`, the pieces
+    of work; `load` reads the frames again.
+    """
+    from experiments.lab.store import Lab
+    from train.record import environment, write_json
+
+    lab = Lab(workdir, console, data_dir, overwrite)
+    console.print(f"{experiment.name}: results go to {workdir}", soft_wrap=True)
+    start = time.monotonic()
+    record = environment() | {"settings": dataclasses.asdict(settings)}
+    frames = experiment.measure(settings, lab)
+    took = time.monotonic() - start
+    for name, frame in frames.items():
+        frame.to_csv(workdir / f"{name}.csv", index=False, float_format="%.8g")
+    record["seconds_of_this_call"] = took
+    write_json(workdir / "environment.json", record)
+    report(experiment, frames, workdir, console, record)
+    console.print(f"{experiment.name}: {took:.0f} s; wrote {workdir / 'report.md'}", soft_wrap=True)
+    return frames
+
+
+def load(workdir) -> Frames:
+    """The frames of an experiment that has run.
+
+    Raises:
+      FileNotFoundError: there are none.
+    """
+    frames = {path.stem: pd.read_csv(path) for path in sorted(Path(workdir).glob("*.csv"))}
+    if not frames:
+        raise FileNotFoundError(f"no tables (CSV) in {workdir}")
+    return frames
+
+
+def report(experiment, frames: Frames, workdir: Path, console: Console, record: dict) -> None:
+    """Tables, figures and verdicts, on screen and in report.md."""
+    parts = [f"# {experiment.name.replace('_', ' ').capitalize()}", caption(record)]
+    for title, table in experiment.tables(frames).items():
+        tables.show(console, title, table)
+        parts += [f"## {title}", tables.markdown(table)]
+    for name, figure in experiment.figures(frames).items():
+        figure.savefig(workdir / f"{name}.png", dpi=150)
+        parts.append(f"![{name}]({name}.png)")
+    for claim, (verdict, evidence) in experiment.judge(frames).items():
+        console.print(f"{claim}: {verdict}. {evidence}")
+        parts.append(f"**{claim}: {verdict}.** {evidence}")
+    (workdir / "report.md").write_text("\n\n".join(parts) + "\n")
+
+
+def caption(record: dict) -> str:
+    """Where, when and with what settings."""
+    settings = ", ".join(f"{name} {_shown(value)}" for name, value in record["settings"].items())
+    commit = (record["git_commit"] or "unknown")[:10] + (" with changes" if record["git_dirty"] else "")
+    return (
+        f"`{record['command']}`, {record['started'][:10]}, commit {commit}; {record['cpu']}, "
+        f"{record['cores']} cores, {record['backend']}; Python {record['python']}, jax {record['jax']}."
+        f"\n\nSettings: {settings}."
+    )
+
+
+def _shown(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

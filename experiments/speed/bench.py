@@ -1,0 +1,197 @@
+"""The parts of the benchmark, one after the other; every table is on disk as soon as it is known."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+import cells
+import configs
+from cells.registry import nearest
+from experiments import tables
+from experiments.lab import timing
+from experiments.speed import layers, memory, report, rivals, training
+from train.record import environment, write_json
+
+PARTS = ("layers", "training", "memory")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command's flags say; None: all, or the preset's."""
+
+    parts: tuple | list = PARTS
+    preset: str = "goals"
+    sizes: list | None = None
+    cells: list | None = None
+    strategies: list | None = None
+    passes: tuple | list = timing.PASSES
+    rivals: list | None = None
+    repeats: int = 9
+    workdir: str = "runs/speed"
+    allocator: str = "kept"
+
+
+def run(options: Options, console: Console) -> None:
+    """Measures, and writes all of it into the workdir.
+
+    Raises:
+      ValueError: an option that is not known, with the nearest.
+    """
+    parts = _known("part", options.parts, PARTS)
+    passes = _known("pass", options.passes, timing.PASSES)
+    names = _known("cell", configs.all_cells(options.cells or ["all"]), cells.names())
+    _known("strategy", options.strategies or [], [s for s in cells.scans.STRATEGIES if s != "auto"])
+    _known("preset", [options.preset], layers.PRESETS)
+    sizes = [_size(text) for text in options.sizes] if options.sizes else layers.PRESETS[options.preset]
+    others = rivals.installed() if options.rivals is None else _known("rival", options.rivals, rivals.NAMES)
+    if missing := [name for name in others if name not in rivals.installed()]:
+        raise ValueError(f"not installed: {', '.join(missing)}; pip install 'recurrent-cells[bench]'")
+
+    absent = [name for name in rivals.NAMES if name not in rivals.installed()]
+    if options.rivals is None and absent:
+        console.print(f"not installed, so not measured: {', '.join(absent)}")
+    workdir = Path(options.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    console.print(f"measuring the machine; results go to {workdir}", soft_wrap=True)
+    bounds = timing.bounds()
+    record = environment() | {"allocator": options.allocator, "bounds": bounds}
+    record["rivals"] = {n: importlib.metadata.version(rivals.PACKAGES.get(n, n)) for n in others}
+    write_json(workdir / "environment.json", record)
+    bench = Bench(options, console, bounds, record)
+    if "layers" in parts:
+        bench.layers(sizes, names, passes, others)
+    if "training" in parts:
+        bench.training(
+            names if options.cells else ["rnn", "lstm", "gru", "sru"], others, options.preset == "quick"
+        )
+    if "memory" in parts:
+        bench.memory([sizes[0]] if options.preset == "quick" or options.sizes else None, names, others)
+    bench.finish()
+
+
+def _known(kind: str, asked, known) -> list[str]:
+    """`asked`, if all of it is known.
+
+    Raises:
+      ValueError: the first that is not, with the nearest.
+    """
+    asked = [name for name in asked if name]
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    return asked
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ValueError(f"a size is BATCHxTIMExHIDDEN, such as 32x128x128, got {text!r}")
+    return tuple(map(int, parts))
+
+
+class Bench:
+    """Measures part by part; every table is on disk as soon as it is known."""
+
+    def __init__(self, options, console, bounds, record):
+        self.options, self.console, self.bounds, self.record = options, console, bounds, record
+        self.workdir = Path(options.workdir)
+        self.pages = []
+
+    def layers(self, sizes, names, passes, others):
+
+        rows = []
+        for size in sizes:
+            cases = layers.cases(size, names, self.options.strategies, passes, others)
+            with self.console.status("") as status:
+
+                def tell(case, status=status):
+                    status.update(f"compiling {case}")
+
+                new = timing.interleaved(cases, self.options.repeats, tell)
+            rows += new
+            self._errors(new)
+            frame = report.with_bounds(pd.DataFrame(rows), self.bounds)
+            frame.to_csv(self.workdir / "layers.csv", index=False)
+            self.console.print(f"measured {len(new)} cases at batch, time, hidden = {size}")
+        short = report.layer_tables(frame, short=True)
+        for title, table in report.layer_tables(frame).items():
+            self._page(title, table, short[title])
+        if "gradient" in passes:
+            if len(sizes) <= 4:
+                self._figure("layers", report.layers_figure(frame))
+            self._goals(report.layer_goals(frame))
+        if fits := layers.growth(frame):
+            fits = pd.DataFrame(fits)
+            fits["exponent"] = fits["exponent"].map("{:.2f}".format)
+            self._page("Growth: ms ~ time^exponent", fits)
+            self._figure("growth", report.growth_figure(frame, passes[-1]))
+
+    def training(self, names, others, quick):
+
+        cases = training.cases(names, (1, 8), others, 8 if quick else training.HIDDEN)
+        with self.console.status("") as status:
+            rows = timing.interleaved(
+                cases, self.options.repeats, lambda case: status.update(f"compiling {case}")
+            )
+        self._errors(rows)
+        frame = report.with_bounds(pd.DataFrame(rows), self.bounds)
+        frame.to_csv(self.workdir / "training.csv", index=False)
+        self._page("Training: optimiser steps per second", report.training_table(frame))
+        self._goals(report.training_goals(frame))
+        self._figure("training", report.training_figure(frame))
+
+    def memory(self, sizes, names, others):
+
+        rows = []
+        cases = memory.cases(sizes or memory.SIZES, names, others)
+        for case in track(cases, "memory", console=self.console, transient=True):
+            rows.append(memory.measure(case))
+            pd.DataFrame(rows).to_csv(self.workdir / "memory.csv", index=False)
+        self._errors(rows)
+        for title, table in report.memory_tables(pd.DataFrame(rows)).items():
+            self._page(title, table)
+
+    def _goals(self, goals):
+        """What we set out to reach; it is about the sizes of the preset alone."""
+        if self.options.preset == "goals" and not self.options.sizes and not goals.empty:
+            self._page("Goals", goals)
+
+    def _errors(self, rows):
+        for row in rows:
+            if error := row.get("error"):
+                case = " ".join(str(value) for key, value in row.items() if key not in ("error", "gflop"))
+                self.console.print(f"could not measure {case}: {error}")
+
+    def _page(self, title, frame, shown=None):
+        """Prints a table, or what of it fits a terminal, and keeps it for speed.md."""
+        tables.show(self.console, title, frame if shown is None else shown)
+        self.pages.append(f"## {title}\n\n{tables.markdown(frame)}")
+
+    def _figure(self, name, figure):
+        figure.savefig(self.workdir / f"{name}.png", dpi=150)
+
+    def finish(self):
+        record = self.record
+        versions = {name: record[name] for name in ("python", "jax", "flax")} | record["rivals"]
+        head = (
+            f"# Speed\n\n{datetime.date.today()}, `{record['command']}`\n\n"
+            f"{record['cpu']}, {record['cores']} cores, backend {record['backend']} "
+            f"({record['device_kind']} x {len(record['devices'])}), allocator {record['allocator']}; "
+            f"{', '.join(f'{name} {version}' for name, version in versions.items())}; float32.\n\n"
+            f"Bounds measured in the same run: matmul {self.bounds['matmul_gflops']:.0f} GFLOP/s (3000^3), "
+            f"copy {self.bounds['copy_gb_per_s']:.1f} GB/s. Times are medians of {self.options.repeats} "
+            "interleaved runs, compilation and warm-up excluded. `how`: the strategy, where not sequential, "
+            "and `x2` where 2 devices share the batch; `bound`: the share of the matmul bound; `2.5x`: how many "
+            "times as long as ours. "
+            "`sru` and `sru_feedback` stand beside the others' LSTM.\n\n"
+        )
+        (self.workdir / "speed.md").write_text(head + "\n".join(self.pages))
+        self.console.print(f"wrote {self.workdir / 'speed.md'}", soft_wrap=True)
+        bounds = json.dumps({key: round(value, 1) for key, value in self.bounds.items()})
+        self.console.print(f"bounds: {bounds}")

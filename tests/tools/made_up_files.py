@@ -1,0 +1,33 @@
+"""Made-up files for all real tasks, with the traps of the real ones."""
+
+import numpy as np
+
+from train.tasks import sentence
+
+
+def idx(array):
+    """A uint8 array as the bytes of an idx file."""
+    sizes = np.array(array.shape, ">i4").tobytes()
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+
+
+def lines(rng, n, classes, encoding):
+    """A file of n sentences of 0 to 8 words, sorted by label, with the real files' traps."""
+    traps = ["a\x85b", "c\xa0d", "Cased"] if encoding == "latin-1" else []
+    words = [f"word{i}" for i in range(30)] + traps
+    rows = [f"{i * classes // n} " + "".join(f"{w} " for w in rng.choice(words, i % 9)) for i in range(n)]
+    return "".join(f"{row}\n" for row in rows).encode(encoding)
+
+
+def files() -> dict[str, bytes]:
+    """Name -> content."""
+    rng = np.random.default_rng(0)
+    contents = {}
+    for part, n in (("train", 5030), ("t10k", 33)):
+        contents[f"{part}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (n, 28, 28), np.uint8))
+        contents[f"{part}-labels-idx1-ubyte"] = idx(rng.integers(0, 10, n).astype(np.uint8))
+    for kind in sentence.SETS.values():
+        for file, n in zip((*kind.files, "stsa.binary.train"), (60, 17, 23, 40), strict=False):
+            contents[file] = lines(rng, n, kind.classes, kind.encoding)
+    contents["stsa.binary.train"] = lines(rng, 40, 2, "utf-8")
+    return contents

@@ -1,0 +1,120 @@
+"""What a run tells of itself: an evaluation (a line of metrics.jsonl), and its summary (summary.json).
+
+The columns of every table of runs are the fields of these records.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Record(Mapping):
+    """A frozen dataclass that also reads as the dict it is written as: `record["task"]`, `dict(record)`."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of the fields, in order."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "Record":
+        """The inverse of `to_dict`; what an older version did not write is None."""
+        return cls(**{name: values.get(name) for name in cls.names()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dict(self)
+
+    def __getitem__(self, name: str):
+        if name not in self.names():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __or__(self, other: Mapping) -> dict:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping) -> dict:
+        return {**other, **self}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Record):
+    """One seed at one evaluation."""
+
+    seed: int
+    learning_rate: float
+    step: int
+    examples: int
+    tokens: int
+    seconds: float  # of training so far, all seeds of the run together, without compilation
+    train_loss: float  # mean over the steps since the last evaluation; NaN where it was not finite
+    valid_loss: float
+    valid_metric: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedSummary(Record):
+    """One seed of a run, with one learning rate, at the end."""
+
+    seed: int
+    learning_rate: float
+    solved: bool
+    solved_step: int | None  # these four: of the first evaluation that reached the task's threshold
+    solved_examples: int | None
+    solved_tokens: int | None
+    solved_seconds: float | None
+    final_step: int
+    train_loss: float | None  # these three: of the last evaluation that was finite
+    valid_loss: float | None
+    valid_metric: float | None
+    test_loss: float
+    test_metric: float
+    diverged_step: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary(Record):
+    """What the seeds of a run share."""
+
+    task: str
+    cell: str
+    label: str
+    metric: str
+    higher_is_better: bool
+    threshold: float
+    baseline: float
+    parameters: int
+    hidden_size: int
+    strategy: str
+    batch_size: int
+    budget_steps: int
+    steps: int  # the last one that some seed took
+    seconds_per_step: float
+    compile_seconds: float
+    run_seconds: float
+    status: str  # "finished" | "interrupted" | "diverged"
+    device: str
+    devices: int
+    seed_batching: str
+    message: str  # one line for a person, where the run did not just finish
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary(Record):
+    """A run that has ended."""
+
+    run: RunSummary
+    seeds: tuple[SeedSummary, ...]
+
+    @classmethod
+    def from_dict(cls, values):
+        return cls(RunSummary.from_dict(values["run"]), tuple(map(SeedSummary.from_dict, values["seeds"])))
+
+    def to_dict(self):
+        return {"run": self.run.to_dict(), "seeds": [seed.to_dict() for seed in self.seeds]}
