@@ -245,16 +245,6 @@ def test_every_option_of_training_is_read():
         assert re.search(rf"(options|train)\.{field.name}\b", sources), field.name
 
 
-@pytest.mark.parametrize("name", tasks.names())
-def test_what_a_task_says_without_data_is_what_it_is(name):
-    task = tasks.get(name)
-    try:
-        spec = task.spec(task.load())
-    except tasks.DataError:
-        pytest.skip("no data")
-    assert (task.input_kind, task.per_step) == (spec.inputs, spec.per_step)
-
-
 # --- two settings that exclude each other
 
 EXCLUSIVE = [

@@ -39,7 +39,12 @@ KINDS = [
 
 
 def over(cases):
-    return pytest.mark.parametrize("name, options", cases, ids=lambda x: x if isinstance(x, str) else "")
+    """Tests over cases; those of one case run in one process, which compiles its programs once."""
+    params = [
+        pytest.param(name, options, id=name, marks=pytest.mark.xdist_group(f"{name} {options}"))
+        for name, options in cases
+    ]
+    return pytest.mark.parametrize("name, options", params)
 
 
 every_case, each_kind = over(CASES), over(KINDS)
