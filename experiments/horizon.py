@@ -225,8 +225,9 @@ def _steps_text(steps, lengths, task) -> str:
 
 def _ratio(size: int = 64) -> float:
     """Parameters of a GRU over those of an LSTM of the same input and hidden size."""
-    gru, lstm = (cells.get(name, hidden_size=size).init(jax.random.key(0), size) for name in ("gru", "lstm"))
-    return count(gru) / count(lstm)
+    gru, lstm = (cells.get(name, hidden_size=size).init for name in ("gru", "lstm"))
+    gru, lstm = (count(jax.eval_shape(lambda i=init: i(jax.random.key(0), size))) for init in (gru, lstm))
+    return gru / lstm
 
 
 # --- what is shown

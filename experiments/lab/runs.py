@@ -15,7 +15,7 @@ from experiments.lab import statistics
 from train import metrics, programs
 from train.config import RunConfig
 
-make_room = programs.make_room
+make_room, make_run, initial_state = programs.make_room, programs.make_run, programs.initial_state
 
 
 def config(text: str, task: str, /, **sections) -> RunConfig:
@@ -81,7 +81,7 @@ def fields(result, *names: str) -> dict:
 def initial(result):
     """The parameters that a run began with, stacked over lanes."""
     lanes = len(result.run.config.lanes)
-    params = programs.initial_state(result.run).params
+    params = initial_state(result.run).params
     return jax.tree.map(lambda p: np.asarray(p)[:lanes], params)  # lanes are padded to fill the devices
 
 
@@ -97,14 +97,14 @@ def lane(params, number: int):
 
 def shapes(config: RunConfig):
     """A run's spec, and the shapes of one lane's parameters."""
-    run = programs.make_run(config)
+    run = make_run(config)
     return run.spec, jax.eval_shape(run.model.init, jax.random.key(0))
 
 
 def training(config: RunConfig) -> Callable:
     """The program of `train.loop`, compiled: each call runs one dispatch of optimiser steps."""
-    run = programs.make_run(config)
-    state = programs.initial_state(run)
+    run = make_run(config)
+    state = initial_state(run)
     run, _ = programs.compiled(run, state, programs.held_out(run, "valid"))
     step = 0
 

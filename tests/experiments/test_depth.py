@@ -11,36 +11,24 @@ import pytest
 import cells
 from experiments import depth
 
-SETTINGS = dataclasses.replace(depth.PRESETS["quick"], depths=(2,))
-
-
-@pytest.fixture(scope="module")
-def measured(measured_once):
-    return measured_once(depth.EXPERIMENT, SETTINGS)
-
 
 def test_runs_end_to_end(measured):
-    frames, workdir = measured
+    settings = dataclasses.replace(depth.PRESETS["quick"], depths=(2,))
+    frames = measured(depth.EXPERIMENT, settings)
     runs, layers = frames["runs"], frames["layers"]
-    assert len(runs) == 2 * SETTINGS.seeds * len(SETTINGS.learning_rates)
-    assert (runs.groupby(["label", "depth"])["chosen"].sum() == SETTINGS.seeds).all()
-    assert set(layers["layer"]) == {0, 1, 2} and len(layers) == 2 * SETTINGS.seeds * 3
+    assert len(runs) == 2 * settings.seeds * len(settings.learning_rates)
+    assert (runs.groupby(["label", "depth"])["chosen"].sum() == settings.seeds).all()
+    assert set(layers["layer"]) == {0, 1, 2} and len(layers) == 2 * settings.seeds * 3
     assert (layers["variance"] > 0).all() and (layers["gradient"].dropna() > 0).all()
     assert (layers["gradient"].isna() == (layers["layer"] == 0)).all()
-    for name in ("depth.png", "layers.png", "report.md", "runs.csv", "layers.csv"):
-        assert (workdir / name).stat().st_size > 0
-
-
-def test_without_highway_the_layers_lose_variance_and_gradient(measured):
-    last = measured[0]["layers"].query("layer == 2").groupby("label")["variance"].median()
+    # Without highway the layers lose variance.
+    last = layers.query("layer == 2").groupby("label")["variance"].median()
     assert last["sru:highway=false"] < 0.3 * last["sru"]
-
-
-def test_axes_are_labelled_and_captions_tell_seeds_and_budget(measured):
-    for figure in depth.figures(measured[0]).values():
+    figures = depth.figures(frames)
+    for figure in figures.values():
         assert all(ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes)
         assert "2 seeds" in figure.legends[0].get_title().get_text()
-    note = depth.figures(measured[0])["depth"].legends[0].get_title().get_text()
+    note = figures["depth"].legends[0].get_title().get_text()
     assert "20 steps" in note and "0.01, 0.03" in note
 
 
