@@ -24,9 +24,8 @@ from experiments.lab import experiment, probes, runs, statistics, style
 from experiments.lab.experiment import Claim, Experiment, Verdict
 from train import metrics
 
-CLAIMS = {
-    "sru_deep": Claim("Highway connections and a tailored initialisation let SRU train deep", "depth"),
-}
+DEEP = "Highway connections and a tailored initialisation let SRU train deep"
+CLAIMS = {"sru_deep": Claim(DEEP, "depth")}
 WHOLE = "sru"
 # What the claim says SRU needs, and the variant that goes without.
 PARTS = {

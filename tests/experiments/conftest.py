@@ -139,15 +139,14 @@ def train_nothing(config, workdir, data_dir=None, watch=None):
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """(experiment, settings, whether it trains) -> its frames, after all of it was written."""
+    """(experiment, settings) -> its frames, after all of it was written; nothing is trained."""
     import jax
     from rich.console import Console
 
     from experiments.lab import experiment
 
-    def measured(one, settings, trains=False):
-        if not trains:
-            monkeypatch.setattr("experiments.lab.store.train", train_nothing)
+    def measured(one, settings):
+        monkeypatch.setattr("experiments.lab.store.train", train_nothing)
         frames = experiment.run(one, settings, tmp_path, Console(quiet=True))
         for name in [*(f"{frame}.csv" for frame in frames), "report.md", "environment.json"]:
             assert (tmp_path / name).stat().st_size > 0

@@ -53,9 +53,8 @@ def test_a_cell_that_never_fails_is_censored_at_the_longest_gap():
 
 
 def test_runs_end_to_end(measured):
-    """Trains: what is tested on longer gaps has the program of the longest gap searched."""
-    settings = dataclasses.replace(horizon.PRESETS["quick"], cells=("rnn",), trained_at=4)
-    frames = measured(horizon.EXPERIMENT, settings, trains=True)
+    settings = dataclasses.replace(horizon.PRESETS["quick"], cells=("rnn",))
+    frames = measured(horizon.EXPERIMENT, settings)
     lengths = frames["lengths"]
     assert len(lengths) == len(settings.cells) * settings.seeds * len(horizon.FACTORS)
     assert lengths["metric"].between(0, 1).all() and lengths["higher_is_better"].all()

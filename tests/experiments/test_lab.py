@@ -4,8 +4,9 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,33 +59,31 @@ def test_a_piece_that_fails_leaves_nothing_behind(tmp_path):
     assert lab.do("piece", {}, lambda: [{"ok": True}]) == [{"ok": True}]
 
 
-class _Result(NamedTuple):
-    summary: dict
-    run: object = None
-
-
-def _trained(config, workdir, data_dir, watch):
-    """What training gives back, without it."""
-    fields = {"status": "finished", "parameters": 9, "hidden_size": 3, "budget_steps": 2, "baseline": 0.1}
-    fields |= {"run_seconds": 0.1, "compile_seconds": 0.1}
-    seeds = [{"seed": seed, "learning_rate": rate, "solved": False} for seed, rate in config.lanes]
-    return _Result({"run": fields, "seeds": seeds})
-
-
 def test_a_trained_piece_has_a_row_per_seed_and_rate_and_is_not_trained_again(tmp_path, monkeypatch):
     config = runs.config(
-        "gru:update_bias=1", "delayed_recall", cell={"hidden_size": 3},
-        optim={"learning_rates": (0.01, 0.02)}, train={"steps": 2, "seeds": 2},
+        "rnn:activation=relu", "delayed_recall", cell={"hidden_size": 3},
+        task={"gap": 2, "eval_examples": 8}, optim={"learning_rates": (0.01, 0.02)},
+        train={"steps": 2, "seeds": 2, "batch_size": 2, "eval_every": 1},
     )  # fmt: skip
-    assert config.cell.update_bias == 1 and config.label == "gru:update_bias=1"
-    monkeypatch.setattr("experiments.lab.store.train", _trained)
-    rows = Lab(tmp_path, QUIET).train("run", config)
+    assert config.cell.activation == "relu" and config.label == "rnn:activation=relu"
+
+    def probe(result):
+        lanes = runs.lanes(result)
+        assert lanes["chosen"].sum() == 2 and lanes["higher_is_better"].all()
+        assert [(row.seed, row.learning_rate) for row in lanes.itertuples()] == result.run.config.lanes
+        before, after = runs.initial(result), runs.trained(result)
+        assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after)
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), runs.lane(before, 0), runs.lane(after, 0))
+        assert max(jax.tree.leaves(moved)) > 0
+        assert runs.fields(result, "budget_steps", "baseline")["budget_steps"] == 2
+        return runs.seeds(result)
+
+    rows = Lab(tmp_path, QUIET).train("run", config, probe)
     assert [(row["learning_rate"], row["seed"]) for row in rows] == [
         (0.01, 0), (0.01, 1), (0.02, 0), (0.02, 1),
     ]  # fmt: skip
-    assert all(row["budget_steps"] == 2 and row["parameters"] > 0 for row in rows)
     monkeypatch.setattr("experiments.lab.store.train", None)
-    assert Lab(tmp_path, QUIET).train("run", config) == rows
+    assert Lab(tmp_path, QUIET).train("run", config, probe) == rows
 
 
 # --- statistics
