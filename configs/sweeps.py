@@ -10,7 +10,7 @@ import configs
 from configs import files
 from configs.overrides import UnknownFieldError, literal
 from train.config import RunConfig
-from train.resolve import resolve
+from train.resolve import for_task, resolve
 from train.tasks import DataError
 
 NOT_SHARED = {
@@ -96,28 +96,34 @@ def distinct(runs: dict[str, RunConfig], data_dir: str | None = None) -> None:
       ValueError: two of them are the same model on the same task, trained in the same way.
     """
     for (name, run), (other_name, other) in itertools.combinations(runs.items(), 2):
-        alike = _given(run) == _given(other)
-        if alike and (_asked(run) == _asked(other) or _cell(run, data_dir) == _cell(other, data_dir)):
+        if _around(run) == _around(other) and _same_cell(run, other, data_dir):
             raise ValueError(f"{name} and {other_name} are the same run; leave one of them out")
 
 
-def _given(run: RunConfig):
-    """All of a run that does not follow from its task's length or its budget."""
-    derived = ("hidden_size", *run.cell.length_options)
-    options = {name: value for name, value in dataclasses.asdict(run.cell).items() if name not in derived}
-    return cells.CELLS.name_of(run.cell), options, run.task, run.model, run.optim, run.train
+def _around(run: RunConfig):
+    """All of a run but its cell, of which only what neither the length of a task nor a budget gives."""
+    options = _options(run.cell, "hidden_size", *run.cell.length_options)
+    return options, run.task, run.model, run.optim, run.train
 
 
-def _asked(run: RunConfig):
-    return run.cell, run.parameters, run.chrono
-
-
-def _cell(run: RunConfig, data_dir):
-    """The cell that will run; without the data of its task, which may say the length, as it was asked."""
+def _same_cell(run: RunConfig, other: RunConfig, data_dir) -> bool:
+    if (run.cell, run.parameters, run.chrono) == (other.cell, other.parameters, other.chrono):
+        return True
     try:
-        return resolve(run, run.task.load(data_dir))[0].cell
+        data = run.task.load(data_dir)
     except DataError:
-        return _asked(run)
+        return False  # neither will run
+    a, b = (for_task(config, run.task.spec(data)) for config in (run, other))
+    if _options(a, "hidden_size") != _options(b, "hidden_size"):
+        return False
+    if run.parameters and run.parameters == other.parameters:
+        return True
+    return resolve(run, data)[0].cell == resolve(other, data)[0].cell
+
+
+def _options(cell: cells.Cell, *but: str) -> dict:
+    options = {"name": cells.CELLS.name_of(cell), **dataclasses.asdict(cell)}
+    return {name: value for name, value in options.items() if name not in but}
 
 
 def all_cells(given, every=None) -> list[str]:

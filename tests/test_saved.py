@@ -1,5 +1,6 @@
 """Configs as runs save them: asked and resolved apart, launched again, also from older versions."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ OLD = Path(__file__).parent / "saved"  # by a version that wrote one file, resol
 OLD_NAMES = [path.stem for path in sorted(OLD.glob("*.json"))]
 
 
+@functools.cache
 def resolved(run):
     return resolve(run, run.task.load())[0]
 

@@ -16,7 +16,7 @@ def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
       ValueError: the budget cannot be met, or the model does not fit the task.
     """
     spec = config.task.spec(data)
-    cell = config.cell.for_length(spec.time) if config.chrono == "task" else config.cell
+    cell = for_task(config, spec)
     if config.parameters:
         name = cells.CELLS.name_of(cell)
         options = dataclasses.asdict(cell)
@@ -24,6 +24,11 @@ def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
         hidden_size = matched_hidden_size(name, options, spec, config.model, config.parameters)
         cell = dataclasses.replace(cell, hidden_size=hidden_size)
     return dataclasses.replace(config, cell=cell), spec, build(cell, spec, config.model)
+
+
+def for_task(config: RunConfig, spec: Spec) -> cells.Cell:
+    """The cell, told the length of its task where the config says so; its size is as asked."""
+    return config.cell.for_length(spec.time) if config.chrono == "task" else config.cell
 
 
 def pinned(config: RunConfig, strategy: str, seed_batching: str, batch_devices: int) -> RunConfig:
