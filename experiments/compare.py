@@ -16,7 +16,9 @@ The same command again goes on where it was stopped. A run that fails is told of
 --config.X   replaces a field in every run that has it: --config.optim.learning_rate=0.001
 """
 
+import importlib
 import sys
+import threading
 from pathlib import Path
 
 from absl import flags
@@ -69,7 +71,6 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     """
     import jax
 
-    from experiments import results
     from train.ahead import Ahead, Prepared
     from train.checkpoint import CheckpointError
     from train.loop import train
@@ -83,18 +84,20 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         soft_wrap=True,
     )
     folders = {name: workdir / "runs" / name for name in run_configs}
-    prepared = {name: Prepared(run_config, FLAGS.data_dir) for name, run_config in run_configs.items()}
-    to_train = {name: p for name, p in prepared.items() if FLAGS.overwrite or not finished(folders[name])}
+    done = {name: not FLAGS.overwrite and finished(folder) for name, folder in folders.items()}
     errors = []
-    with Ahead(to_train) as ahead:
+    with Ahead(
+        {name: Prepared(run_configs[name], FLAGS.data_dir, bool(done[name])) for name in done}
+    ) as ahead:
+        from experiments import results  # pandas: imported while the first programs compile
+
         for number, (name, run_config) in enumerate(run_configs.items(), 1):
             title, folder = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\["), folders[name]
             results.mark_failed(folder, None)
-            this = ahead.begin(name) if name in to_train else prepared[name]
-            del prepared[name]
             try:
                 with cli.ProgressBar(console, title) as bar:
-                    result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, this)
+                    prepared = ahead.begin(name)
+                    result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, prepared)
             except (CheckpointError, DataError, WorkdirError, OSError):
                 raise
             except Exception as error:  # one cell must not cost the results of the others
@@ -104,6 +107,8 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
                 console.print(f"{title}: failed: {line}".replace("[", "\\["), soft_wrap=True)
                 continue
             console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
+            if number == 1:  # what the report needs, imported while the others train
+                threading.Thread(target=importlib.import_module, args=("experiments.report",)).start()
             if result.summary.run.status == "interrupted":
                 print(result.summary.run.message, file=sys.stderr)
                 return 130
