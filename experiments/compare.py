@@ -84,11 +84,13 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         soft_wrap=True,
     )
     folders = {name: workdir / "runs" / name for name in run_configs}
-    done = {name: not FLAGS.overwrite and finished(folder) for name, folder in folders.items()}
+    runs = {
+        name: Prepared(config, FLAGS.data_dir, not FLAGS.overwrite and finished(folders[name]) is not None)
+        for name, config in run_configs.items()
+    }
     errors = []
-    with Ahead(
-        {name: Prepared(run_configs[name], FLAGS.data_dir, bool(done[name])) for name in done}
-    ) as ahead:
+    with Ahead(runs) as ahead:
+        del runs  # each is given up when it has trained
         from experiments import results  # pandas: imported while the first programs compile
 
         for number, (name, run_config) in enumerate(run_configs.items(), 1):
@@ -96,8 +98,8 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
             results.mark_failed(folder, None)
             try:
                 with cli.ProgressBar(console, title) as bar:
-                    prepared = ahead.begin(name)
-                    result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, prepared)
+                    begun = ahead.begin(name)
+                    result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, begun)
             except (CheckpointError, DataError, WorkdirError, OSError):
                 raise
             except Exception as error:  # one cell must not cost the results of the others
