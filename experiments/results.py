@@ -152,10 +152,10 @@ def _rows(run: dict, rows: list[dict]) -> list[dict]:
     several = len({row.get("learning_rate") for row in rows}) > 1
     tell = {row["learning_rate"]: f" (learning_rate={row['learning_rate']:g})" for row in rows if several}
     # An old run's rows do not have all that its config says.
-    told = ({k: v for k, v in row.items() if v is not None or k not in run} for row in rows)
+    rows = ({k: v for k, v in row.items() if v is not None or k not in run} for row in rows)
     return [
         run | row | {"label": run["label"] + tell[row["learning_rate"]]} if several else run | row
-        for row in complete
+        for row in rows
     ]
 
 
