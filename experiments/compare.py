@@ -16,7 +16,9 @@ The same command again goes on where it was stopped. A run that fails is told of
 --config.X   replaces a field in every run that has it: --config.optim.learning_rate=0.001
 """
 
+import importlib
 import sys
+import threading
 from pathlib import Path
 
 from absl import flags
@@ -64,7 +66,6 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     """
     import jax
 
-    from experiments import results
     from train.ahead import Ahead, Prepared
     from train.checkpoint import CheckpointError
     from train.loop import train
@@ -78,18 +79,22 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         soft_wrap=True,
     )
     folders = {name: workdir / "runs" / name for name in run_configs}
-    prepared = {name: Prepared(run_config, FLAGS.data_dir) for name, run_config in run_configs.items()}
-    to_train = {name: p for name, p in prepared.items() if FLAGS.overwrite or not finished(folders[name])}
+    runs = {
+        name: Prepared(config, FLAGS.data_dir, not FLAGS.overwrite and finished(folders[name]) is not None)
+        for name, config in run_configs.items()
+    }
     errors = []
-    with Ahead(to_train) as ahead:
+    with Ahead(runs) as ahead:
+        del runs  # each is given up when it has trained
+        from experiments import results  # pandas: imported while the first programs compile
+
         for number, (name, run_config) in enumerate(run_configs.items(), 1):
             title, folder = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\["), folders[name]
             results.mark_failed(folder, None)
-            this = ahead.begin(name) if name in to_train else prepared[name]
-            del prepared[name]
             try:
                 with cli.ProgressBar(console, title) as bar:
-                    result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, this)
+                    begun = ahead.begin(name)
+                    result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, begun)
             except (CheckpointError, DataError, WorkdirError, OSError):
                 raise
             except Exception as error:  # one cell must not cost the results of the others
@@ -99,6 +104,8 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
                 console.print(f"{title}: failed: {line}".replace("[", "\\["), soft_wrap=True)
                 continue
             console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
+            if number == 1:  # what the report needs, imported while the others train
+                threading.Thread(target=importlib.import_module, args=("experiments.report",)).start()
             if result.summary.run.status == "interrupted":
                 print(result.summary.run.message, file=sys.stderr)
                 return 130

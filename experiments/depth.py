@@ -17,7 +17,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -25,9 +24,8 @@ from experiments.lab import experiment, probes, runs, statistics, style
 from experiments.lab.experiment import Claim, Experiment, Verdict
 from train import metrics
 
-CLAIMS = {
-    "sru_deep": Claim("Highway connections and a tailored initialisation let SRU train deep", "depth"),
-}
+DEEP = "Highway connections and a tailored initialisation let SRU train deep"
+CLAIMS = {"sru_deep": Claim(DEEP, "depth")}
 WHOLE = "sru"
 # What the claim says SRU needs, and the variant that goes without.
 PARTS = {
@@ -126,7 +124,7 @@ def _layers(settings, result) -> list[dict]:
         outputs = run.model.hidden_states(params, batch.xs, lengths=batch.lengths)
         outputs = [probes.embedded(run.spec, params, batch.xs), *outputs]
         gradients = jax.grad(loss)(params, batch)["layers"]
-        norms = [optax.global_norm(gradients[str(i)]) for i in range(len(outputs) - 1)]
+        norms = [_norm(gradients[str(i)]) for i in range(len(outputs) - 1)]
         return jnp.stack([jnp.var(ys) for ys in outputs]), jnp.stack(norms)
 
     params = jax.tree.map(lambda p: p[: settings.seeds], runs.initial(result))
@@ -138,6 +136,10 @@ def _layers(settings, result) -> list[dict]:
         for i, (seed, _) in enumerate(run.config.lanes[: settings.seeds])
         for layer in range(variances.shape[1])
     ]
+
+
+def _norm(tree):
+    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)))
 
 
 # --- the rule

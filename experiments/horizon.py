@@ -225,7 +225,8 @@ def _steps_text(steps, lengths, task) -> str:
 
 def _ratio(size: int = 64) -> float:
     """Parameters of a GRU over those of an LSTM of the same input and hidden size."""
-    gru, lstm = (cells.get(name, hidden_size=size).init(jax.random.key(0), size) for name in ("gru", "lstm"))
+    inits = [cells.get(name, hidden_size=size).init for name in ("gru", "lstm")]
+    gru, lstm = (jax.eval_shape(lambda init=init: init(jax.random.key(0), size)) for init in inits)
     return count(gru) / count(lstm)
 
 
@@ -240,11 +241,10 @@ def tables(frames) -> dict[str, pd.DataFrame]:
         for label, seeds in group.groupby("label", sort=False):
             here = frames["runs"][(frames["runs"]["task"] == task) & (frames["runs"]["label"] == label)]
             row = {"cell": label, "params": f"{int(here['parameters'].iloc[0]):,}"}
-            reach = statistics.median(seeds["horizon"])
-            row["horizon [95 %]"] = _horizon(reach, seeds["longest"].max())
+            row["horizon [95 %]"] = _horizon(statistics.median(seeds["horizon"]), seeds["longest"].max())
             row["gaps tried"] = ",".join(map(str, sorted(set(here["gap"]))))
-            rates = sorted(set(here["learning_rate"][here["chosen"]]))
-            rows.append(row | {"rates chosen": ", ".join(f"{rate:g}" for rate in rates)})
+            rates = (f"{rate:g}" for rate in sorted(set(here["learning_rate"][here["chosen"]])))
+            rows.append(row | {"rates chosen": ", ".join(rates)})
         title = f"{task}: largest gap that is learned (median of {group['seed'].nunique()} seeds)"
         shown[title] = pd.DataFrame(rows)
         rows, here = [], lengths[lengths["task"] == task]

@@ -151,6 +151,8 @@ def _rows(run: dict, rows: list[dict]) -> list[dict]:
     """The rows of a run with the run's columns; where it trained a grid, labels say the learning rate."""
     several = len({row.get("learning_rate") for row in rows}) > 1
     tell = {row["learning_rate"]: f" (learning_rate={row['learning_rate']:g})" for row in rows if several}
+    # An old run's rows do not have all that its config says.
+    rows = ({k: v for k, v in row.items() if v is not None or k not in run} for row in rows)
     return [
         run | row | {"label": run["label"] + tell[row["learning_rate"]]} if several else run | row
         for row in rows
@@ -179,9 +181,9 @@ def _add_options(group: list[tuple[dict, dict]]):
     differing = _differing(group)
     names = [key.split(".")[-1] for key in differing]
     for key, name in zip(differing, names, strict=True):
-        if name in SEED or all(run.get(name) == options[key] for run, options in group if key in options):
+        if all(run.get(name) == options[key] for run, options in group if key in options):
             continue  # a column says it already
-        taken = name in RUN or names.count(name) > 1
+        taken = name in RUN or name in SEED and name != "learning_rate" or names.count(name) > 1
         column = name if not taken else key if "." in key else f"config.{key}"
         for run, options in group:
             if key in options:

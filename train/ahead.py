@@ -17,9 +17,14 @@ class Prepared:
 
     Stages: `run` (resolved, its data loaded), `state` (to be used once: training writes over it), `valid`
     and `test` (the held-out batches), and the compilation of training and of both evaluations.
+
+    Args:
+      config, data_dir: as for `train.loop.train`.
+      finished: the run has finished before: nothing needs to be compiled.
     """
 
-    def __init__(self, config: RunConfig, data_dir: str | None = None):
+    def __init__(self, config: RunConfig, data_dir: str | None = None, finished: bool = False):
+        self.finished = finished
         self.seconds = 0.0  # that compiling training and evaluation took
         self.run = Once(lambda: make_run(config, data_dir))
         self.state = Once(lambda: initial_state(self.run()))
@@ -35,7 +40,9 @@ class Prepared:
         self.seconds += time.perf_counter() - start
 
     def stages(self) -> tuple[Callable, ...]:
-        """All of them, the longest of those that do not wait for each other first."""
+        """Those that it needs, the longest of those that do not wait for each other first."""
+        if self.finished:
+            return (self.run,)
         compiling = self._train, self._evaluate
         return self.run, *compiling, self.state, self.valid, self.test, self._evaluate_test
 

@@ -3,7 +3,6 @@
 What an experiment uses of training's programs, it has from here.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -67,17 +66,17 @@ def with_chosen(rows, better: bool) -> pd.DataFrame:
 
 def seeds(result) -> list[dict]:
     """A run's lanes (seed, learning rate) as in summary.json, in the order of their parameters."""
-    return [dataclasses.asdict(seed) for seed in result.summary.seeds]
+    return [dict(seed) for seed in result.summary["seeds"]]
 
 
 def lanes(result) -> pd.DataFrame:
     """`seeds`, `with_chosen`."""
-    return with_chosen(seeds(result), result.summary.run.higher_is_better)
+    return with_chosen(seeds(result), result.summary["run"]["higher_is_better"])
 
 
 def fields(result, *names: str) -> dict:
     """Fields of a run that its rows repeat."""
-    return {name: getattr(result.summary.run, name) for name in names}
+    return {name: result.summary["run"][name] for name in names}
 
 
 def initial(result):

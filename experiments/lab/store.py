@@ -9,6 +9,7 @@ from rich.console import Console
 
 from experiments import cli
 from experiments.lab import runs
+from train.compile import make_room
 from train.config import RunConfig
 from train.loop import Result, train
 from train.record import WorkdirError, write_json
@@ -45,7 +46,7 @@ class Lab:
         settings = json.loads(json.dumps(settings))
         if path.exists():
             return _kept(path, settings)
-        runs.make_room()
+        make_room()
         rows = json.loads(json.dumps(make()))
         path.parent.mkdir(exist_ok=True)
         write_json(path, {"settings": settings, "rows": rows})

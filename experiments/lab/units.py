@@ -13,8 +13,13 @@ MEMORIES = {"memory": "by gradients", "swap": "by replacing a token"}
 
 
 def has_gates(cell) -> bool:
-    params = cell.init(jax.random.key(0), 1)
-    return bool(jax.eval_shape(lambda: cell.gates(params, cell.initial_carry(1), jnp.zeros((1, 1)))))
+    """Whether it has gates to look at."""
+
+    def gates():
+        params = cell.init(jax.random.key(0), 1)
+        return cell.gates(params, cell.initial_carry(1), jnp.zeros((1, 1)))
+
+    return bool(jax.eval_shape(gates))
 
 
 def moments(cell, params, xs) -> dict:

@@ -187,8 +187,8 @@ class Bench:
             f"Bounds measured in the same run: matmul {self.bounds['matmul_gflops']:.0f} GFLOP/s (3000^3), "
             f"copy {self.bounds['copy_gb_per_s']:.1f} GB/s. Times are medians of {self.options.repeats} "
             "interleaved runs, compilation and warm-up excluded. `how`: the strategy, where not sequential, "
-            "and `x2` where 2 devices share the batch; `bound`: the share of the matmul bound; `2.5x`: how many "
-            "times as long as ours. "
+            "and `x2` where 2 devices share the batch; `bound`: the share of the matmul bound; `2.5x`: how "
+            "many times as long as ours. "
             "`sru` and `sru_feedback` stand beside the others' LSTM.\n\n"
         )
         (self.workdir / "speed.md").write_text(head + "\n".join(self.pages))

@@ -117,22 +117,45 @@ def comparison(tmp_path):
     return write_comparison(tmp_path / "compare")
 
 
-@pytest.fixture(scope="module")
-def measured_once(tmp_path_factory):
-    """(experiment, settings) -> its frames and folder: measured once for all tests of a file."""
+def train_nothing(config, workdir, data_dir=None, watch=None):
+    """A run of which the parameters stay as they were and every seed is solved: nothing is compiled but what
+    initialises them."""
+    from experiments.lab import runs
+    from train.loop import Result
+
+    run = runs.make_run(config, data_dir)
+    fields = {"parameters": 9, "hidden_size": 3, "budget_steps": config.train.steps, "baseline": 0.1}
+    fields |= {"status": "finished", "higher_is_better": True, "run_seconds": 0.1, "compile_seconds": 0.1}
+    seeds = [
+        {"seed": seed, "learning_rate": rate, "solved": True, "solved_step": 10, "diverged_step": None}
+        | {"valid_metric": 0.995, "test_metric": 0.99}
+        for seed, rate in run.config.lanes
+    ]
+    lines = [json.dumps(seed | {"step": 10}) + "\n" for seed in seeds]
+    workdir.mkdir(parents=True)
+    (workdir / "metrics.jsonl").write_text("".join(lines))
+    return Result({"run": fields, "seeds": seeds}, runs.initial_state(run), run)
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """(experiment, settings) -> its frames, after all of it was written; nothing is trained."""
     import jax
     from rich.console import Console
 
     from experiments.lab import experiment
 
-    runs = {}
-
     def measured(one, settings):
-        if one.name not in runs:
-            jax.config.update("jax_disable_most_optimizations", True)  # compilation is most of the time
-            workdir = tmp_path_factory.mktemp(one.name)
-            runs[one.name] = experiment.run(one, settings, workdir, Console(quiet=True)), workdir
-            jax.config.update("jax_disable_most_optimizations", False)
-        return runs[one.name]
+        monkeypatch.setattr("experiments.lab.store.train", train_nothing)
+        frames = experiment.run(one, settings, tmp_path, Console(quiet=True))
+        for name in [*(f"{frame}.csv" for frame in frames), "report.md", "environment.json"]:
+            assert (tmp_path / name).stat().st_size > 0
+        for name in one.figures(frames):
+            assert (tmp_path / f"{name}.png").stat().st_size > 0
+        assert one.judge(experiment.load(tmp_path)) == one.judge(frames)
+        assert set(one.judge(frames)) == set(one.claims)
+        return frames
 
-    return measured
+    jax.config.update("jax_disable_most_optimizations", True)  # compilation is most of the time
+    yield measured
+    jax.config.update("jax_disable_most_optimizations", False)

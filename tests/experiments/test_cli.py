@@ -1,7 +1,10 @@
 """The commands, run as a user runs them."""
 
+import contextlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import commands
+import configs
 from experiments import cli
 
 ROOT = Path(__file__).parents[2]
@@ -21,21 +26,11 @@ TINY = [
     "--config.train.batch_size=8",
     "--config.train.eval_every=10",
 ]
-
-
-def command(module, *flags):
-    return [sys.executable, "-m", f"experiments.{module}", *map(str, flags)]
+COMMANDS = commands.Commands()
 
 
 def run(module, *flags, **env):
-    return subprocess.run(
-        command(module, *flags),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, **env},
-    )
+    return COMMANDS.run(f"experiments.{module}", *flags, JAX_NUM_CPU_DEVICES="1", **env)
 
 
 def refused(result):
@@ -59,54 +54,68 @@ def test_config_flags_are_taken_out_of_the_command_line():
 
 
 def test_a_comparison_from_the_command_line(tmp_path):
+    """A run that fails costs no other its results; a second time nothing is trained."""
     flags = ["--cells=gru,sru:highway=false", "--tasks=delayed_recall", "--seeds=3", "--steps=20", *TINY]
-    first = run("compare", *flags, f"--workdir={tmp_path}")
-    assert first.returncode == 0, first.stderr
-    assert "sru:highway=false" in first.stdout
+    flags += ["--config.model.strategy=associative", f"--workdir={tmp_path}"]
+    first = run("compare", *flags)
+    assert first.returncode == 1, first.stderr
+    assert "gru: failed: ValueError: GRU cannot use strategy" in first.stdout
+    (row,) = (line.split() for line in first.stdout.splitlines() if line.startswith("gru"))
+    assert row == ["gru", "failed"]
+    (line,) = (line for line in first.stdout.splitlines() if line.startswith("[2/2]") and "solved it" in line)
+    (row,) = (line.split() for line in first.stdout.splitlines() if line.startswith("sru"))
+    assert f"test accuracy {row[-2]}," in line  # the table's statistic
     for name in ("curves.csv", "seeds.csv", "summary.csv", "learning_curves.png", "time_to_threshold.png"):
         assert (tmp_path / name).stat().st_size > 100
     page = (tmp_path / "index.html").read_text()
-    assert "delayed_recall" in page and "data:image/png" in page
-    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert runs == ["delayed_recall-gru", "delayed_recall-sru_highway=false"]
-    summary = json.loads((tmp_path / "runs" / runs[0] / "summary.json").read_text())
-    assert [seed["seed"] for seed in summary["seeds"]] == [0, 1, 2]
-    changed = refused(run("compare", *flags, "--config.task.gap=3", f"--workdir={tmp_path}"))
+    assert "gru on delayed_recall: ValueError: GRU cannot" in page and "data:image/png" in page
+    saved = tmp_path / "runs" / "delayed_recall-sru_highway=false" / "summary.json"
+    assert [seed["seed"] for seed in json.loads(saved.read_text())["seeds"]] == [0, 1, 2]
+    written = saved.stat().st_mtime_ns
+    assert "sru:highway=false" in run("compare", *flags).stdout
+    assert saved.stat().st_mtime_ns == written
+    changed = refused(run("compare", *flags, "--cells=sru:highway=false", "--config.task.gap=3"))
     assert "holds another run" in changed and "task.gap 2 there, 3 now" in changed
 
 
-def test_a_run_that_fails_costs_no_other_its_results(tmp_path):
-    flags = [
-        "--tasks=delayed_recall",
-        "--seeds=1",
-        "--steps=10",
-        *TINY,
-        "--config.model.strategy=associative",
-    ]
-    result = run("compare", "--cells=gru,sru", *flags, f"--workdir={tmp_path}")
-    assert result.returncode == 1, result.stderr
-    assert "gru: failed: ValueError: GRU cannot use strategy" in result.stdout
-    (row,) = (line.split() for line in result.stdout.splitlines() if line.startswith("gru"))
-    assert row == ["gru", "failed"]
-    assert "gru on delayed_recall: ValueError: GRU cannot" in (tmp_path / "index.html").read_text()
-    assert "sru" in (tmp_path / "seeds.csv").read_text()
-    told = refused(run("compare", "--cells=gru", *flags, f"--workdir={tmp_path / 'all'}"))
-    assert "GRU cannot use strategy" in told
+def refusal(f, *args):
+    """The line with which `f` ends where `cli.run` calls it."""
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told), pytest.raises(SystemExit) as ended, cli.one_clear_line():
+        f(*args)
+    assert ended.value.code == 2
+    (line,) = told.getvalue().splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: configs.sweep("compare", ["grue"], None, {}), "unknown cell 'grue'; did you mean 'gru'?"),
+        (lambda: configs.sweep("compare", None, ["adding", "diggits"], {}), "did you mean 'digits'?"),
+        (
+            lambda: configs.sweep("compare", None, None, {"optim.learnin_rate": "1"}),
+            "did you mean 'learning_rate'?",
+        ),
+        (lambda: configs.load("configs/sruu.py"), "did you mean 'sru'?"),
+        (lambda: configs.freeze(configs.apply(configs.load("sru"), {"task.gap": "0"})), "gap must be"),
+    ],
+    ids=["cell", "task", "field", "config", "value"],
+)
+def test_bad_flags_get_one_line(make, told):
+    assert told in refusal(make)
 
 
 @pytest.mark.parametrize(
     ("module", "flags", "told"),
     [
-        ("compare", ["--cells=grue"], "unknown cell 'grue'; did you mean 'gru'?"),
-        ("compare", ["--tasks=adding,diggits"], "did you mean 'digits'?"),
-        ("compare", ["--config.optim.learnin_rate=1"], "did you mean 'learning_rate'?"),
-        ("train", ["--config=configs/sruu.py"], "did you mean 'sru'?"),
-        ("train", ["--config.task.gap=0"], "gap must be"),
-        ("train", ["--config=lstm", "--config.model.strategy=associative"], "LSTM cannot use strategy"),
         ("train", ["extra"], "unexpected argument 'extra'"),
+        ("train", ["--config=lstm", "--config.model.strategy=associative"], "LSTM cannot use strategy"),
+        ("compare", ["--tasks=adding,diggits"], "did you mean 'digits'?"),
+        ("train", ["--config.task.name=mnist", "--data_dir=nowhere"], "nowhere"),
     ],
 )
-def test_bad_flags_get_one_line(module, flags, told):
+def test_commands_refuse_in_one_line(module, flags, told):
     assert told in refused(run(module, *flags))
 
 
@@ -117,16 +126,22 @@ def test_a_misspelt_flag_names_the_nearest():
     assert "Traceback" not in result.stderr
 
 
-def test_data_that_is_not_there_gets_one_line(tmp_path):
-    told = refused(run("train", "--config.task.name=mnist", f"--data_dir={tmp_path / 'nowhere'}"))
-    assert "nowhere" in told
-
-
 @pytest.mark.parametrize("module", ["train", "compare"])
-def test_help_lists_the_choices(module):
+def test_help_lists_the_choices_and_commands_that_run(module):
     told = run(module, "--help").stdout
     for word in ("sru_feedback", "delayed_recall", "--workdir", "--config.X", "python -m experiments."):
         assert word in told
+    printed = re.findall(rf"^ *python -m experiments\.{module}(.*)$", told, re.MULTILINE)
+    assert printed
+    for flags in printed:
+        config, overrides, rest = cli.split_config_flags(flags.split())
+        if module == "train":
+            configs.freeze(configs.apply(configs.load(config or "sru"), overrides))
+        else:
+            given = dict(flag.lstrip("-").split("=", 1) for flag in rest)
+            chosen = (given[name].split(",") if name in given else None for name in ("cells", "tasks"))
+            for one in configs.sweep(config or "compare", *chosen, overrides).values():
+                configs.freeze(one)
 
 
 def test_train_shows_its_config_and_diverges_clearly(tmp_path):
@@ -140,31 +155,48 @@ def test_train_shows_its_config_and_diverges_clearly(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["run"]["status"] == "diverged"
 
 
+LONG = [*TINY, "--config=gru", "--config.train.stop_when_solved=false", "--config.train.steps=500"]
+LONG += ["--config.train.checkpoint_seconds=0"]
+
+
 def metrics(workdir):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, how):
-    flags = [*TINY, "--config=gru", "--config.train.stop_when_solved=false", "--config.train.steps=500"]
-    flags += ["--config.train.checkpoint_seconds=0"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Programs compiled once for the runs that are killed."""
+    return str(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache):
+    """The metrics of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run("train", *LONG, f"--workdir={folder}", JAX_COMPILATION_CACHE_DIR=cache)
+    assert done.returncode == 0, done.stderr
+    return metrics(folder)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, whole, cache, signum):
+    env = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(
-        command("train", *flags, f"--workdir={killed}"),
+        [sys.executable, "-m", "experiments.train", *LONG, f"--workdir={tmp_path}"],
         cwd=ROOT,
+        env=os.environ | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
-        if (killed / "metrics.jsonl").exists() and len(metrics(killed)) >= 12:
+        if (tmp_path / "metrics.jsonl").exists() and len(metrics(tmp_path)) >= 12:
             break
         time.sleep(0.02)
-    process.send_signal(how)
+    process.send_signal(signum)
     process.communicate(timeout=200)
-    assert process.returncode == (130 if how == signal.SIGINT else -9)
-    resumed = run("train", *flags, f"--workdir={killed}")
+    assert process.returncode == (130 if signum == signal.SIGINT else -9)
+    resumed = run("train", *LONG, f"--workdir={tmp_path}", JAX_COMPILATION_CACHE_DIR=cache)
     assert resumed.returncode == 0, resumed.stderr
-    assert run("train", *flags, f"--workdir={whole}").returncode == 0
-    assert metrics(whole) == metrics(killed)
+    assert metrics(tmp_path) == whole

@@ -56,9 +56,9 @@ def test_verdicts_on_the_work_of_convolutions(work, verdict):
     assert convolution.judge(untrue)["sru_convolution"].verdict == "does not hold here"
 
 
-def test_runs_end_to_end(measured_once):
+def test_runs_end_to_end(measured):
     settings = dataclasses.replace(convolution.PRESETS["quick"], cells=("sru",))
-    frames, workdir = measured_once(convolution.EXPERIMENT, settings)
+    frames = measured(convolution.EXPERIMENT, settings)
     rows, control = frames["identities"], frames["identities"]["control"]
     assert (rows[~control]["deviation"] <= identity.ROUNDING).all()
     assert (rows[control]["deviation"] >= identity.FAR_OFF).all()
@@ -66,4 +66,3 @@ def test_runs_end_to_end(measured_once):
     units = frames["units"]
     assert units["mean"].between(0, 1).all() and units["std"].between(0, 0.5).all()
     assert set(units["seed"]) == set(range(settings.seeds))
-    assert "sru_convolution" in (workdir / "report.md").read_text()

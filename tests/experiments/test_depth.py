@@ -9,38 +9,27 @@ import pandas as pd
 import pytest
 
 import cells
+from compiling import jit
 from experiments import depth
-
-SETTINGS = dataclasses.replace(depth.PRESETS["quick"], depths=(2,))
-
-
-@pytest.fixture(scope="module")
-def measured(measured_once):
-    return measured_once(depth.EXPERIMENT, SETTINGS)
 
 
 def test_runs_end_to_end(measured):
-    frames, workdir = measured
+    settings = dataclasses.replace(depth.PRESETS["quick"], depths=(2,))
+    frames = measured(depth.EXPERIMENT, settings)
     runs, layers = frames["runs"], frames["layers"]
-    assert len(runs) == 2 * SETTINGS.seeds * len(SETTINGS.learning_rates)
-    assert (runs.groupby(["label", "depth"])["chosen"].sum() == SETTINGS.seeds).all()
-    assert set(layers["layer"]) == {0, 1, 2} and len(layers) == 2 * SETTINGS.seeds * 3
+    assert len(runs) == 2 * settings.seeds * len(settings.learning_rates)
+    assert (runs.groupby(["label", "depth"])["chosen"].sum() == settings.seeds).all()
+    assert set(layers["layer"]) == {0, 1, 2} and len(layers) == 2 * settings.seeds * 3
     assert (layers["variance"] > 0).all() and (layers["gradient"].dropna() > 0).all()
     assert (layers["gradient"].isna() == (layers["layer"] == 0)).all()
-    for name in ("depth.png", "layers.png", "report.md", "runs.csv", "layers.csv"):
-        assert (workdir / name).stat().st_size > 0
-
-
-def test_without_highway_the_layers_lose_variance_and_gradient(measured):
-    last = measured[0]["layers"].query("layer == 2").groupby("label")["variance"].median()
+    # Without highway the layers lose variance.
+    last = layers.query("layer == 2").groupby("label")["variance"].median()
     assert last["sru:highway=false"] < 0.3 * last["sru"]
-
-
-def test_axes_are_labelled_and_captions_tell_seeds_and_budget(measured):
-    for figure in depth.figures(measured[0]).values():
+    figures = depth.figures(frames)
+    for figure in figures.values():
         assert all(ax.get_xlabel() and ax.get_ylabel() for ax in figure.axes)
         assert "2 seeds" in figure.legends[0].get_title().get_text()
-    note = depth.figures(measured[0])["depth"].legends[0].get_title().get_text()
+    note = figures["depth"].legends[0].get_title().get_text()
     assert "20 steps" in note and "0.01, 0.03" in note
 
 
@@ -89,11 +78,16 @@ def test_one_depth_tells_nothing_of_depth():
 @pytest.mark.parametrize("name", ["sru", "sru_feedback"])
 def test_weights_that_are_not_tailored_are_those_of_torch(name):
     """All in +-1 / sqrt(hidden_size), a third of the tailored variance where sizes are equal."""
-    made = cells.get(name, hidden_size=200, tailored=False).init(jax.random.key(0), 200)
-    assert set(made) == set(cells.get(name, hidden_size=200).init(jax.random.key(0), 200))
+
+    def init(features, **options):
+        cell = cells.get(name, hidden_size=200, **options)
+        return jit(lambda: cell.init(jax.random.key(0), features))()
+
+    made = init(200, tailored=False)
+    assert set(made) == set(init(200))
     for key, p in made.items():
         if key.startswith(("W", "v")):
             assert np.abs(p).max() <= 1 / math.sqrt(200)
             np.testing.assert_allclose(np.var(p), 1 / 600, rtol=0.2 if key[0] == "v" else 0.03)
-    wide = cells.get(name, hidden_size=200, tailored=False).init(jax.random.key(0), 100)
+    wide = init(100, tailored=False)
     np.testing.assert_allclose(np.std(wide["W_x"]), math.sqrt(3) / math.sqrt(600), rtol=0.03)  # alpha * ...

@@ -30,13 +30,12 @@ def test_the_verdict_follows_the_numbers(numbers, rnn, structure):
     assert verdict.verdict == structure and "were not trained" in verdict.evidence
 
 
-def test_they_hold_on_the_cells_and_controls_do_not(measured_once):
+def test_they_hold_on_the_cells_and_controls_do_not(measured):
     settings = identities.PRESETS["quick"]
-    frames, workdir = measured_once(identities.EXPERIMENT, settings)
+    frames = measured(identities.EXPERIMENT, settings)
     rows = frames["identities"]
     assert set(rows["check"]) == {identities.RNN, identities.STORE}
     control = rows["control"]
     assert (rows[~control]["deviation"] <= identity.ROUNDING).all()
     assert (rows[control]["deviation"] >= identity.FAR_OFF).all()
     assert (rows[(rows["check"] == identities.STORE) & ~control]["deviation"] == 0).all()
-    assert "gru_is_rnn" in (workdir / "report.md").read_text()

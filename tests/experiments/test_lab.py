@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
-from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,33 +59,31 @@ def test_a_piece_that_fails_leaves_nothing_behind(tmp_path):
     assert lab.do("piece", {}, lambda: [{"ok": True}]) == [{"ok": True}]
 
 
-class _Result(NamedTuple):
-    summary: dict
-    run: object = None
-
-
-def _trained(config, workdir, data_dir, watch):
-    """What training gives back, without it."""
-    fields = {"status": "finished", "parameters": 9, "hidden_size": 3, "budget_steps": 2, "baseline": 0.1}
-    fields |= {"run_seconds": 0.1, "compile_seconds": 0.1}
-    seeds = [{"seed": seed, "learning_rate": rate, "solved": False} for seed, rate in config.lanes]
-    return _Result({"run": fields, "seeds": seeds})
-
-
 def test_a_trained_piece_has_a_row_per_seed_and_rate_and_is_not_trained_again(tmp_path, monkeypatch):
     config = runs.config(
-        "gru:update_bias=1", "delayed_recall", cell={"hidden_size": 3},
-        optim={"learning_rates": (0.01, 0.02)}, train={"steps": 2, "seeds": 2},
+        "rnn:activation=relu", "delayed_recall", cell={"hidden_size": 3},
+        task={"gap": 2, "eval_examples": 8}, optim={"learning_rates": (0.01, 0.02)},
+        train={"steps": 2, "seeds": 2, "batch_size": 2, "eval_every": 1},
     )  # fmt: skip
-    assert config.cell.update_bias == 1 and config.label == "gru:update_bias=1"
-    monkeypatch.setattr("experiments.lab.store.train", _trained)
-    rows = Lab(tmp_path, QUIET).train("run", config)
+    assert config.cell.activation == "relu" and config.label == "rnn:activation=relu"
+
+    def probe(result):
+        lanes = runs.lanes(result)
+        assert lanes["chosen"].sum() == 2 and lanes["higher_is_better"].all()
+        assert [(row.seed, row.learning_rate) for row in lanes.itertuples()] == result.run.config.lanes
+        before, after = runs.initial(result), runs.trained(result)
+        assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after)
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), runs.lane(before, 0), runs.lane(after, 0))
+        assert max(jax.tree.leaves(moved)) > 0
+        assert runs.fields(result, "budget_steps", "baseline")["budget_steps"] == 2
+        return runs.seeds(result)
+
+    rows = Lab(tmp_path, QUIET).train("run", config, probe)
     assert [(row["learning_rate"], row["seed"]) for row in rows] == [
         (0.01, 0), (0.01, 1), (0.02, 0), (0.02, 1),
     ]  # fmt: skip
-    assert all(row["budget_steps"] == 2 and row["parameters"] > 0 for row in rows)
     monkeypatch.setattr("experiments.lab.store.train", None)
-    assert Lab(tmp_path, QUIET).train("run", config) == rows
+    assert Lab(tmp_path, QUIET).train("run", config, probe) == rows
 
 
 # --- statistics
@@ -263,26 +263,31 @@ def test_every_claim_is_judged_by_its_experiment_and_none_without_numbers(tmp_pa
 FOLDER = Path(experiments.__file__).parent / "figures" / "claims"
 
 
-def test_the_committed_evidence_gives_the_committed_verdicts():
-    """The table that the README shows follows from the tables that lie beside it."""
-    found = claims.judge(FOLDER)
-    kept = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False)
-    assert found.astype(str).to_dict("records") == kept.astype(str).to_dict("records")
-    assert set(found["verdict"]) <= set(experiment.VERDICTS)
-    readme = (FOLDER.parents[2] / "README.md").read_text()
-    for claim in found.to_dict("records"):
-        assert not claim["figure"] or (FOLDER / claim["figure"]).exists()
-        assert f"| **{claim['verdict']}** | `experiments.{claim['experiment']}` |" in readme
-        record = json.loads((FOLDER / claim["experiment"] / "environment.json").read_text())
-        assert record["settings"] and record["cpu"]
-
-
-def test_the_committed_report_says_what_its_tables_say(one):
+def test_the_committed_evidence_gives_the_committed_verdicts(one):
+    """What README, claims.csv and report.md say follows from the tables that lie beside them."""
     from experiments.tables import markdown
 
     frames = experiment.load(FOLDER / one.name)
+    readme = (FOLDER.parents[2] / "README.md").read_text()
     report = (FOLDER / one.name / "report.md").read_text()
+    record = json.loads((FOLDER / one.name / "environment.json").read_text())
+    assert record["settings"] and record["cpu"] and experiment.caption(record) in report
     for title, table in one.tables(frames).items():
         assert title in report and markdown(table) in report
+    kept = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False).set_index("id")
     for key, (verdict, evidence) in one.judge(frames).items():
+        claim = one.claims[key]
+        figure = f"{one.name}/{claim.figure}.png" if claim.figure else ""
+        assert kept.loc[key].tolist() == [claim.text, one.name, figure, verdict, evidence]
+        assert verdict in experiment.VERDICTS and (not figure or (FOLDER / figure).exists())
         assert f"**{key}: {verdict}.** {evidence}" in report
+        assert f"| {claim.text} | **{verdict}** | `experiments.{one.name}` |" in readme
+
+
+def test_claims_are_those_of_the_experiments_that_have_run(tmp_path):
+    shutil.copytree(FOLDER / "tracking", tmp_path / "tracking")
+    verdicts = claims.judge(tmp_path).set_index("id")["verdict"]
+    assert verdicts.pop("state_tracking") != "not tested here" and set(verdicts) == {"not tested here"}
+    kept = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False)
+    assert kept["id"].tolist() == claims.judge(tmp_path)["id"].tolist()
+    assert claims.page(kept) == (FOLDER / "claims.md").read_text()

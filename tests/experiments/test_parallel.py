@@ -130,16 +130,14 @@ def test_the_evidence_says_what_was_found():
     assert "sru_feedback" in told and "linear" in told and "2 CPU cores" in told and "1,024 steps" in told
 
 
-def test_runs_end_to_end(measured_once):
+def test_runs_end_to_end(measured):
     settings = dataclasses.replace(
         parallel.PRESETS["quick"], cells=("sru",), times=(8,), path_times=(4, 16, 64)
     )
-    frames, workdir = measured_once(parallel.EXPERIMENT, settings)
+    frames = measured(parallel.EXPERIMENT, settings)
     assert set(frames["path"]["time"]) == set(settings.path_times)
     assert (frames["time"].groupby(["label", "pass", "time"]).size() == settings.rounds).all()
     assert frames["time"]["ms"].gt(0).all()
-    for name in ("critical_path.png", "time.png", "report.md", "path.csv", "time.csv"):
-        assert (workdir / name).stat().st_size > 0
 
 
 def test_what_the_lstm_spends_its_time_on_has_a_figure():

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from experiments import results
+from train.summary import RunSummary, SeedSummary, Summary
 
 
 def seeds_of(*steps, **columns):
@@ -153,6 +154,50 @@ def test_runs_under_one_label_are_told_apart_by_their_options(tmp_path, run_dir)
     assert set(results.load_seeds(tmp_path)["label"]) == {"gru (lr=0.1)", "gru (lr=0.2)", "lstm"}
     run_dir(tmp_path / "d", cell="lstm", solved=[300], device="gpu", config={"optimizer": {"lr": 0.3}})
     assert {"lstm (device=cpu)", "lstm (device=gpu)"} < set(results.load_curves(tmp_path)["label"])
+
+
+def test_the_options_in_which_runs_differ_are_columns(tmp_path, run_dir):
+    """By their short names; by section and name where that is taken."""
+    for i, gap in enumerate((10, 20)):
+        config = {"task": {"name": "delayed_recall", "gap": gap, "size": gap, "symbols": 8}}
+        config |= {"cell": {"name": "gru", "hidden_size": 64, "size": i}, "model": {"depth": 1 + i}}
+        config |= {"optim": {"learning_rate": 0.1 * gap}, "train": {"steps": 100 * gap, "seeds": 1 + i}}
+        run_dir(tmp_path / str(gap), solved=[200] * (1 + i), config=config)
+    run_dir(tmp_path / "other", task="digits", solved=[100], config={"model": {"depth": 1}})
+    seeds = results.load_seeds(tmp_path)
+    for frame in (seeds, results.load_curves(tmp_path), results.aggregate(seeds)):
+        rows = frame[frame["task"] == "delayed_recall"].drop_duplicates("gap").sort_values("gap")
+        columns = ["gap", "depth", "task.size", "cell.size", "train.steps", "learning_rate"]
+        assert rows[columns].to_numpy().tolist() == [[10, 1, 10, 0, 1000, 1.0], [20, 2, 20, 1, 2000, 2.0]]
+        assert not {"symbols", "size", "name"} & set(frame.columns)
+        assert frame.loc[frame["task"] == "digits", "gap"].isna().all()
+
+
+def test_a_run_in_one_line_says_what_the_table_says():
+    run = dict.fromkeys(RunSummary.names(), 1) | {"task": "t", "label": "gru", "metric": "accuracy"}
+    run |= {"status": "finished", "seconds_per_step": 0.1}
+    seeds = [
+        dict.fromkeys(SeedSummary.names(), 0) | {"seed": i, "learning_rate": rate, "test_metric": test}
+        for rate, tests in ((0.1, (0.2, 0.4, 0.8, 0.9)), (0.2, (0.1, 0.1, 0.3, 0.5)))
+        for i, test in enumerate(tests)
+    ]
+    alone, grid = (Summary.from_dict({"run": run, "seeds": s}) for s in (seeds[:4], seeds))
+    assert "test accuracy 0.600, " in results.line(alone)
+    assert "test accuracy 0.600 (learning_rate=0.1), 0.200 (learning_rate=0.2), " in results.line(grid)
+    for summary in (alone, grid):
+        shown = results.text(results.aggregate(results.seeds_frame(summary)))["test"]
+        assert all(test.split(" ")[0] in results.line(summary) for test in shown)
+
+
+def test_a_summary_reads_as_the_dict_it_is_written_as():
+    old = {"run": {"task": "t", "parameters": 3, "unknown": 1}, "seeds": [{"seed": 4, "solved": True}]}
+    summary = Summary.from_dict(old)
+    assert summary["run"]["task"] == summary.run.task == "t" and summary.run.strategy is None
+    assert summary["seeds"][0]["seed"] == 4 and {"a": 1} | summary.seeds[0] == {"a": 1, **summary.seeds[0]}
+    assert Summary.from_dict(json.loads(json.dumps(summary.to_dict()))) == summary
+    assert pd.DataFrame(summary["seeds"]).columns.tolist() == list(SeedSummary.names())
+    with pytest.raises(KeyError):
+        summary["runs"]
 
 
 def test_runs_that_differ_in_their_seeds_only_are_pooled(tmp_path, run_dir):
