@@ -116,7 +116,9 @@ def _static(config: RunConfig) -> RunConfig:
         config,
         task=config.task.static(),
         optim=dataclasses.replace(config.optim, learning_rate=first.learning_rate, learning_rates=()),
-        train=dataclasses.replace(config.train, seed=0, seeds=1, checkpoint_seconds=0.0, on_nan="stop"),
+        train=dataclasses.replace(
+            config.train, seed=0, seeds=1, checkpoint_seconds=0.0, on_nan="stop", tensorboard=False
+        ),
         label="",
     )
 

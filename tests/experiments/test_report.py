@@ -1,13 +1,11 @@
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+import commands
 from experiments import plots, report, results
 
-ROOT = Path(__file__).parents[2]
 FILES = "curves.csv index.html learning_curves.png seeds.csv summary.csv time_to_threshold.png".split()
 
 
@@ -83,9 +81,11 @@ def test_killed_runs_are_named(tmp_path, run_dir):
         report.write(tmp_path)
 
 
+COMMANDS = commands.Commands()
+
+
 def command(*args):
-    line = [sys.executable, "-m", "experiments.report", *map(str, args)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return COMMANDS.run("experiments.report", *args)
 
 
 def test_command_writes_and_says_where(comparison, tmp_path):

@@ -1,4 +1,4 @@
-"""Tiny runs, compiled in a hurry: compilation is most of these tests' time."""
+"""Tiny runs, compiled without optimisation: compilation is most of these tests' time."""
 
 import jax
 import pytest
@@ -33,6 +33,19 @@ def in_a_hurry():
         jax.config.update("jax_disable_most_optimizations", True)
         yield
         jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def compilations():
+    """A list that grows by one entry with every compilation."""
+    events = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return events
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,8 +34,7 @@ def dispatched(config, devices=1):
 
 
 def assert_close(got, want, tolerance=0.0):
-    for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(g, w, tolerance, tolerance, err_msg=jax.tree_util.keystr(path))
+    chex.assert_trees_all_close(got, want, rtol=tolerance, atol=tolerance)
 
 
 # --- a grid of learning rates
@@ -174,20 +174,7 @@ def test_a_padded_task_trains_as_the_unpadded_one(tiny):
 # --- programs used again
 
 
-@pytest.fixture(scope="module")
-def compiled():
-    """A list that grows by one entry with every compilation."""
-    events = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    return events
-
-
-def test_runs_that_differ_only_in_values_compile_nothing(tiny, compiled):
+def test_runs_that_differ_only_in_values_compile_nothing(tiny, compilations):
     """And one that differs in a shape does."""
 
     def run(**changes):
@@ -195,9 +182,9 @@ def test_runs_that_differ_only_in_values_compile_nothing(tiny, compiled):
         config = tiny(
             **sections | {name: sections.get(name, {}) | fields for name, fields in changes.items()}
         )
-        before = len(compiled)
+        before = len(compilations)
         train(dataclasses.replace(config, chrono="cell"))
-        return len(compiled) - before
+        return len(compilations) - before
 
     run()
     assert run(train={"seed": 7}) == 0

@@ -1,16 +1,25 @@
 """The training loop as laws: learning, seeds, resuming, stopping, refusing."""
 
+import dataclasses
 import errno
 import json
 import math
 import shutil
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import chex
 import jax
 import numpy as np
 import pytest
 
 import configs
+from train import host
+from train.ahead import Ahead, Prepared
 from train.checkpoint import CheckpointError, Checkpoints
+from train.compile import executable, make_room
 from train.loop import train
 from train.record import WorkdirError
 
@@ -37,45 +46,27 @@ def without_times(rows):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-def assert_same(a, b):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
-def test_a_seed_is_the_same_alone_and_in_company():
-    together = train(config(train={"seeds": 3})).state
-    for s in range(3):
-        alone = train(config(train={"seeds": 1, "seed": s})).state
-        for x, y in zip(jax.tree.leaves(alone.params), jax.tree.leaves(together.params), strict=True):
-            np.testing.assert_allclose(x[0], y[s], rtol=1e-4, atol=1e-5)
-    params = jax.tree.leaves(together.params)
-    assert any(not np.allclose(x[0], x[1]) for x in params)
-
-
-def test_a_seed_that_solved_stops_and_keeps_its_parameters():
-    short = config(train={"steps": 400, "seeds": 4, "eval_every": 5})
-    result = train(short)
-    steps = [seed["solved_step"] for seed in result.summary["seeds"]]
+def test_a_seed_stops_when_it_has_solved_and_is_the_same_alone_and_in_company():
+    short = {"steps": 400, "eval_every": 5}
+    together = train(config(train=short | {"seeds": 4}))
+    steps = [seed.solved_step for seed in together.summary.seeds]
     assert None not in steps
     assert len(set(steps)) > 1
-    first = int(np.argmin(steps))
-    alone = train(config(train={"steps": 400, "seeds": 1, "seed": first, "eval_every": 5}))
-    assert alone.summary["seeds"][0]["final_step"] == steps[first]
-    for x, y in zip(jax.tree.leaves(alone.state.params), jax.tree.leaves(result.state.params), strict=True):
-        np.testing.assert_allclose(x[0], y[first], rtol=1e-3, atol=1e-4)
+    for s in range(4):
+        alone = train(config(train=short | {"seeds": 1, "seed": s}))
+        assert alone.summary.seeds[0].final_step == steps[s]
+        params = jax.tree.map(lambda x, s=s: x[s : s + 1], together.state.params)
+        chex.assert_trees_all_close(alone.state.params, params, rtol=1e-3, atol=1e-4)
+    assert any(not np.allclose(x[0], x[1]) for x in jax.tree.leaves(together.state.params))
 
 
-def test_without_stopping_every_seed_uses_the_whole_budget(tmp_path):
-    run = config(train={"steps": 130, "eval_every": 50, "stop_when_solved": "false"})
-    summary = train(run, tmp_path).summary
-    assert {seed["final_step"] for seed in summary["seeds"]} == {130}
-    assert sorted({row["step"] for row in lines(tmp_path)}) == [50, 100, 130]
-
-
-def test_steps_past_the_budget_change_nothing():
-    exact = train(config(train={"steps": 7, "eval_every": 7})).state
-    overshot = train(config(train={"steps": 7, "eval_every": 5})).state
-    assert_same(exact.params, overshot.params)
+def test_steps_past_the_budget_change_nothing_and_without_stopping_it_is_used_up(tmp_path):
+    options = {"steps": 7, "stop_when_solved": "false"}
+    exact = train(config(train=options | {"eval_every": 7}))
+    overshot = train(config(train=options | {"eval_every": 5}), tmp_path)
+    chex.assert_trees_all_equal(exact.state.params, overshot.state.params)
+    assert {seed.final_step for seed in overshot.summary.seeds} == {7}
+    assert sorted({row["step"] for row in lines(tmp_path)}) == [5, 7]
 
 
 class Killed(Exception):
@@ -99,13 +90,10 @@ def test_a_resumed_run_gives_the_same_numbers_bit_for_bit(tmp_path, dropout):
     told = []
     resumed = train(run, tmp_path / "killed", watch=lambda progress: told.append(progress.step))
     assert told[0] == 20  # step 30 was evaluated, but its checkpoint was never written
-    assert_same(whole.state, resumed.state)
+    chex.assert_trees_all_equal(whole.state, resumed.state)
     assert without_times(lines(tmp_path / "whole")) == without_times(lines(tmp_path / "killed"))
-    times = ("solved_seconds",)
-    for a, b in zip(whole.summary["seeds"], resumed.summary["seeds"], strict=True):
-        assert {k: v for k, v in a.items() if k not in times} == {
-            k: v for k, v in b.items() if k not in times
-        }
+    for a, b in zip(whole.summary.seeds, resumed.summary.seeds, strict=True):
+        assert dataclasses.replace(a, solved_seconds=b.solved_seconds) == b
 
 
 def test_real_data_resume_at_the_same_place_in_the_epoch(tmp_path):
@@ -121,16 +109,17 @@ def test_real_data_resume_at_the_same_place_in_the_epoch(tmp_path):
     whole = train(run, tmp_path / "whole")
     with pytest.raises(Killed):
         train(run, tmp_path / "killed", watch=kill_after(40))
-    assert_same(whole.state, train(run, tmp_path / "killed").state)
+    chex.assert_trees_all_equal(whole.state, train(run, tmp_path / "killed").state)
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path):
+def test_a_finished_run_is_not_trained_again_and_nothing_is_compiled(tmp_path, compilations):
     first = train(config(), tmp_path)
-    told = []
+    told, before = [], len(compilations)
     second = train(config(), tmp_path, watch=lambda progress: told.append(progress.step))
-    assert told == [first.summary["run"]["steps"]]
-    assert_same(first.state, second.state)
-    assert first.summary["seeds"] == second.summary["seeds"]
+    assert told == [first.summary.run.steps]
+    assert len(compilations) == before
+    chex.assert_trees_all_equal(first.state, second.state)
+    assert first.summary == second.summary
 
 
 def test_ctrl_c_keeps_everything(tmp_path):
@@ -147,7 +136,7 @@ def test_ctrl_c_keeps_everything(tmp_path):
     assert stopped["steps"] == 20
     resumed = train(run, tmp_path / "stopped")
     assert resumed.summary["run"]["status"] == "finished"
-    assert_same(train(run).state, resumed.state)
+    chex.assert_trees_all_equal(train(run).state, resumed.state)
 
 
 @pytest.mark.parametrize("on_nan", ["stop", "drop"])
@@ -174,12 +163,12 @@ def test_a_loss_that_is_not_finite(tmp_path, on_nan):
 
 
 def test_another_run_is_not_mixed_into_a_directory(tmp_path):
-    train(config(train={"steps": 10}), tmp_path)
-    with pytest.raises(WorkdirError, match=r"task.gap 3 there, 4 now"):
-        train(config(task={"gap": 4}, train={"steps": 10}), tmp_path)
-    summary = train(config(task={"gap": 4}, train={"steps": 10}), tmp_path, overwrite=True).summary
-    assert summary["run"]["status"] == "finished"
-    assert json.loads((tmp_path / "config.json").read_text())["task"]["gap"] == 4
+    train(config(), tmp_path)
+    with pytest.raises(WorkdirError, match=r"train.seed 0 there, 3 now"):
+        train(config(train={"seed": 3}), tmp_path)
+    summary = train(config(train={"seed": 3}), tmp_path, overwrite=True).summary
+    assert summary.run.status == "finished"
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["seed"] == 3
 
 
 def damage(checkpoint):
@@ -196,7 +185,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     steps = sorted((tmp_path / "killed" / "checkpoints").iterdir(), key=lambda path: int(path.name))
     damage(steps[-1])
     resumed = train(run, tmp_path / "killed")
-    assert_same(whole.state, resumed.state)
+    chex.assert_trees_all_equal(whole.state, resumed.state)
     for checkpoint in (tmp_path / "killed" / "checkpoints").iterdir():
         damage(checkpoint)
     with pytest.raises(CheckpointError, match="can be read") as refusal:
@@ -212,7 +201,7 @@ def test_checkpoints_return_what_was_saved(tmp_path):
     checkpoints.close()
     step, restored, progress = Checkpoints(tmp_path / "c").restore(state)
     assert (step, progress) == (3, {"seconds": 1.5})
-    assert_same(state, restored)
+    chex.assert_trees_all_equal(state, restored)
 
 
 def test_a_run_can_be_moved(tmp_path):
@@ -220,7 +209,7 @@ def test_a_run_can_be_moved(tmp_path):
     with pytest.raises(Killed):
         train(run, tmp_path / "here", watch=kill_after(30))
     shutil.move(tmp_path / "here", tmp_path / "there")
-    assert_same(train(run).state, train(run, tmp_path / "there").state)
+    chex.assert_trees_all_equal(train(run).state, train(run, tmp_path / "there").state)
 
 
 def test_what_a_run_records(tmp_path):
@@ -243,10 +232,35 @@ def test_the_parameter_budget_is_met():
     assert abs(summary["parameters"] - 1000) < 60
 
 
-def test_tensorboard_events_are_written(tmp_path):
+def events(folder):
+    """Every (name, step, value) in the event files of a folder: records of length, CRC, event, CRC."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for file in folder.glob("events*"):
+        data = file.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
+            for value in event.summary.value:
+                yield value.tag, event.step, value.simple_value
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_tensorboard_has_a_curve_for_every_seed_and_learning_rate(tmp_path, grid):
     pytest.importorskip("tensorboardX")
-    train(config(train={"tensorboard": "true", "steps": 10}), tmp_path)
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    lanes = {"optim": {"learning_rates": (0.02, 0.01)}, "train": {"seeds": 1, "seed": 3}} if grid else {}
+    lanes["train"] = lanes.get("train", {}) | {"tensorboard": "true"}
+    train(config(**lanes), tmp_path)
+    names = {(3, 0.02): "seed_3_learning_rate_0.02", (3, 0.01): "seed_3_learning_rate_0.01"}
+    names |= {(0, 0.02): "seed_0", (1, 0.02): "seed_1"}
+    want = {
+        (f"{column}/{names[row['seed'], row['learning_rate']]}", row["step"]): row[column]
+        for row in lines(tmp_path)
+        for column in ("train_loss", "valid_loss", "valid_metric")
+    }
+    written = list(events(tmp_path / "tensorboard"))
+    assert len(written) == len(want) > 0
+    assert {(name, step): value for name, step, value in written} == pytest.approx(want)
 
 
 def test_one_program_serves_every_seed_and_learning_rate():
@@ -275,3 +289,58 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
     )
     with pytest.raises(CheckpointError, match="cannot write a checkpoint .*: a$"):
         checkpoints.save(1, {"a": jax.numpy.arange(3)}, {})
+
+
+# --- runs made ready by threads
+
+
+def test_runs_made_ready_ahead_give_their_own_numbers(compilations):
+    """Whatever one of them raises is raised in its turn; programs are compiled once."""
+    run_configs = {
+        "a": config(),
+        "bad": config(model={"strategy": "associative"}),
+        "b": config(train={"seed": 5}),
+    }
+    wanted = {name: train(run_configs[name]) for name in ("a", "b")}
+    before = len(compilations)
+    with Ahead({name: Prepared(c) for name, c in run_configs.items()}) as ahead:
+        for name, run_config in run_configs.items():
+            prepared = ahead.begin(name)
+            if name == "bad":
+                with pytest.raises(ValueError, match="GRU cannot use strategy"):
+                    train(run_config, prepared=prepared)
+                continue
+            result = train(run_config, prepared=prepared)
+            chex.assert_trees_all_equal(result.state, wanted[name].state)
+            assert [seed.test_loss for seed in result.summary.seeds] == [
+                seed.test_loss for seed in wanted[name].summary.seeds
+            ]
+    assert len(compilations) == before
+
+
+def test_what_stops_early_leaves_no_thread_behind():
+    before = threading.active_count()
+    with pytest.raises(Killed), Ahead({str(i): Prepared(config(train={"seed": i})) for i in range(5)}):
+        raise Killed
+    assert threading.active_count() == before
+
+
+def test_two_threads_compile_a_program_once_and_room_is_made_when_they_have(monkeypatch):
+    monkeypatch.setattr(host, "crowded", lambda: True)
+    inside, go = threading.Event(), threading.Event()
+
+    def slow(x):
+        inside.set()
+        assert go.wait(20)
+        return x + 1
+
+    program, x = jax.jit(chex.assert_max_traces(slow, n=1)), np.float32(1)
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(lambda: executable(program, x)(x)) for _ in range(2)]
+        assert inside.wait(20)
+        room = pool.submit(make_room)
+        time.sleep(0.1)
+        assert not room.done()
+        go.set()
+        assert [float(done.result(20)) for done in asked] == [2, 2]
+        room.result(20)
