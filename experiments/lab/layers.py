@@ -81,8 +81,13 @@ def _equal_size(name, options, width, wanted):
     return cells.get(name, hidden_size=nearest, **options)
 
 
+@functools.cache
+def _params(cell, width):
+    return jax.jit(lambda: cell.init(jax.random.key(0), width))()
+
+
 def _cell_layer(label, cell, width, part="layer", strategy="sequential") -> Layer:
-    params = cell.init(jax.random.key(0), width)
+    params = _params(cell, width)
 
     def run(params, xs):
         if part == "projection":

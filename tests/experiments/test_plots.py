@@ -1,11 +1,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import same_color
 from matplotlib.text import Text
 
+import cells
 from experiments import plots, results
+from experiments.lab import style
 
 
 def lines(ax):
@@ -209,18 +212,18 @@ def test_a_task_that_nobody_solved(tmp_path, run_dir):
 
 
 def test_colours_belong_to_cells_and_styles_differ(tmp_path, run_dir):
-    names = [*plots.CELLS, "mgu", "min_gru", "min_lstm", "rg_lru"]
+    names = [*style.known(), "mgu", "min_gru", "min_lstm", "rg_lru"]
     for name in names:
         run_dir(tmp_path / name, cell=name, solved=[100])
     run_dir(tmp_path / "variant", cell="gru", label="gru, reset after", solved=[100])
     seeds = results.load_seeds(tmp_path)
-    look = plots.styles(seeds)
-    assert len({tuple(map(str, style.values())) for style in look.values()}) == len(names) + 1
+    look = style.styles(seeds)
+    assert len({tuple(map(str, one.values())) for one in look.values()}) == len(names) + 1
     assert look["gru, reset after"]["color"] == look["gru"]["color"]
     for some in (["gru", "mgu"], ["rnn", "gru", "lstm"]):
-        part = plots.styles(seeds[seeds["cell"].isin(some)])
-        known = [name for name in some if name in plots.CELLS]
-        assert all(same_color(part[name]["color"], plots.CELLS[name][0]) for name in known)
+        part = style.styles(seeds[seeds["cell"].isin(some)])
+        known = [name for name in some if name in style.known()]
+        assert all(same_color(part[name]["color"], style.known()[name][0]) for name in known)
 
 
 def test_a_plot_leaves_its_frame_alone(comparison):
@@ -246,3 +249,11 @@ def test_a_run_without_summary_is_drawn(tmp_path, run_dir):
     (run_dir(tmp_path / "a", solved=[300]) / "summary.json").unlink()
     ax = plots.learning_curves(results.load_curves(tmp_path)).axes[0]
     assert len(lines(ax)["gru"].get_xdata()) == 3
+
+
+def test_a_strategy_has_one_line_in_all_figures():
+    labels = [f"{cell} {strategy}" for cell in ("sru", "lru") for strategy in style.STRATEGIES]
+    look = style.styles(pd.DataFrame({"cell": [label.split()[0] for label in labels], "label": labels}))
+    for strategy, line in style.STRATEGIES.items():
+        assert {look[f"{cell} {strategy}"]["linestyle"] for cell in ("sru", "lru")} == {line}
+    assert set(cells.scans.STRATEGIES) - {"auto"} <= set(style.STRATEGIES)
