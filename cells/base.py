@@ -51,6 +51,7 @@ class Cell(metaclass=_ByOptions):
     # give; "rotation", by complex factors; "window", only so many last inputs count.
     dynamics: ClassVar[str] = "nonlinear"
     style: ClassVar[Style | None] = None  # None: figures choose one
+    plain: ClassVar[type | None] = None  # of a variant: the class whose options make it
 
     def __post_init__(self):
         positive = type(self.hidden_size) is int and self.hidden_size > 0
@@ -111,7 +112,7 @@ class Projected(Cell):
 
         Returns:
           us: what the recurrence needs, a pytree of (..., k).
-          rest: what only `readout` (of a `Sequence`: the end of `over_time`) needs, likewise; None for nothing.
+          rest: what only `readout` (of a `Sequence`: the end of `over_time`) needs; None for nothing.
         """
 
 
@@ -181,7 +182,7 @@ class Linear(Stateful):
 
 
 class Sequence(Projected):
-    """All of time at once, where the state is more than one linear recurrence: matrices, cascades, windows."""
+    """All of time at once: the state is more than one linear recurrence, a matrix, a cascade, a window."""
 
     @property
     @abc.abstractmethod

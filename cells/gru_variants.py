@@ -10,7 +10,9 @@ from cells.gru import GRU
 
 
 def of(cell: GRU) -> type[GRU]:
-    """The class of a GRU with these options."""
+    """The class of a GRU with these options; a class derived elsewhere stays as it is."""
+    if GRU not in (type(cell), type(cell).plain):
+        return type(cell)
     if cell.layer_norm:
         return NormalisedGRU
     if not cell.reset_gate:
@@ -20,6 +22,8 @@ def of(cell: GRU) -> type[GRU]:
 
 class _OneProduct(GRU):
     """U_n multiplies h' itself, as the gates' U do: one product, U h' (+ c_n for n), for all of them."""
+
+    plain = GRU
 
     def init(self, key, input_size, dtype=jnp.float32):
         params = super().init(key, input_size, dtype)
@@ -101,6 +105,7 @@ class ResetlessGRU(_OneProduct):
 class NormalisedGRU(GRU):
     """Any of these with LN(W x) and LN(U h') in place of W x and U h'."""
 
+    plain = GRU
     gradient_by_hand = False
     is_elementwise = False
 

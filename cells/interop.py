@@ -198,7 +198,7 @@ def _flatten(state, prefix=""):
 def _layout(library: str, cell: Cell, input_size: int) -> Layout:
     """The table for `cell`, or the reason why there is none."""
     table = LIBRARIES[library]
-    kind = next((cls for cls in type(cell).__mro__ if cls in table), type(cell))
+    kind = type(cell).plain or type(cell)
     name = kind.__name__
     if kind not in table:
         raise ValueError(f"no {name} in {library}; there: {', '.join(c.__name__ for c in table)}")

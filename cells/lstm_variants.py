@@ -10,7 +10,9 @@ from cells.lstm import LSTM, LSTMCarry
 
 
 def of(cell: LSTM) -> type[LSTM]:
-    """The class of an LSTM with these options."""
+    """The class of an LSTM with these options; a class derived elsewhere stays as it is."""
+    if LSTM not in (type(cell), type(cell).plain):
+        return type(cell)
     if cell.layer_norm:
         return NormalisedLSTM
     return VariantLSTM if cell.peepholes or cell.coupled else LSTM
@@ -19,6 +21,8 @@ def of(cell: LSTM) -> type[LSTM]:
 @dataclasses.dataclass(frozen=True)
 class VariantLSTM(LSTM):
     """With peepholes, a_i + p_i * c', a_f + p_f * c' and a_o + p_o * c; coupled, i = 1 - f; or both."""
+
+    plain = LSTM
 
     @property
     def names(self):

@@ -39,9 +39,9 @@ def params_of(laws, cell, features, library="torch", dtype=np.float32):
 def without(case, library):
     """What a library lacks, by the words of the refusal; None for nothing."""
     if case.name not in CELLS[library]:
-        return f"no {cells.CELLS.cls(case.name).__name__} in"
+        return f"no {case.cls.__name__} in"
     if OWN & case.options.keys():
-        return f"{cells.CELLS.cls(case.name).__name__} with "
+        return f"{case.cls.__name__} with "
     return "reset_after=True" if case.name == "gru" and not case.options.get("reset_after") else None
 
 
