@@ -23,8 +23,8 @@ class Mamba2(base.Sequence):
       heads: a divisor of hidden_size.
 
     The convolution with its SiLU before it, the norm and the projection after it, in Mamba-2's block, are not
-    part of the cell. Against the authors' package: its projections start with variance 1 / (3 d), ours with 1 / d, and
-    its state_size is 64 (128 in later models), ours 16.
+    part of the cell. In the authors' package projections start with variance 1 / (3 d), here 1 / d, and
+    state_size is 64, here 16.
     """
 
     state_size: int = 16

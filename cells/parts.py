@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from cells.base import Array, Params
 
-# The colours of Okabe and Ito, which the colour-blind tell apart, and for the cells that they do not suffice for some
-# of Tol's on broken lines; markers tell all of them apart.
+# Lines of cells in figures. Colours are those of Okabe and Ito, which the colour-blind tell apart, and, where
+# they do not suffice, some of Tol's on broken lines; markers tell all of them apart.
 DASHED, DOTTED, MIXED = (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))
 
 # How a cascade of linear recurrences runs: each of them so.
@@ -110,8 +110,8 @@ def normalise(x: Array) -> Array:
 
 
 def normalised_preactivations(params: Params, gates: str, x: Array, h: Array) -> dict[str, Array]:
-    """LN(W x) + LN(U h') + b of each gate, normalised over all these gates together, with a gain for each number
-    (Ba 2016, eq. 20; its two biases are one with b)."""
+    """LN(W x) + LN(U h') + b of each gate, normalised over all these gates together, with a gain for each
+    number (Ba 2016, eq. 20; its two biases are one with b)."""
     p = params
     W_x, U_h = [x @ p[f"W_{k}"] for k in gates], [product(h, p[f"U_{k}"]) for k in gates]
     W_x, U_h = (split(normalise(jnp.concatenate(a, axis=-1)), len(gates)) for a in (W_x, U_h))

@@ -28,8 +28,9 @@ class QRNN(base.Sequence):
       pooling: "fo"; "f": h = c (eq. 3); "ifo": c = f * c' + i * z, with an input gate i (eq. 5).
       forget_bias: initial b_f; above 0 the unit starts by keeping the past.
 
-    The paper has no biases, its authors' package has; there f has the opposite sign (a large f takes the new value:
-    c = f * z + (1 - f) * c'), and weights start with variance 1 / (3 k d), here 1 / (k d). Zoneout and dense connections are left out.
+    The paper has no biases, its authors' package has; there f has the opposite sign (a large f takes the new
+    value: c = f * z + (1 - f) * c'), and weights start with variance 1 / (3 k d), here 1 / (k d). Zoneout and
+    dense connections are left out.
     """
 
     window: int = 2

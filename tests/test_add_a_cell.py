@@ -1,4 +1,4 @@
-"""The recipe of cells/README.md, word for word, in a copy of the repository: one file, one entry, nothing else."""
+"""The recipe of cells/README.md, word for word, in a copy of the repository: one file, one entry."""
 
 import os
 import re
@@ -47,7 +47,8 @@ def pytest_in(copy, *flags):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *flags]
     return subprocess.run(
-        command, cwd=copy, env=environment | QUICK | {"PYTHONPATH": str(copy)}, capture_output=True, text=True,
+        command,
+        cwd=copy, env=environment | QUICK | {"PYTHONPATH": str(copy)}, capture_output=True, text=True,
         timeout=3000,
     )  # fmt: skip
 

@@ -28,8 +28,8 @@ from cells.scans.strategies import (
 )
 
 __all__ = [
-    "STRATEGIES", "Associative", "Chunked", "Chunkwise", "Newton", "Parallel", "Report", "Sequential", "Stepwise",
-    "Strategy", "parse", "resolve", "scan", "strategies",
+    "STRATEGIES", "Associative", "Chunked", "Chunkwise", "Newton", "Parallel", "Report", "Sequential",
+    "Stepwise", "Strategy", "parse", "resolve", "scan", "strategies",
 ]  # fmt: skip
 
 
@@ -183,8 +183,8 @@ def _project(cell, params, xs):
     projected = cell.project(params, xs)
     if not isinstance(projected, tuple) or len(projected) != 2:
         raise TypeError(
-            f"{type(cell).__name__}.project must return a tuple (us, rest): what the recurrence needs, what only "
-            f"`readout` needs (None for nothing); got {type(projected).__name__}"
+            f"{type(cell).__name__}.project must return a tuple (us, rest): what the recurrence needs, what "
+            f"only `readout` needs (None for nothing); got {type(projected).__name__}"
         )
     unread = isinstance(cell, base.Stateful) and type(cell).readout is base.Stateful.readout
     if projected[1] is not None and unread:

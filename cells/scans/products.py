@@ -1,5 +1,5 @@
-"""Products of the state with a recurrent weight: a matrix, a vector that stands for a diagonal one, or several of
-either side by side; with a bias or without."""
+"""Products of the state with a recurrent weight: a matrix, a vector that stands for a diagonal one, or
+several of either side by side; with a bias or without."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -11,8 +11,8 @@ def parts(weight):
 
 
 def multiply(h, weight):
-    """h U for a matrix, h * v for a vector (each of them, where several stand side by side); states wider than
-    the weight take the weight's precision."""
+    """h U for a matrix, h * v for a vector (each of them, where several stand side by side); states wider
+    than the weight take the weight's precision."""
     if weight.ndim == 1:
         return (h if h.shape[-1] == len(weight) else _side_by_side(h, weight)) * weight
     return jnp.matmul(h.astype(weight.dtype), weight, preferred_element_type=h.dtype)
@@ -38,8 +38,8 @@ def transposed(weight, size):
 
 
 def gradient(weight, seen, d_product):
-    """The gradient of a weight, with its bias, from what it multiplied and the product's gradient in all steps,
-    (..., m) and (..., k), in one matmul."""
+    """The gradient of a weight, with its bias, from what it multiplied and the product's gradient in all
+    steps, (..., m) and (..., k), in one matmul."""
     weight, bias = parts(weight)
     if weight.ndim == 2:
         d = jnp.matmul(seen.reshape(-1, seen.shape[-1]).T, d_product.reshape(-1, d_product.shape[-1]))

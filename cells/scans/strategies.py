@@ -44,7 +44,7 @@ class Stepwise(Strategy):
 
 @dataclasses.dataclass(frozen=True)
 class Sequential(Strategy):
-    """All that needs no state is taken out of the loop over time; what is left goes one step after the other."""
+    """What needs no state is taken out of the loop over time; what is left goes one step after the other."""
 
     name = "sequential"
 
@@ -160,8 +160,8 @@ REGISTRY = Registry("strategy", {kind.name: kind for kind in _ALL})
 STRATEGIES = (*REGISTRY.names(), "auto")
 # What a name stands for where the cell has not the thing itself: names of older versions.
 INSTEAD = {"sequential": Stepwise(), "chunked": Chunkwise()}
-# On an accelerator a step of a scan costs at least the launch of a kernel: from so many steps on the depth O(log T)
-# of an associative scan should win. Not measured yet.
+# On an accelerator a step of a scan costs at least the launch of a kernel: from so many steps on the depth
+# O(log T) of an associative scan should win. Not measured yet.
 ACCELERATED_FROM = 16
 
 
@@ -205,10 +205,10 @@ def parse(strategy: str | Strategy) -> Strategy | None:
 def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 1000) -> Strategy:
     """The strategy that will run: `auto` becomes a value, every other one is checked.
 
-    For linear cells `auto` is sequential on a CPU (`python -m experiments.speed --cells=sru`, 2 cores, forward and
-    backward, 2026-11-23: from (batch, time, hidden) = (1, 128, 32) to (8, 16384, 32) and (16, 2048, 128)
-    "associative" took 0.98 to 1.8 times as long, "chunked" 1.07 to 2.1: there the passes over memory count, and the
-    scan makes the fewest), and associative elsewhere.
+    For linear cells `auto` is sequential on a CPU and associative elsewhere. `python -m experiments.speed
+    --cells=sru`, 2 cores, forward and backward, 2026-11-23: from (batch, time, hidden) = (1, 128, 32) to
+    (8, 16384, 32) and (16, 2048, 128) "associative" took 0.98 to 1.8 times as long, "chunked" 1.07 to 2.1:
+    on a CPU the passes over memory count, and the scan makes the fewest.
 
     Raises:
       ValueError: unknown strategy or option, or one that the cell cannot use, with the reason.

@@ -1,11 +1,11 @@
-"""What the laws are tested on: every registered cell, its options, its strategies, and a cell that is `init` and
-`step` alone.
+"""What the laws are tested on: every registered cell, its options, its strategies, and a cell that is `init`
+and `step` alone.
 
 A test that asks for `case` runs for every cell and option, one that asks for `strategy` as well for
 every way to run it, one that asks for `recurrence` for the cases that differ in a step over time. A new cell
 in the registry gets all of them. Other strategies than the first one see the default options, and laws
-marked `kinds`, which do not depend on a cell's equation, one cell of each kind and strategy; with -m slow, all of
-them. With --hypothesis-profile=thorough a law sees many more examples.
+marked `kinds`, which do not depend on a cell's equation, one cell of each kind and strategy; with -m slow,
+all of them. With --hypothesis-profile=thorough a law sees many more examples.
 """
 
 import dataclasses
@@ -122,8 +122,8 @@ def kind(cell):
 
 @functools.cache
 def representatives():
-    """(case, strategy): of each kind and strategy the default cell with most arrays in its carry; the textbook
-    step over time is tested on the cell that has nothing else."""
+    """(case, strategy): of each kind and strategy the default cell with most arrays in its carry; the
+    textbook step over time is tested on the cell that has nothing else."""
     chosen = {}
     for case in all_cases():
         if not case.options:

@@ -23,8 +23,9 @@ BATCH, TIME, FEATURES, HIDDEN = 4, 5, 2, 3
 
 @dataclasses.dataclass(frozen=True)
 class StepAlone(base.Cell):
-    """f = sigma(W_f x + U_f h' + b_f),  h = f * h' + (1 - f) * tanh(W_n x),  y = h * f: a cell that says nothing but
-    `init` and `step`, with a carry of two arrays."""
+    """f = sigma(W_f x + U_f h' + b_f),  h = f * h' + (1 - f) * tanh(W_n x) / (1 + count'),  y = h * f
+
+    A cell that says nothing but `init` and `step`, with a carry of two arrays."""
 
     def init(self, key, input_size, dtype=jnp.float32):
         W = parts.dense_weights(

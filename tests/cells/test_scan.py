@@ -270,7 +270,7 @@ def test_the_wider_of_two_dtypes_counts(case, strategy):
 
 @pytest.mark.parametrize("name", cells.names())
 def test_long_sequences_in_float32(name):
-    """3,000 steps, in chunks as long as they are: every strategy within 1e-5 of the textbook step over time."""
+    """3,000 steps, in chunks as long as they are: every strategy within 1e-5 of the textbook step."""
     cell = cells.get(name, hidden_size=4)
     with jax.enable_x64(False):
         p = laws.problem(cell, (2, 3000, 3), flags=False, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Laws of second derivatives: in every way to take them, of losses of the outputs, of the carry and of both."""
+"""Laws of second derivatives: every way to take them, of losses of the outputs, of the carry and of both."""
 
 import jax
 import jax.numpy as jnp

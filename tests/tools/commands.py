@@ -1,7 +1,7 @@
 """Runs `python -m experiments.NAME` as a user does, without paying for the imports each time.
 
-A process that has imported what all commands import, but has not started jax, waits for command lines; each runs
-in a fork of it: a fresh process in every other way. POSIX only.
+A process that has imported what all commands import, but has not started jax, waits for command lines; each
+runs in a fork of it: a fresh process in every other way. POSIX only.
 """
 
 import atexit
