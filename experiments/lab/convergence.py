@@ -78,7 +78,7 @@ def _run(cell, window, jacobian, quick):
 
     def run(params, xs):
         newton = cells.Newton(window=window, jacobian=jacobian, iterations=100 * (window == 1))
-        *got, report = cells.scan(cell, params, xs, strategy="newton", newton=newton, report=True)
+        *got, report = cells.scan(cell, params, xs, strategy=newton, report=True)
         return report, _error(got[1], cells.scan(cell, params, xs, strategy="sequential")[1])
 
     return jax.jit(jax.vmap(run), compiler_options={"xla_backend_optimization_level": 0} if quick else None)

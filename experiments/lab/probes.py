@@ -218,23 +218,14 @@ def unit_states(cell: cells.Cell, carry) -> jax.Array:
     return jnp.concatenate([part.reshape(len(part), cell.hidden_size, -1) for part in parts], -1)
 
 
-KINDS = {"lru": "rotation", "mlstm": "linear", "mamba2": "linear", "tcn": "window", "window": "window"}
-
-
 def kind(name: str) -> str:
-    """What a registered cell is by its mathematics, not by how it is run.
-
-    "linear": linear in the last state, by factors in (0, 1) that the inputs give; "rotation": linear, by
-    complex factors; "window": no recurrence, only so many last inputs count; "nonlinear": the rest.
-    """
-    cell = default(name)
-    said = getattr(cell, "dynamics", None)
-    return said or KINDS.get(name) or ("linear" if is_linear(cell) else "nonlinear")
+    """What a registered cell is by its mathematics, not by how it is run: `cells.Cell.dynamics`."""
+    return default(name).dynamics
 
 
 def is_linear(cell: cells.Cell) -> bool:
-    """Whether the state is linear in the last one."""
-    return cell.is_linear
+    """Whether linear recurrences are all that it has, so that their solvers run it."""
+    return "associative" in cells.strategies(cell)
 
 
 def default(name: str) -> cells.Cell:

@@ -9,27 +9,6 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-# The colours of Okabe and Ito, which the colour-blind tell apart, and for the cells that they do not suffice
-# for some of Tol's on broken lines; markers tell all of them apart.
-DASHED, DOTTED, MIXED = (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))
-CELLS = {
-    "rnn": ("#D55E00", "-", "o"),
-    "lstm": ("#0072B2", "-", "s"),
-    "gru": ("#009E73", "-", "^"),
-    "sru": ("#E69F00", "-", "D"),
-    "sru_feedback": ("#CC79A7", "-", "v"),
-    "qrnn": ("#882255", DASHED, "P"),
-    "knn": ("#999933", DASHED, "X"),
-    "mingru": ("#44AA99", DASHED, "<"),
-    "minlstm": ("#56B4E9", DASHED, ">"),
-    "lru": ("#332288", DASHED, "p"),
-    "rglru": ("#AA4499", DASHED, "h"),
-    "slstm": ("#117733", MIXED, "d"),
-    "mlstm": ("#4477AA", MIXED, "H"),
-    "mamba2": ("#8B4513", MIXED, "8"),
-    "tcn": ("#8C8C8C", DOTTED, "*"),
-    "window": ("#595959", DOTTED, "."),
-}
 LINES = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
 MARKERS = ["P", "*", "<", ">", "h", "p", "d"]
 STRATEGIES = {
@@ -53,7 +32,7 @@ def known() -> dict[str, tuple]:
     free one if that is taken."""
     import cells
 
-    looks = {name: getattr(cells.CELLS.cls(name), "style", None) or CELLS.get(name) for name in cells.names()}
+    looks = {name: cells.CELLS.cls(name).style for name in cells.names()}
     return _with_spare({name: look for name, look in looks.items() if look}, looks)
 
 
