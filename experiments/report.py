@@ -209,7 +209,7 @@ def _environment(environments: pd.DataFrame, curves: pd.DataFrame) -> dict[str, 
             values = environments[key].dropna().map(_join)
             if key == "git_commit" and "git_dirty" in environments:
                 dirty = environments["git_dirty"].map({True: " with local changes"}).fillna("")
-                values = values.str[:12] + dirty
+                values = pd.Series([f"{values[i][:12]}{dirty[i]}" for i in values.index], dtype=object)
             about[name] = values.min() if key == "started" else ", ".join(dict.fromkeys(values))
     unfinished = curves.loc[curves["status"] == "unfinished", "run"].unique()
     if len(unfinished):

@@ -17,14 +17,10 @@ LOSSES = {
 }
 
 
-def losses(case, strategy, flags=()):
-    """A loss of (params, xs, carry) for each of LOSSES."""
+def loss(case, strategy, of, flags=()):
+    """A loss of (params, xs, carry)."""
     cell = case.cell(2)
-
-    def loss(of):
-        return lambda *args: of(*cells.scan(cell, *args, *flags, strategy=laws.strategy_of(strategy)))
-
-    return [loss(of) for of in LOSSES.values()]
+    return lambda *args: LOSSES[of](*cells.scan(cell, *args, *flags, strategy=laws.strategy_of(strategy)))
 
 
 def ways(f, args, tangents):
@@ -32,9 +28,8 @@ def ways(f, args, tangents):
     argnums = tuple(range(len(args)))
 
     def dot(gradients):
-        return sum(
-            jnp.vdot(jnp.conj(g), t).real for g, t in zip(*map(jax.tree.leaves, (gradients, tangents)))
-        )
+        pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(tangents), strict=True)
+        return sum(jnp.vdot(jnp.conj(g), t).real for g, t in pairs)
 
     return {
         "forward over reverse": jax.jvp(jax.grad(f, argnums), args, tangents)[1],
@@ -43,31 +38,36 @@ def ways(f, args, tangents):
     }
 
 
+# Where a loss leaves parts of a run out, those have no gradients: of the outputs alone is the hardest.
+ALL_LOSSES = ["outputs", *(pytest.param(of, marks=pytest.mark.slow) for of in ("carry", "both"))]
+
+
 @pytest.mark.kinds
-def test_every_way_gives_the_same_product_with_the_hessian(case, strategy):
+@pytest.mark.parametrize("of", ALL_LOSSES)
+def test_every_way_gives_the_same_product_with_the_hessian(case, strategy, of):
     """With lengths, a mask and resets; forward over reverse is tested against differences in test_scan.py."""
     p, q = (laws.problem(case.cell(2), (2, 3, 2), seed) for seed in (0, 1))
-    for name, f in zip(LOSSES, losses(case, strategy, p[3:]), strict=True):
-        want, *others = laws.jit(lambda *args, f=f: ways(f, args, q[:3]))(*p[:3]).items()
-        for way, got in others:
-            laws.same(got, want[1], 1e-8, what=f"{name}, {way}: ")
+    f = loss(case, strategy, of, p[3:])
+    want, *others = laws.jit(lambda *args: ways(f, args, q[:3]))(*p[:3]).items()
+    for way, got in others:
+        laws.same(got, want[1], 1e-8, what=f"{way}: ")
 
 
-def test_every_way_can_be_traced(case, strategy):
-    """Hessians too, of the inputs alone: all else is constant, and parts of the problem have no tangents."""
+@pytest.mark.parametrize("of", ALL_LOSSES)
+def test_every_way_can_be_traced(case, strategy, of):
+    """Of the inputs alone: all else is constant, and parts of the problem have no tangents."""
     if case.options:
         pytest.skip("the equation does not matter to the scans")
     p = laws.problem(case.cell(2), (1, 2, 1), flags=False)
-    for f in losses(case, strategy):
+    f = loss(case, strategy, of)
 
-        def of_inputs(xs, f=f):
-            return f(p.params, xs, p.carry)
+    def of_inputs(xs):
+        return f(p.params, xs, p.carry)
 
-        jax.eval_shape(lambda xs, g=of_inputs: ways(g, (xs,), (xs,)), p.xs)
-        scaled = jax.grad(lambda a, g=of_inputs: jax.grad(lambda xs: a * g(xs))(p.xs).sum())
-        jax.eval_shape(scaled, 1.0)  # only the loss's scale varies
-        for hessian in (jax.hessian(of_inputs), jax.jacrev(jax.jacrev(of_inputs))):
-            assert jax.eval_shape(hessian, p.xs).shape == p.xs.shape * 2
+    jax.eval_shape(lambda xs: ways(of_inputs, (xs,), (xs,)), p.xs)
+    # Only the loss's scale varies.
+    jax.eval_shape(jax.grad(lambda a: jax.grad(lambda xs: a * of_inputs(xs))(p.xs).sum()), 1.0)
+    assert jax.eval_shape(jax.jacrev(jax.jacrev(of_inputs)), p.xs).shape == p.xs.shape * 2
 
 
 def test_the_losses_tell_the_parts_apart():
