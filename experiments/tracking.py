@@ -85,7 +85,8 @@ def _config(settings, group, depth, cell):
         cell,
         "word_problem",
         task={
-            "group": group, "tokens": settings.tokens, "length": settings.length, "eval_examples": 1024
+            "group": group, "length": settings.length, "eval_examples": 1024,
+            "tokens": settings.tokens if group != "z2" else "elements",  # z2's generators are its elements
         },
         model={"depth": depth, "embedding_size": settings.embedding_size},
         optim={"learning_rates": settings.learning_rates},

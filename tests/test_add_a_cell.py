@@ -17,7 +17,10 @@ QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cp
 BLOCKS = re.findall(r"```python\n(# cells/mgu\.py\n.*?)```", PAGE, re.S)  # the recipe, then its faster form
 
 
-@pytest.fixture(scope="module", params=range(len(BLOCKS)), ids=["step alone", "faster"][: len(BLOCKS)])
+FORMS = [pytest.param(0, id="step alone"), pytest.param(1, id="faster", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def copy(request, tmp_path_factory):
     """The repository with the new cell."""
     root = tmp_path_factory.mktemp("copy") / "repository"
@@ -54,7 +57,7 @@ def pytest_in(copy, *flags):
 
 
 def test_the_page_has_a_recipe():
-    assert BLOCKS and "def step" in BLOCKS[0] and "def project" not in BLOCKS[0]
+    assert len(BLOCKS) == len(FORMS) and "def step" in BLOCKS[0] and "def project" not in BLOCKS[0]
 
 
 def test_it_is_compared(run, tmp_path):

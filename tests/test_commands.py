@@ -1,4 +1,4 @@
-"""Every command that a README or a `--help` prints: its flags are resolved; with -m slow, it runs, shortened."""
+"""Every command that a README or a `--help` prints: its flags are resolved; with -m slow, it runs."""
 
 import re
 import shlex

@@ -13,6 +13,7 @@ from experiments import newton
 from experiments.lab import convergence, probes
 
 
+@pytest.mark.slow
 def test_runs_end_to_end(measured, monkeypatch):
     for module in (newton, convergence):  # windows of one step are for the tests of the cells
         monkeypatch.setattr(module, "WINDOWS", {0: "sqrt(T)"})

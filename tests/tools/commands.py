@@ -65,9 +65,9 @@ def _serve():
     import importlib
 
     for name in (
-        "jax", "jax.experimental.shard_map", "flax.nnx", "optax", "pandas", "rich.progress", "rich.table", "scipy.stats",
-        "matplotlib.figure", "matplotlib.backends.backend_agg", "sklearn.datasets", "orbax.checkpoint", "absl.app",
-        "ml_collections.config_dict", "jinja2", "pooch",
+        "jax", "jax.experimental.shard_map", "flax.nnx", "optax", "pandas", "rich.progress", "rich.table",
+        "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_agg", "sklearn.datasets",
+        "orbax.checkpoint", "absl.app", "ml_collections.config_dict", "jinja2", "pooch",
     ):  # fmt: skip
         try:
             importlib.import_module(name)

@@ -48,6 +48,10 @@ def test_the_table_is_a_group_with_identity_0(group):
 @every_group
 @pytest.mark.parametrize("tokens", word_problem.TOKENS)
 def test_answers_are_products_of_permutations(group, tokens):
+    if (group, tokens) == ("z2", "generators"):  # which are all its elements: refused, as the same task
+        with pytest.raises(ValueError, match="tokens"):
+            tasks.get("word_problem", group=group, tokens=tokens)
+        return
     task = tasks.get("word_problem", group=group, tokens=tokens, length=9)
     xs, ys, weights, scored = map(np.asarray, sample(task, 50))
     known = word_problem.elements(group)
