@@ -1,4 +1,4 @@
-"""Runs on their way to the first step, and threads that make the next ones ready while one trains."""
+"""Runs on their way to the first step, and threads that make their programs ready side by side."""
 
 import contextlib
 import threading
@@ -32,7 +32,6 @@ class Prepared:
         self.test = Once(lambda: held_out(self.run(), "test"))
         self._train = Once(lambda: self._compile("train", self.run().data))
         self._evaluate = Once(lambda: self._compile("evaluate", self.valid()))
-        self._evaluate_test = Once(lambda: self._compile("evaluate", self.test()))
 
     def _compile(self, name: str, data) -> None:
         run, start = self.run(), time.perf_counter()
@@ -44,7 +43,7 @@ class Prepared:
         if self.finished:
             return (self.run,)
         compiling = self._train, self._evaluate
-        return self.run, *compiling, self.state, self.valid, self.test, self._evaluate_test
+        return self.run, *compiling, self.state, self.valid
 
     def programs(self) -> Run:
         """The run with what it needs for its first step compiled."""
@@ -60,11 +59,12 @@ class Ahead:
 
     Args:
       runs: name -> run, in the order in which they will train.
-      limit: how many runs may wait, ready, for their turn.
+      limit: how many runs may wait, ready, for their turn. 0: the programs of a run are compiled side by side,
+        and nothing is while it trains: its seconds are its own.
       threads: how many compile while the first run, or a later one, waits for its programs.
     """
 
-    def __init__(self, runs: Mapping[str, Prepared], limit: int = 2, threads: int = 2):
+    def __init__(self, runs: Mapping[str, Prepared], limit: int = 0, threads: int = 2):
         self._names, self._runs, self._limit = list(runs), dict(runs), limit
         self._stages = ((i, stage) for i, name in enumerate(runs) for stage in self._stages_of(name))
         self._changed = threading.Condition()
