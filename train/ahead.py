@@ -16,7 +16,7 @@ class Prepared:
     """A run in stages, each gone through once, by the thread that first asks for it; the others wait.
 
     Stages: `run` (resolved, its data loaded), `state` (to be used once: training writes over it), `valid`
-    and `test` (the held-out batches), and the compilation of training and of both evaluations.
+    and `test` (the held-out batches), and the compilation of training and of its evaluation.
 
     Args:
       config, data_dir: as for `train.loop.train`.
