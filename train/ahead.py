@@ -59,8 +59,8 @@ class Ahead:
 
     Args:
       runs: name -> run, in the order in which they will train.
-      limit: how many runs may wait, ready, for their turn. 0: the programs of a run are compiled side by side,
-        and nothing is while it trains: its seconds are its own.
+      limit: how many runs may wait, ready, for their turn. 0: the programs of a run are compiled side by
+        side, and nothing is while it trains: its seconds are its own.
       threads: how many compile while the first run, or a later one, waits for its programs.
     """
 

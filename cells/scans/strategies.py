@@ -55,6 +55,18 @@ class Sequential(Strategy):
 
 
 @dataclasses.dataclass(frozen=True)
+class _ByChunks(Strategy):
+    """Options:
+    chunk: steps in a chunk.
+    """
+
+    chunk: int = 64
+
+    def __post_init__(self):
+        base.check_positive(self, "chunk")
+
+
+@dataclasses.dataclass(frozen=True)
 class _LinearOnly(Strategy):
     def refuses(self, cell):
         if isinstance(cell, base.Linear) or self.name in _forms(cell):
@@ -73,18 +85,10 @@ class Associative(_LinearOnly):
 
 
 @dataclasses.dataclass(frozen=True)
-class Chunked(_LinearOnly):
-    """Linear recurrences by associative scans inside chunks, one chunk after the other.
-
-    Options:
-      chunk: steps in a chunk.
-    """
+class Chunked(_ByChunks, _LinearOnly):
+    """Linear recurrences by associative scans inside chunks, one chunk after the other."""
 
     name = "chunked"
-    chunk: int = 64
-
-    def __post_init__(self):
-        base.check_positive(self, "chunk")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,18 +98,10 @@ class _OwnForm(Strategy):
 
 
 @dataclasses.dataclass(frozen=True)
-class Chunkwise(_OwnForm):
-    """Matrix memories: matmuls inside a chunk, the recurrence between chunks.
-
-    Options:
-      chunk: steps in a chunk.
-    """
+class Chunkwise(_ByChunks, _OwnForm):
+    """Matrix memories: matmuls inside a chunk, the recurrence between chunks."""
 
     name = "chunkwise"
-    chunk: int = 64
-
-    def __post_init__(self):
-        base.check_positive(self, "chunk")
 
 
 @dataclasses.dataclass(frozen=True)
