@@ -66,7 +66,8 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     """
     import jax
 
-    from train.ahead import Ahead, Prepared
+    from experiments import results
+    from train.ahead import InGroups, Prepared
     from train.checkpoint import CheckpointError
     from train.loop import train
     from train.record import WorkdirError, finished
@@ -83,32 +84,30 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         name: Prepared(config, FLAGS.data_dir, not FLAGS.overwrite and finished(folders[name]) is not None)
         for name, config in run_configs.items()
     }
+    groups = InGroups(runs)
+    del runs  # each is given up when it has trained
     errors = []
-    with Ahead(runs) as ahead:
-        del runs  # each is given up when it has trained
-        from experiments import results  # pandas: imported while the first programs compile
-
-        for number, (name, run_config) in enumerate(run_configs.items(), 1):
-            title, folder = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\["), folders[name]
-            results.mark_failed(folder, None)
-            try:
-                with cli.ProgressBar(console, title) as bar:
-                    begun = ahead.begin(name)
-                    result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, begun)
-            except (CheckpointError, DataError, WorkdirError, OSError):
-                raise
-            except Exception as error:  # one cell must not cost the results of the others
-                errors.append(error)
-                results.mark_failed(folder, error, run_config)
-                line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-                console.print(f"{title}: failed: {line}".replace("[", "\\["), soft_wrap=True)
-                continue
-            console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
-            if number == 1:  # what the report needs, imported while the others train
-                threading.Thread(target=importlib.import_module, args=("experiments.report",)).start()
-            if result.summary.run.status == "interrupted":
-                print(result.summary.run.message, file=sys.stderr)
-                return 130
+    for number, (name, run_config) in enumerate(run_configs.items(), 1):
+        title, folder = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\["), folders[name]
+        results.mark_failed(folder, None)
+        if number == 2:  # what the report needs, imported while the others compile
+            threading.Thread(target=importlib.import_module, args=("experiments.report",)).start()
+        try:
+            with cli.ProgressBar(console, title) as bar:
+                begun = groups.begin(name)
+                result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, begun)
+        except (CheckpointError, DataError, WorkdirError, OSError):
+            raise
+        except Exception as error:  # one cell must not cost the results of the others
+            errors.append(error)
+            results.mark_failed(folder, error, run_config)
+            line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            console.print(f"{title}: failed: {line}".replace("[", "\\["), soft_wrap=True)
+            continue
+        console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
+        if result.summary.run.status == "interrupted":
+            print(result.summary.run.message, file=sys.stderr)
+            return 130
     if errors and len(errors) == len(run_configs):
         raise errors[0]
     return 1 if errors else 0
@@ -130,4 +129,4 @@ def _with(runs, *names) -> list[Path]:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.doc_with_choices(__doc__))
+    cli.run(main, cli.doc_with_choices(__doc__), allocator="default")

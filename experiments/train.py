@@ -53,4 +53,4 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.doc_with_choices(__doc__))
+    cli.run(main, cli.doc_with_choices(__doc__), allocator="default")

@@ -1,14 +1,22 @@
 """What all tests share: quick compilation, and a process with two devices."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
 
 import pytest
 
-# Most of a test's time is compilation, and nothing here asks how fast a program runs. Set before jax starts.
-if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+# Most of a test's time is compilation, and nothing here asks how fast a program runs. Set before jax starts,
+# which crashes on a flag that it does not know; processes that tests start inherit it.
+QUICK = ["--xla_backend_optimization_level=0"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    QUICK.append("--xla_cpu_use_fusion_emitters=false")
+told = os.environ.get("XLA_FLAGS", "")
+for flag in QUICK:
+    if flag.split("=")[0] not in told:
+        told = f"{told} {flag}".strip()
+os.environ["XLA_FLAGS"] = told
 
 
 @pytest.fixture(scope="session")

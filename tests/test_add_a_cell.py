@@ -13,7 +13,7 @@ from commands import Commands
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "cells" / "README.md").read_text()
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+CPU = {"JAX_PLATFORMS": "cpu"}
 BLOCKS = re.findall(r"```python\n(# cells/mgu\.py\n.*?)```", PAGE, re.S)  # the recipe, then its faster form
 
 
@@ -42,7 +42,7 @@ def copy(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(copy):
     commands = Commands()
-    yield lambda module, *flags: commands.run(f"experiments.{module}", *flags, cwd=copy, **QUICK)
+    yield lambda module, *flags: commands.run(f"experiments.{module}", *flags, cwd=copy, **CPU)
     commands.close()
 
 
@@ -51,7 +51,7 @@ def pytest_in(copy, *flags):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *flags]
     return subprocess.run(
         command,
-        cwd=copy, env=environment | QUICK | {"PYTHONPATH": str(copy)}, capture_output=True, text=True,
+        cwd=copy, env=environment | CPU | {"PYTHONPATH": str(copy)}, capture_output=True, text=True,
         timeout=3000,
     )  # fmt: skip
 

@@ -124,7 +124,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder):
     commands = Commands()
-    environment = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
 
     def run(command):
         short = SHORT.get(command.name, [])
@@ -135,7 +134,7 @@ def run(folder):
             short = [*short, "--cells=gru,tcn"] if "--cells=all" in command.flags else short
             short = [*short, f"--workdir=runs/{abs(hash(command))}"]
         flags = [flag for flag in command.flags if flag != "--write"]
-        return commands.run(f"experiments.{command.name}", *flags, *short, cwd=folder, **environment)
+        return commands.run(f"experiments.{command.name}", *flags, *short, cwd=folder, JAX_PLATFORMS="cpu")
 
     done = run(Command("train", ("--workdir=runs/x",)))
     assert done.returncode == 0, done.stderr

@@ -42,6 +42,7 @@ class Run(NamedTuple):
     mesh: Mesh  # lanes x rows of a batch
     strategy: str  # of the cells over time
     seed_batching: str  # of the seeds on one device
+    effort: str  # of compiling it
 
 
 # Floats in one state sequence of all lanes of a device, above which "map" is faster on a CPU: the
@@ -52,14 +53,23 @@ class Run(NamedTuple):
 VMAP_AT_MOST = 300_000
 
 
+# Likewise: above it, programs are compiled with more effort, see `train.compile`.
+SMALL_AT_MOST = 1_000_000
+
+
+def floats(config: RunConfig, spec: Spec, mesh: Mesh) -> int:
+    """In one state sequence of all lanes of a device."""
+    lanes = -(-len(config.lanes) // mesh.shape["lanes"])
+    rows = config.train.batch_size // mesh.shape["batch"]
+    return lanes * rows * spec.time * config.cell.hidden_size
+
+
 def seed_batching(config: RunConfig, spec: Spec, mesh: Mesh) -> str:
     """How the lanes of one device train together: "vmap" or "map"."""
     if config.train.seed_batching != "auto":
         return config.train.seed_batching
-    lanes = -(-len(config.lanes) // mesh.shape["lanes"])
-    rows = config.train.batch_size // mesh.shape["batch"]
-    floats = lanes * rows * spec.time * config.cell.hidden_size
-    return "map" if jax.default_backend() == "cpu" and floats > VMAP_AT_MOST else "vmap"
+    many = floats(config, spec, mesh) > VMAP_AT_MOST
+    return "map" if jax.default_backend() == "cpu" and many else "vmap"
 
 
 # Floats in the state of one step, (batch, hidden_size), from which a second CPU device pays for sharing a
@@ -106,7 +116,8 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     rows = config.train.batch_size // mesh.shape["batch"]
     strategy = cells.scans.resolve(config.cell, config.model.strategy, time=spec.time, batch=rows)
     programs = make_programs(_static(config), spec, mesh, sizes, batching)
-    return Run(config, spec, model, data, programs, mesh, strategy, batching)
+    effort = "small" if floats(config, spec, mesh) <= SMALL_AT_MOST else "large"
+    return Run(config, spec, model, data, programs, mesh, strategy, batching, effort)
 
 
 def _static(config: RunConfig) -> RunConfig:
@@ -135,6 +146,8 @@ def make_programs(config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batch
     model = build(config.cell, spec, config.model)
     share = Share(mesh.shape["batch"])
     one_step = make_step(config, spec, model, share)
+    # Of one shape in both splits where they have as many batches: one program scores both.
+    rows = min(config.train.eval_batch_size, max(n for _, n in sizes))
 
     def train(state, data, first):
         steps = first + jnp.arange(dispatch_steps(config))
@@ -158,7 +171,7 @@ def make_programs(config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batch
         # Not sharded: the batched QR of orthogonal matrices can hang where several CPU devices run it.
         init=jax.jit(jax.vmap(make_init(config, model))),
         train=lifted(train, donate=(0,)),
-        held_out={s: make_held_out(config.task, s, n, config.train.eval_batch_size) for s, n in sizes},
+        held_out={s: make_held_out(config.task, s, n, rows) for s, n in sizes},
         evaluate=lifted(make_evaluate(config, spec, model, share)),
     )
 
@@ -171,7 +184,6 @@ def dispatch_steps(config: RunConfig) -> int:
 @kept(64)
 def make_held_out(task: Task, split: str, size: int, batch_size: int) -> Callable:
     """A program of the data: all batches of a split of `size` examples, stacked along a new first axis."""
-    batch_size = min(batch_size, size)
 
     def held_out(data) -> Batch:
         return jax.lax.map(
@@ -187,7 +199,7 @@ def initial_state(run: Run) -> State:
     lanes = padded_lanes(run)
     seeds = np.array([seed for seed, _ in lanes], np.int32)
     rates = np.array([rate for _, rate in lanes], np.float32)
-    state = executable(run.programs.init, seeds, rates, fast=False)(seeds, rates)
+    state = executable(run.programs.init, seeds, rates, effort="once")(seeds, rates)
     return jax.device_put(state, NamedSharding(run.mesh, EACH))
 
 
@@ -222,7 +234,7 @@ def padded(run: Run, like: State, state: State) -> State:
 
 def held_out(run: Run, split: str) -> Batch:
     """All batches of a split, on every device."""
-    batches = executable(run.programs.held_out[split], run.data, fast=False)(run.data)
+    batches = executable(run.programs.held_out[split], run.data, effort="once")(run.data)
     return jax.device_put(batches, NamedSharding(run.mesh, WHOLE))
 
 
@@ -230,12 +242,12 @@ def compiled(run: Run, state: State, *splits: Batch) -> tuple[Run, float]:
     """The run with its training program, and its evaluation of each split, compiled; seconds that took."""
     start = time.perf_counter()
     step = jnp.int32(0)
-    train = executable(run.programs.train, state, run.data, step)
+    train = executable(run.programs.train, state, run.data, step, effort=run.effort)
     for batches in splits:
-        executable(run.programs.evaluate, state, batches, step)
+        executable(run.programs.evaluate, state, batches, step, effort=run.effort)
 
-    def evaluate(state, batches, step):
-        return executable(run.programs.evaluate, state, batches, step)(state, batches, step)
+    def evaluate(*args):  # (state, batches, step)
+        return executable(run.programs.evaluate, *args, effort=run.effort)(*args)
 
     programs = run.programs._replace(train=train, evaluate=evaluate)
     return run._replace(programs=programs), time.perf_counter() - start

@@ -13,6 +13,7 @@ import cells
 import configs
 from cells.scans.newton import DENSE
 from experiments.lab import probes
+from train.compile import options
 
 WINDOWS = {0: "sqrt(T)", 1: "1 (DEER)"}
 QUICK = 2000  # steps below which compiling takes longer than running
@@ -81,7 +82,7 @@ def _run(cell, window, jacobian, quick):
         *got, report = cells.scan(cell, params, xs, strategy=newton, report=True)
         return report, _error(got[1], cells.scan(cell, params, xs, strategy="sequential")[1])
 
-    return jax.jit(jax.vmap(run), compiler_options={"xla_backend_optimization_level": 0} if quick else None)
+    return jax.jit(jax.vmap(run), compiler_options=options("once") if quick else None)
 
 
 @functools.cache
@@ -115,8 +116,8 @@ def errors(text, time, seeds, hidden_size) -> Iterator[dict]:
                 return _error(got, want), _error(d_got, d_want), report
 
             args = initial(cell, seeds, time, jnp.dtype(f"float{bits}"))
-            quick = {"xla_backend_optimization_level": 0}
-            states, gradients, report = jax.device_get(jax.jit(jax.vmap(both), compiler_options=quick)(*args))
+            compared = jax.jit(jax.vmap(both), compiler_options=options("once"))
+            states, gradients, report = jax.device_get(compared(*args))
         for seed in range(seeds):
             row = {"label": text, "bits": bits, "time": time, "seed": seed}
             row |= {"states": states[seed].item(), "gradients": gradients[seed].item()}

@@ -121,7 +121,7 @@ def training(config: RunConfig) -> Callable:
 def compiled(program: Callable) -> Callable:
     """A function that runs a few times: compiled quickly, at the first call for arguments of each shape."""
     jitted = jax.jit(program)
-    return lambda *args: executable(jitted, *args, fast=False)(*args)
+    return lambda *args: executable(jitted, *args, effort="once")(*args)
 
 
 def table(chosen: pd.DataFrame, test: str = "test") -> pd.DataFrame:

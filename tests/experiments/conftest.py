@@ -140,7 +140,6 @@ def train_nothing(config, workdir, data_dir=None, watch=None):
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """(experiment, settings) -> its frames, after all of it was written; nothing is trained."""
-    import jax
     from rich.console import Console
 
     from experiments.lab import experiment
@@ -156,6 +155,4 @@ def measured(tmp_path, monkeypatch):
         assert set(one.judge(frames)) == set(one.claims)
         return frames
 
-    jax.config.update("jax_disable_most_optimizations", True)  # compilation is most of the time
-    yield measured
-    jax.config.update("jax_disable_most_optimizations", False)
+    return measured

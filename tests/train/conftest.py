@@ -1,4 +1,4 @@
-"""Tiny runs, compiled without optimisation: compilation is most of these tests' time."""
+"""Tiny runs."""
 
 import jax
 import pytest
@@ -16,23 +16,8 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def jit():
-    """`jax.jit`, compiled in a hurry."""
+    """`jax.jit`, quick to compile."""
     return compiling.jit
-
-
-@pytest.fixture(scope="module")
-def in_a_hurry():
-    """So are the programs of a run; they mean the same."""
-    compile = jax.stages.Lowered.compile
-
-    def quickly(lowered, compiler_options=None):
-        return compile(lowered, {**compiling.OPTIONS, **(compiler_options or {})})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.stages.Lowered, "compile", quickly)
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,6 @@ from train.model import build
 from train.step import step_keys
 from train.tasks.base import Stretchable
 
-pytestmark = pytest.mark.usefixtures("in_a_hurry")
-
-
 MAP = {"seed_batching": "map"}
 
 

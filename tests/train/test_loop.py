@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -17,13 +18,12 @@ import pytest
 
 import configs
 from train import host
-from train.ahead import Ahead, Prepared
+from train.ahead import InGroups, Prepared, side_by_side
 from train.checkpoint import CheckpointError, Checkpoints
-from train.compile import executable, make_room
+from train.compile import EFFORTS, executable, make_room, options
 from train.loop import train
 from train.record import WorkdirError
 
-pytestmark = pytest.mark.usefixtures("in_a_hurry")
 TINY = {
     "cell": {"hidden_size": 8},
     "task": {"gap": 3, "symbols": 4, "distractors": 2, "eval_examples": 64},
@@ -294,7 +294,7 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
 # --- runs made ready by threads
 
 
-def test_runs_made_ready_ahead_give_their_own_numbers(compilations):
+def test_runs_made_ready_in_groups_give_their_own_numbers(compilations):
     """Whatever one of them raises is raised in its turn; programs are compiled once."""
     run_configs = {
         "a": config(),
@@ -303,25 +303,43 @@ def test_runs_made_ready_ahead_give_their_own_numbers(compilations):
     }
     wanted = {name: train(run_configs[name]) for name in ("a", "b")}
     before = len(compilations)
-    with Ahead({name: Prepared(c) for name, c in run_configs.items()}) as ahead:
-        for name, run_config in run_configs.items():
-            prepared = ahead.begin(name)
-            if name == "bad":
-                with pytest.raises(ValueError, match="GRU cannot use strategy"):
-                    train(run_config, prepared=prepared)
-                continue
-            result = train(run_config, prepared=prepared)
-            chex.assert_trees_all_equal(result.state, wanted[name].state)
-            assert [seed.test_loss for seed in result.summary.seeds] == [
-                seed.test_loss for seed in wanted[name].summary.seeds
-            ]
+    groups = InGroups({name: Prepared(c) for name, c in run_configs.items()})
+    for name, run_config in run_configs.items():
+        prepared = groups.begin(name)
+        if name == "bad":
+            with pytest.raises(ValueError, match="GRU cannot use strategy"):
+                train(run_config, prepared=prepared)
+            continue
+        result = train(run_config, prepared=prepared)
+        chex.assert_trees_all_equal(result.state, wanted[name].state)
+        assert [seed.test_loss for seed in result.summary.seeds] == [
+            seed.test_loss for seed in wanted[name].summary.seeds
+        ]
     assert len(compilations) == before
 
 
-def test_what_stops_early_leaves_no_thread_behind():
+def test_the_first_group_is_one_run_and_nothing_is_compiled_while_one_trains():
+    ready = []
+
+    class Told:
+        def __init__(self, name):
+            self.stages = [lambda stage=stage: ready.append((stage, name)) for stage in range(2)]
+
+    groups = InGroups({name: Told(name) for name in "abcdef"}, size=3)
+    for name, group in zip("abcdef", ["a", *["bcd"] * 3, *["ef"] * 2], strict=True):
+        groups.begin(name)
+        assert set(ready[-2 * len(group) :]) == {(stage, name) for stage in range(2) for name in group}
+        assert len(ready) == 2 * ("abcdef".index(group[-1]) + 1)
+
+
+def test_a_ctrl_c_while_runs_are_made_ready_leaves_no_thread_behind(monkeypatch):
     before = threading.active_count()
-    with pytest.raises(Killed), Ahead({str(i): Prepared(config(train={"seed": i})) for i in range(5)}):
-        raise Killed
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([SimpleNamespace(stages=[stop, lambda: None])])
     assert threading.active_count() == before
 
 
@@ -344,3 +362,19 @@ def test_two_threads_compile_a_program_once_and_room_is_made_when_they_have(monk
         go.set()
         assert [float(done.result(20)) for done in asked] == [2, 2]
         room.result(20)
+
+
+def test_whatever_the_effort_of_compiling_the_numbers_are_the_same_to_rounding(monkeypatch):
+    """And what the user says in XLA_FLAGS stays, as does what this compiler does not know."""
+    x = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    program = jax.jit(lambda x: jax.grad(lambda x: jax.numpy.tanh(x @ x).sum())(x))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    first, *others = [executable(program, x, effort=effort)(x) for effort in EFFORTS]
+    for other in others:
+        chex.assert_trees_all_close(first, other, rtol=1e-5)
+    known = [options(effort) for effort in EFFORTS]
+    assert len({str(options) for options in known}) >= 2
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
+    assert all("xla_backend_optimization_level" not in options(effort) for effort in EFFORTS)
+    monkeypatch.setitem(EFFORTS, "once", {"xla_no_such_option": 1})
+    assert options("once") == {}

@@ -10,8 +10,6 @@ from train import tasks
 from train.loop import train
 from train.model import ModelConfig, build
 
-pytestmark = pytest.mark.usefixtures("in_a_hurry")
-
 
 @pytest.mark.parametrize("cell", ["lstm", "sru", "mlstm"])
 def test_cells_learn_to_recall_and_in_bfloat16_in_at_most_twice_the_steps(tiny, cell):

@@ -1,20 +1,18 @@
 """Word problems: the groups are groups, and every answer is the product so far."""
 
 import dataclasses
-import functools
 import itertools
 
 import jax
 import numpy as np
 import pytest
 
+from compiling import jit
 from train import tasks
 from train.tasks import word_problem
 
 ORDERS = {"z2": 2, "s3": 6, "z60": 60, "a5": 60, "s5": 120}
 KEY = jax.random.key(0)
-# Compiled with little optimisation, which is most of the time.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 sample = jit(lambda task, count: task.sample(KEY, count), static_argnums=(0, 1))
 every_group = pytest.mark.parametrize("group", ORDERS)
 
