@@ -1,5 +1,6 @@
 """What all tests share: quick compilation, and a process with two devices."""
 
+import gc
 import importlib.metadata
 import os
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 # Most of a test's time is compilation, and nothing here asks how fast a program runs. Set before jax starts,
 # which crashes on a flag that it does not know; processes that tests start inherit it.
-QUICK = ["--xla_backend_optimization_level=0"]
+QUICK = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     QUICK.append("--xla_cpu_use_fusion_emitters=false")
 told = os.environ.get("XLA_FLAGS", "")
@@ -17,16 +18,21 @@ for flag in QUICK:
     if flag.split("=")[0] not in told:
         told = f"{told} {flag}".strip()
 os.environ["XLA_FLAGS"] = told
+gc.set_threshold(50_000, 20, 20)  # tracing makes many objects that live as long as their program
 
 
 @pytest.fixture(scope="session")
 def on_two_devices():
-    """Runs a file's tests marked `two_devices`, all in one process; fails with what that process told."""
+    """Runs a file's tests marked `two_devices`, all in one process; fails with what that process told.
 
-    def run(file):
+    Those marked `slow` too only if asked.
+    """
+
+    def run(file, slow=False):
+        which = "two_devices" if slow else "two_devices and not slow"
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "two_devices", file],
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which, file],
             env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
             capture_output=True,
             text=True,

@@ -136,6 +136,16 @@ def representatives():
     return {pair for _, pair in chosen.values()}
 
 
+def is_representative(case, strategy):
+    return not case.options and (case.name, strategy) in representatives()
+
+
+@pytest.fixture
+def represents(case, strategy):
+    """Whether laws of flags are tested on this one."""
+    return is_representative(case, strategy)
+
+
 def pytest_generate_tests(metafunc):
     kinds = metafunc.definition.get_closest_marker("kinds")
 
@@ -143,22 +153,23 @@ def pytest_generate_tests(metafunc):
         marks = [pytest.mark.slow] * slow
         return pytest.param(case, *more, id="-".join(map(str, (case, *more))), marks=marks)
 
+    names = {name for name, _ in representatives()}
+
+    def rare(case):
+        return bool(kinds and (case.options or case.name not in names))
+
     if "strategy" in metafunc.fixturenames:
         pairs = []
         for case in all_cases():
+            if case.options and metafunc.definition.get_closest_marker("default_options"):
+                continue
             for i, s in enumerate(all_strategies(case.cell(1))):
-                represents = not case.options and (case.name, s) in representatives()
                 usual = i == 0 or not case.options and s != "stepwise"
-                pairs.append(param(case, s, slow=not (represents or usual and not kinds)))
+                pairs.append(param(case, s, slow=not (is_representative(case, s) or usual and not kinds)))
         metafunc.parametrize("case, strategy", pairs)
     elif "recurrence" in metafunc.fixturenames:
-        metafunc.parametrize("recurrence", [param(case) for case in all_recurrences()])
+        metafunc.parametrize("recurrence", [param(case, slow=rare(case)) for case in all_recurrences()])
     elif "case" in metafunc.fixturenames:
-        names = {name for name, _ in representatives()}
-
-        def rare(case):
-            return bool(kinds and (case.options or case.name not in names))
-
         metafunc.parametrize("case", [param(case, slow=rare(case)) for case in all_cases()])
 
 

@@ -178,10 +178,10 @@ def test_a_gradient_compiles_to_one_loop_each_way(laws, recurrence):
 
 
 @pytest.mark.two_devices
-@pytest.mark.parametrize("name", cells.names())
-def test_a_batch_split_over_devices_has_the_gradient_of_the_whole(laws, name):
+@pytest.mark.kinds
+def test_a_batch_split_over_devices_has_the_gradient_of_the_whole(laws, case):
     """Under `shard_map`, which checks what differs between devices; second derivatives pass its check too."""
-    cell = cells.get(name, hidden_size=3)
+    cell = case.cell(3)
     p = laws.problem(cell)
 
     def sharded(f, devices):
@@ -206,3 +206,8 @@ def test_a_batch_split_over_devices_has_the_gradient_of_the_whole(laws, name):
 
 def test_on_two_devices(on_two_devices):
     on_two_devices(__file__)
+
+
+@pytest.mark.slow
+def test_all_cells_on_two_devices(on_two_devices):
+    on_two_devices(__file__, slow=True)

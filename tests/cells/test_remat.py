@@ -15,9 +15,9 @@ from train import tasks
 from train.model import ModelConfig, build
 
 
-@pytest.mark.parametrize("name", cells.names())
-def test_without_flags_too_the_last_chunk_may_be_shorter(x64, laws, name):
-    cell = cells.get(name, hidden_size=3)
+@pytest.mark.kinds
+def test_without_flags_too_the_last_chunk_may_be_shorter(x64, laws, case):
+    cell = case.cell(3)
     p = laws.problem(cell, flags=False)
 
     @laws.jit
@@ -45,9 +45,9 @@ def planned_bytes(laws, f, *args):
     return laws.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("name", cells.names())
-def test_gradients_of_long_sequences_need_several_times_less_memory(laws, name):
-    cell = cells.get(name, hidden_size=32)
+@pytest.mark.kinds
+def test_gradients_of_long_sequences_need_several_times_less_memory(laws, case):
+    cell = case.cell(32)
     params = jax.eval_shape(functools.partial(cell.init, input_size=2), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((4, 4096, 2), jnp.float32)
 

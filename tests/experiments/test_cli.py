@@ -155,7 +155,7 @@ def test_train_shows_its_config_and_diverges_clearly(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["run"]["status"] == "diverged"
 
 
-LONG = [*TINY, "--config=gru", "--config.train.stop_when_solved=false", "--config.train.steps=500"]
+LONG = [*TINY, "--config=gru", "--config.train.stop_when_solved=false", "--config.train.steps=200"]
 LONG += ["--config.train.checkpoint_seconds=0"]
 
 
