@@ -167,7 +167,7 @@ def loop(cell, params, xs, carry, lengths, mask, resets):
     """What a scan is: the textbook step, one time after the other."""
     valid = mask & (jnp.arange(xs.shape[1]) < lengths[:, None])
     xs = jnp.where(valid[..., None], xs, 0)
-    fresh, ys = cell.initial_carry(len(xs), xs.dtype), []
+    fresh = cell.initial_carry(len(xs), xs.dtype)
 
     def where(condition, new, old):
         def pick(a, b):
@@ -175,11 +175,14 @@ def loop(cell, params, xs, carry, lengths, mask, resets):
 
         return jax.tree.map(pick, new, old)
 
-    for t in range(xs.shape[1]):
-        after, y = cell.step(params, where(resets[:, t], fresh, carry), xs[:, t])
-        carry = where(valid[:, t], after, carry)
-        ys.append(jnp.where(valid[:, t, None], y, 0))
-    return carry, jnp.stack(ys, 1)
+    def one(carry, now):
+        x, valid, reset = now
+        after, y = cell.step(params, where(reset, fresh, carry), x)
+        return where(valid, after, carry), jnp.where(valid[:, None], y, 0)
+
+    times = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, valid, resets))
+    carry, ys = jax.lax.scan(one, carry, times)
+    return carry, jnp.swapaxes(ys, 0, 1)
 
 
 def scalar(tree, np=jnp):

@@ -30,8 +30,9 @@ def others(name):
 
 @given(draw=laws.draws, reverse=laws.directions)
 def test_a_scan_is_the_loop_over_step(case, strategy, represents, draw, reverse):
-    """Outputs, final carry and all gradients, with mask, lengths, resets and an initial carry at once; backwards
-    one cell of each kind, as in all laws of flags."""
+    """Outputs, final carry and all gradients, with mask, lengths, resets and an initial carry at once.
+
+    Backwards in time one cell of each kind, as in all laws of flags."""
     cell, reverse = case.cell(laws.HIDDEN), reverse and represents
     p = draw.problem(cell)
     got, want = (laws.runner(cell, s, reverse)(p) for s in (strategy, "loop"))

@@ -53,6 +53,7 @@ def test_every_way_gives_the_same_product_with_the_hessian(case, strategy, of):
         laws.same(got, want[1], 1e-8, what=f"{way}: ")
 
 
+@pytest.mark.kinds
 @pytest.mark.default_options
 @pytest.mark.parametrize("of", ALL_LOSSES)
 def test_every_way_can_be_traced(case, strategy, of):

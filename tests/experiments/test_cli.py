@@ -180,7 +180,7 @@ def whole(tmp_path_factory, cache):
 
 
 @pytest.mark.xdist_group("killed")  # one undisturbed run serves both
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, whole, cache, signum):
     env = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(

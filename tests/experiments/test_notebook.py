@@ -25,7 +25,10 @@ def test_committed_without_outputs(path):
     assert code and all(not cell.outputs and cell.execution_count is None for cell in code)
 
 
-@pytest.mark.parametrize("folder", [ROOT, NOTEBOOK.parent], ids=["from the root", "from its folder"])
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(ROOT, id="root", marks=pytest.mark.slow), pytest.param(NOTEBOOK.parent, id="its folder")],
+)
 def test_runs_from_a_clone(notebook, comparison, monkeypatch, folder):
     monkeypatch.setenv("RECURRENT_RESULTS", str(comparison))
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -40,6 +43,7 @@ def test_runs_from_a_clone(notebook, comparison, monkeypatch, folder):
     assert "| lstm | 12,345 | 4/5 (1 diverged) |" in shown[0]["text/markdown"]
 
 
+@pytest.mark.slow
 def test_the_claims_are_shown_from_the_committed_evidence(monkeypatch):
     notebook = nbformat.read(CLAIMS, as_version=4)
     monkeypatch.delenv("RECURRENT_CLAIMS", raising=False)
