@@ -66,7 +66,7 @@ def _equation(eqn, known):
     name, params = eqn.primitive.name, eqn.params
     if name == "scan":
         body = _paths(params["jaxpr"].jaxpr, known)
-        return _scan(body, params["num_consts"], params["num_carry"], params["length"])
+        return _scan(body, *_inputs(params), params["length"])
     if name == "cond":
         branches = [_paths(branch.jaxpr, known) for branch in params["branches"]]
         rest = np.maximum.reduce(branches)
@@ -88,6 +88,14 @@ def _equation(eqn, known):
     if name.startswith("cum"):  # done in parallel at best
         cost = int(np.ceil(np.log2(max(2, eqn.invars[0].aval.shape[params["axis"]]))))
     return np.full((len(eqn.outvars), len(eqn.invars)), cost)
+
+
+def _inputs(params) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many its carry."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # from jax 0.11 on
+    return len(consts), len(carry)
 
 
 def _scan(body, num_consts, num_carry, length):
