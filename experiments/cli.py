@@ -54,6 +54,7 @@ def run(main, doc: str, allocator: str = "kept") -> None:
             fail(f"unexpected argument {rest[1]!r}; flags begin with --")
         # It tells which accelerators it did not find.
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+        logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # and which fonts it did
         with one_clear_line():
             FLAGS.allocator = FLAGS.allocator or allocator
             host.prepare(FLAGS.devices, FLAGS.allocator)
@@ -151,14 +152,14 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
             TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
         )
-        self.task = self.bar.add_task(title, total=None, told="compiling")
+        self.task = self.bar.add_task(title, total=None, state="compiling")
 
     def __enter__(self):
         if self.console.is_terminal:
@@ -170,20 +171,22 @@ class ProgressBar:
             self.bar.stop()
 
     def __call__(self, progress):
-        told = "training"
+        state = "training"
         if not math.isnan(progress.steps_per_second):
-            told = (
+            state = (
                 f"loss {progress.loss:.3g} {progress.metric_name} {progress.metric:.3g} "
                 f"solved {progress.solved}/{progress.seeds} {progress.steps_per_second:.0f} steps/s"
             )
-        self.bar.update(self.task, total=progress.steps, completed=progress.step, told=told)
+        self.bar.update(self.task, total=progress.steps, completed=progress.step, state=state)
         if math.isnan(progress.steps_per_second):
             return
         if not self.console.is_terminal and time.monotonic() - self.shown > self.line_every:
             self.shown = time.monotonic()
             eta = (progress.steps - progress.step) / progress.steps_per_second
             self.console.print(
-                f"{self.title} {progress.step}/{progress.steps} {told} eta {eta:.0f} s", highlight=False
+                f"{self.title} {progress.step}/{progress.steps} {state} eta {eta:.0f} s",
+                highlight=False,
+                soft_wrap=True,
             )
 
 

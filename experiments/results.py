@@ -336,8 +336,8 @@ def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None) -> Table
 
 def markdown(aggregated: pd.DataFrame) -> str:
     """`aggregate` as Markdown: for each task a line that describes it and a table."""
-    strings = text(aggregated)
-    parts = []
+    aggregated = aggregated.reset_index(drop=True)
+    strings, parts = text(aggregated), []
     for task, group in aggregated.groupby("task"):
         rows = strings.loc[group.index].drop(columns="task")
         align = ["---"] + ["---:"] * (len(rows.columns) - 1)
