@@ -103,9 +103,9 @@ def mark_failed(folder: Path, error: Exception | None, config=None) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"task": config.to_dict()["task"]["name"], "label": config.label or type(config.cell).__name__}
+    failed = {"task": config.to_dict()["task"]["name"], "label": config.label or type(config.cell).__name__}
     text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
-    path.write_text(json.dumps(told | {"error": text}))
+    path.write_text(json.dumps(failed | {"error": text}))
 
 
 def load_failures(*dirs) -> pd.DataFrame:

@@ -66,8 +66,8 @@ def options(effort: str) -> dict:
     """Compiler options of an effort: those that this backend knows, and the user's XLA_FLAGS do not set."""
     if jax.default_backend() != "cpu":
         return {}
-    told, asked = os.environ.get("XLA_FLAGS", ""), EFFORTS[effort]
-    return {name: value for name, value in asked.items() if name not in told and _knows(name, value)}
+    flags, asked = os.environ.get("XLA_FLAGS", ""), EFFORTS[effort]
+    return {name: value for name, value in asked.items() if name not in flags and _knows(name, value)}
 
 
 @functools.cache

@@ -33,9 +33,9 @@ def use_cores(devices: int = 0) -> None:
     """
     import jax
 
-    told = "JAX_NUM_CPU_DEVICES" in os.environ
-    told |= "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if devices or not told:
+    chosen = "JAX_NUM_CPU_DEVICES" in os.environ
+    chosen |= "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if devices or not chosen:
         jax.config.update("jax_num_cpu_devices", devices or cores())
 
 

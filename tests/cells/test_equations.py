@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -491,5 +492,4 @@ def test_extreme_gates_give_finite_values_and_gradients(laws, name):
         }
         problem = p._replace(params=params, xs=xs, carry=first, resets=resets)
         for strategy in [s for s in cells.strategies(cell) if s != "auto"]:
-            for path, leaf in jax.tree.leaves_with_path(laws.runner(cell, strategy)(problem)):
-                assert np.isfinite(leaf).all(), (strategy, bias, jax.tree_util.keystr(path))
+            chex.assert_tree_all_finite(laws.runner(cell, strategy)(problem))

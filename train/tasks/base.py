@@ -4,6 +4,7 @@ A task is a frozen dataclass without state. A batch is a pure function of (data,
 resumes at a step sees the same examples, bit for bit.
 """
 
+import abc
 import dataclasses
 import functools
 import math
@@ -49,7 +50,7 @@ class Spec:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(abc.ABC):
     """Options in the fields, everything else passed in. What can be said without data is said by the class:
     `name`, the registry's; `input_kind` and `per_step`, as `inputs` and `per_step` in `Spec`."""
 
@@ -57,14 +58,15 @@ class Task:
     input_kind: ClassVar[str] = ""
     per_step: ClassVar[bool] = False
 
+    @abc.abstractmethod
     def spec(self, data: Data) -> Spec:
         """Sizes, loss and thresholds, given what `load` returned (concrete arrays: not under jit)."""
-        raise NotImplementedError
 
     def static(self) -> "Task":
         """The task without what `load` gives as values: two runs with the same one share a program."""
         return self
 
+    @abc.abstractmethod
     def load(self, data_dir: str | None = None) -> Data:
         """The data as a pytree of NumPy arrays; the loop moves it to the device.
 
@@ -74,19 +76,18 @@ class Task:
         Raises:
           DataError: the files are damaged, or nowhere to be had.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def train_batch(self, data: Data, key: Array, step: Array | int, batch_size: int) -> Batch:
         """The batch of training step `step` (int32, may be traced) of the run whose data key is `key`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def eval_size(self, data: Data, split: str) -> int:
         """Number of examples in "valid" or "test", static."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def eval_batch(self, data: Data, split: str, index: Array | int, batch_size: int) -> Batch:
         """Rows index * batch_size onwards of "valid" or "test"."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,13 +103,13 @@ class Synthetic(Task):
     def __post_init__(self):
         at_least(self, eval_examples=1)
 
+    @abc.abstractmethod
     def sample(self, key: Array, batch_size: int, **values) -> tuple[Array, Array, Array, Array]:
         """Independent examples: xs, ys, weights, scored as in `Batch`; `values` as in `load`."""
-        raise NotImplementedError
 
-    def real_length(self, **values) -> Array:
-        """The number of real steps of every row, where `load` gives values; the rest is padding."""
-        raise NotImplementedError
+    def lengths(self, rows: int, **values) -> Array | None:
+        """The number of real steps of each row, the rest is padding; None: all rows are full."""
+        return None
 
     def load(self, data_dir=None):
         """{}, or the options that a compiled program takes as values: see `Task.static`."""
@@ -133,8 +134,7 @@ class Synthetic(Task):
         return self._batch(data, xs, ys, weights * inside, scored * inside)
 
     def _batch(self, data, xs, ys, weights, scored):
-        lengths = jnp.full(len(xs), self.real_length(**data), jnp.int32) if data else None
-        return Batch(xs, ys, lengths, weights, scored)
+        return Batch(xs, ys, self.lengths(len(xs), **data), weights, scored)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,6 +166,13 @@ class Stretchable(Synthetic):
 
     def static(self):
         return dataclasses.replace(self, **{self.stretch: self.longest})
+
+    @abc.abstractmethod
+    def real_length(self, **values) -> Array:
+        """The number of real steps of every row, where `load` gives values."""
+
+    def lengths(self, rows, **values):
+        return jnp.full(rows, self.real_length(**values), jnp.int32) if values else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
