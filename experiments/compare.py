@@ -59,7 +59,7 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     A run that fails leaves failed.json in its folder, and the others go on.
 
     Returns:
-      130 if interrupted, 1 if some run failed, else 0.
+      130 if interrupted (143, 129 by SIGTERM, SIGHUP), 1 if some run failed, else 0.
 
     Raises:
       ValueError and the like: what ails the whole command, or the error of the first run if all failed.
@@ -107,7 +107,7 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
         if result.summary.run.status == "interrupted":
             print(result.summary.run.message, file=sys.stderr)
-            return 130
+            return result.exit_code
     if errors and len(errors) == len(run_configs):
         raise errors[0]
     return 1 if errors else 0

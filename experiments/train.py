@@ -49,7 +49,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         console.print(f"written to {FLAGS.workdir}", soft_wrap=True)
     if run.message:
         print(run.message, file=sys.stderr)
-    return {"finished": 0, "diverged": 1, "interrupted": 130}[run.status]
+    return result.exit_code
 
 
 if __name__ == "__main__":

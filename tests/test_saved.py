@@ -22,9 +22,9 @@ def resolved(run):
     return resolve(run, run.task.load())[0]
 
 
-def save(run, folder) -> Record:
+def save(run, folder):
     """A run directory, as the training loop writes it."""
-    return Record(folder, run.to_dict(), pinned(resolved(run), "sequential", "vmap", 1).to_dict())
+    Record(folder, run.to_dict(), pinned(resolved(run), "sequential", "vmap", 1).to_dict()).begin()
 
 
 def asked_again(name, **fields):

@@ -1,7 +1,6 @@
 """The shared training loop, host side: dispatches, times, records, checkpoints, stops."""
 
 import math
-import shutil
 import signal
 import threading
 import time
@@ -45,6 +44,14 @@ class Result(NamedTuple):
     summary: Summary
     state: State
     run: Run
+    signal: int | None = None  # that interrupted it
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that made this run: as a shell has it after a signal."""
+        if self.summary.run.status == "interrupted":
+            return 128 + self.signal
+        return {"finished": 0, "diverged": 1}[self.summary.run.status]
 
 
 def train(
@@ -62,13 +69,14 @@ def train(
       workdir: run directory; None: nothing is written. If it holds a checkpoint of the same run, the
         run goes on from there, and gives the numbers of a run that was never interrupted.
       data_dir: folder of the real data sets; None: environment variable, then the cache.
-      overwrite: empties the run directory first.
+      overwrite: removes the run in the directory first; other files there stay.
       watch: told how it goes.
       prepared: of this config and data_dir, where threads make it ready meanwhile, see `train.ahead`.
 
     Returns:
-      The result; `summary.run.status` is "finished", "interrupted" (Ctrl-C; resumable) or "diverged" (a
-      loss was not finite and `train.on_nan` is "stop"), `summary.run.message` says what happened.
+      The result; `summary.run.status` is "finished", "interrupted" (Ctrl-C, SIGTERM, SIGHUP; resumable) or
+      "diverged" (a loss was not finite and `train.on_nan` is "stop"), `summary.run.message` says what
+      happened.
 
     Raises:
       ValueError, DataError, WorkdirError, CheckpointError, OSError: with one clear line.
@@ -80,10 +88,10 @@ def train(
     record = checkpoints = None
     if workdir is not None:
         from train.checkpoint import Checkpoints
-        from train.record import Record
+        from train.record import Record, clear
 
-        if overwrite and Path(workdir).exists():
-            shutil.rmtree(workdir)
+        if overwrite:
+            clear(Path(workdir))
         runs_as = pinned(config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
         record = Record(Path(workdir), asked.to_dict(), runs_as.to_dict(), options.tensorboard)
         checkpoints = Checkpoints(Path(workdir) / "checkpoints")
@@ -96,6 +104,8 @@ def train(
         watch(Progress(restored[0], options.steps, *still))
         return Result(summary, restored[1], run)
 
+    if record:
+        record.begin()
     run, state, valid_batches = prepared.programs(), prepared.state(), prepared.valid()
     step, seconds, solved_seconds, last_rows = 0, 0.0, {}, {}
     if restored := checkpoints and checkpoints.restore(unpadded(run, state)):
@@ -119,7 +129,7 @@ def train(
 
     dispatch, budget = dispatch_steps(config), options.steps
     saved_at, saved_step = time.monotonic(), step
-    status = "finished"
+    status, received = "finished", None
 
     def tell(loss, metric, rate):
         solved = int((np.asarray(state.solved_step)[: len(lanes)] >= 0).sum())
@@ -168,8 +178,8 @@ def train(
                 if options.on_nan == "stop" and (diverged[: len(lanes)] >= 0).any():
                     status = "diverged"
                     break
-                if interrupted:
-                    status = "interrupted"
+                if interrupted.by is not None:
+                    status, received = "interrupted", interrupted.by
                     break
                 if checkpoints and time.monotonic() - saved_at >= options.checkpoint_seconds:
                     save()
@@ -211,7 +221,7 @@ def train(
     )
     if record:
         record.summary(summary)
-    return Result(summary, unpadded(run, state), run)
+    return Result(summary, unpadded(run, state), run, received)
 
 
 def _like(run: Run) -> State:
@@ -270,22 +280,27 @@ def _message(status, seeds, step, workdir) -> str:
 
 
 class _Interrupt:
-    """While it holds, the first Ctrl-C asks for a stop after the running dispatch; the second one kills."""
+    """While it holds, the first Ctrl-C asks for a stop after the running dispatch; the second one kills.
+
+    So do SIGTERM, which schedulers send, and SIGHUP.
+    """
+
+    SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
     def __enter__(self):
-        self._asked = False
-        self._old = None
+        self.by = None  # the signal that asked
+        self._old = {}
         if threading.current_thread() is threading.main_thread():
-            self._old = signal.signal(signal.SIGINT, self._ask)
+            self._old = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
         return self
 
-    def _ask(self, *_):
-        self._asked = True
-        signal.signal(signal.SIGINT, self._old)
+    def _ask(self, number, frame):
+        self.by = number
+        self._restore()
 
-    def __bool__(self):
-        return self._asked
+    def _restore(self):
+        for number, old in self._old.items():
+            signal.signal(number, old)
 
     def __exit__(self, *_):
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
+        self._restore()

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -73,8 +74,45 @@ def write_json(path: Path, content: dict) -> None:
     part.replace(path)
 
 
+# What a run writes into its directory. Everything else there is somebody else's.
+FILES = ("config.json", "resolved.json", "environment.json", "metrics.jsonl", "summary.json", "failed.json")
+FOLDERS = ("checkpoints", "tensorboard")
+
+
+def clear(directory: Path) -> None:
+    """Removes the run in a directory; other files there stay.
+
+    Raises:
+      WorkdirError: one of its files is no run's: nothing is removed.
+    """
+    directory = Path(directory)
+    there = [name for name in (*FILES, *FOLDERS) if (directory / name).exists()]
+    sure = {"resolved.json", "metrics.jsonl", "failed.json", "checkpoints"}
+    if there and sure.isdisjoint(there) and not _is_of_a_run(directory / "config.json"):
+        raise WorkdirError(
+            f"{directory} holds {', '.join(there)}, but no run: nothing is overwritten; use another --workdir"
+        )
+    for name in FILES:
+        (directory / name).unlink(missing_ok=True)
+        (directory / f"{name}.part").unlink(missing_ok=True)
+    for name in FOLDERS:
+        folder = directory / name
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+
+
+def _is_of_a_run(config: Path) -> bool:
+    try:
+        saved = json.loads(config.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(saved, dict) and {"task", "cell", "train"} <= saved.keys()
+
+
 class Record:
-    """The files of one run directory.
+    """The files of one run directory. What has finished is only read, until `begin`.
 
     Args:
       directory: made if it does not exist.
@@ -88,15 +126,19 @@ class Record:
     def __init__(self, directory: Path, asked: dict, resolved: dict, tensorboard: bool = False):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._configs = {"resolved.json": resolved, "config.json": asked}
         path = self.directory / "config.json"
         if path.exists():
             _check_same(path, asked, resolved)
-        write_json(self.directory / "resolved.json", resolved)
-        write_json(path, asked)
-        write_json(self.directory / "environment.json", environment())
         self._metrics = self.directory / "metrics.jsonl"
-        self._events = _event_writer(self.directory) if tensorboard else None
+        self._tensorboard, self._events = tensorboard, None
         self._grid = len(resolved.get("optim", {}).get("learning_rates", ())) > 1
+
+    def begin(self) -> None:
+        """Writes what the run is, and on what it runs."""
+        for name, content in (self._configs | {"environment.json": environment()}).items():
+            write_json(self.directory / name, content)
+        self._events = _event_writer(self.directory) if self._tensorboard else None
 
     def keep_until(self, step: int) -> None:
         """Drops the metrics after `step` (and a torn last line): a resumed run writes them again."""

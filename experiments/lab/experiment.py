@@ -142,7 +142,8 @@ def settings_of(experiment, preset: str, overrides: dict):
         if name not in _fields(experiment):
             raise ValueError(f"{experiment.name} has no setting {name!r}; {_elsewhere(experiment, name)}")
     settings = parser.replaced(base, overrides)
-    _check_labels(getattr(settings, "cells", ()))
+    for name in ("cells", "trained"):
+        _check_labels(getattr(settings, name, ()))
     return settings
 
 

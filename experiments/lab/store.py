@@ -1,7 +1,7 @@
 """Every piece of work of an experiment is done once: its rows are kept in a file of their own."""
 
 import json
-import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from experiments.lab import runs
 from train.compile import make_room
 from train.config import RunConfig
 from train.loop import Result, train
-from train.record import WorkdirError, write_json
+from train.record import WorkdirError, clear, write_json
 
 
 class Lab:
@@ -22,14 +22,21 @@ class Lab:
       workdir: made if it does not exist.
       console: is told what goes on.
       data_dir: folder of the real data sets, as for `train.loop.train`.
-      overwrite: empties the folder first.
+      overwrite: removes the pieces of work and the runs in it first; other files stay.
     """
 
     def __init__(self, workdir: Path, console: Console, data_dir: str | None = None, overwrite: bool = False):
         self.workdir, self.console, self.data_dir = Path(workdir), console, data_dir
-        if overwrite and self.workdir.exists():
-            shutil.rmtree(self.workdir)
+        if overwrite:
+            self._clear()
         self.workdir.mkdir(parents=True, exist_ok=True)
+
+    def _clear(self):
+        if (done := self.workdir / "done").is_dir():
+            for piece in done.glob("*.json"):
+                piece.unlink()
+        for config in self.workdir.glob("runs/*/config.json"):
+            clear(config.parent)
 
     def do(self, name: str, settings: dict, make: Callable[[], list[dict]]) -> list[dict]:
         """The rows of a piece of work: made now, or before, with the same settings.
@@ -66,14 +73,15 @@ class Lab:
           settings: what the probe depends on, beside the config.
 
         Raises:
-          KeyboardInterrupt: Ctrl-C; the run goes on from its checkpoint next time.
+          SystemExit: Ctrl-C or the like; the run goes on from its checkpoint next time.
         """
 
         def make():
             with cli.ProgressBar(self.console, name) as bar:
                 result = train(config, self.workdir / "runs" / name, self.data_dir, watch=bar)
-            if result.summary["run"]["status"] == "interrupted":
-                raise KeyboardInterrupt
+            if result.summary.run.status == "interrupted":
+                print("interrupted; the same command goes on from here", file=sys.stderr)
+                raise SystemExit(result.exit_code)
             run, seeds = result.summary["run"], runs.seeds(result)
             solved = sum(seed["solved"] for seed in seeds)
             self.console.print(

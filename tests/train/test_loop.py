@@ -4,7 +4,9 @@ import dataclasses
 import errno
 import json
 import math
+import os
 import shutil
+import signal
 import struct
 import threading
 import time
@@ -113,25 +115,31 @@ def test_real_data_resume_at_the_same_place_in_the_epoch(tmp_path):
 
 
 def test_a_finished_run_is_not_trained_again_and_nothing_is_compiled(tmp_path, compilations):
+    def written():
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
     first = train(config(), tmp_path)
-    told, before = [], len(compilations)
+    files, told, before = written(), [], len(compilations)
     second = train(config(), tmp_path, watch=lambda progress: told.append(progress.step))
     assert told == [first.summary.run.steps]
+    assert written() == files  # its start and its commit too
     assert len(compilations) == before
     chex.assert_trees_all_equal(first.state, second.state)
     assert first.summary == second.summary
 
 
-def test_ctrl_c_keeps_everything(tmp_path):
-    import os
-    import signal
-
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_ctrl_c_and_a_scheduler_keep_everything(tmp_path, number, code):
     def interrupt(progress):
         if progress.step == 20:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     run = config(train={"stop_when_solved": "false", "checkpoint_seconds": "1000.0"})
-    stopped = train(run, tmp_path / "stopped", watch=interrupt).summary["run"]
+    before = signal.getsignal(number)
+    result = train(run, tmp_path / "stopped", watch=interrupt)
+    assert signal.getsignal(number) == before
+    assert result.exit_code == code
+    stopped = result.summary["run"]
     assert stopped["status"] == "interrupted"
     assert stopped["steps"] == 20
     resumed = train(run, tmp_path / "stopped")
@@ -169,6 +177,29 @@ def test_another_run_is_not_mixed_into_a_directory(tmp_path):
     summary = train(config(train={"seed": 3}), tmp_path, overwrite=True).summary
     assert summary.run.status == "finished"
     assert json.loads((tmp_path / "config.json").read_text())["train"]["seed"] == 3
+
+
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_text("mine too")
+    train(config(), tmp_path, overwrite=True)
+    (tmp_path / "checkpoints" / "99").mkdir()
+    (tmp_path / "config.json").write_text("{")
+    train(config(train={"seed": 3}), tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    assert (tmp_path / "figures" / "a.png").read_text() == "mine too"
+    assert not (tmp_path / "checkpoints" / "99").exists()
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["seed"] == 3
+
+
+@pytest.mark.parametrize("content", ['{"compilerOptions": {}}', "[1]", "not json"])
+def test_another_programs_config_is_not_overwritten(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(WorkdirError, match="holds config.json, but no run: nothing is overwritten"):
+        train(config(), tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == content
 
 
 def damage(checkpoint):
