@@ -59,7 +59,8 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     A run that fails leaves failed.json in its folder, and the others go on.
 
     Returns:
-      130 if interrupted (143, 129 by SIGTERM, SIGHUP), 1 if some run failed, else 0.
+      130 if interrupted (143, 129 by SIGTERM, SIGHUP), 1 if some run failed or lost all its
+      seeds, else 0.
 
     Raises:
       ValueError and the like: what ails the whole command, or the error of the first run if all failed.
@@ -86,7 +87,7 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     }
     groups = InGroups(runs)
     del runs  # each is given up when it has trained
-    errors = []
+    errors, diverged = [], False
     for number, (name, run_config) in enumerate(run_configs.items(), 1):
         title, folder = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\["), folders[name]
         results.mark_failed(folder, None)
@@ -108,9 +109,10 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         if result.summary.run.status == "interrupted":
             print(result.summary.run.message, file=sys.stderr)
             return result.exit_code
+        diverged |= result.exit_code == 1
     if errors and len(errors) == len(run_configs):
         raise errors[0]
-    return 1 if errors else 0
+    return int(bool(errors) or diverged)
 
 
 def report_on(workdir: Path, runs: list[Path], console: Console) -> None:

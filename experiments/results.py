@@ -229,7 +229,8 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
     `solved_seconds` are what the first half of all seeds needed to reach the threshold, `*_q25` and `*_q75`
     what the first quarter and the first three quarters needed: always the value of some seed, and infinite
     where too few solved the task. `limit_step` and `limit_seconds` say how long the unsolved seeds were
-    watched. `test_metric` and its quartiles are over all seeds. `seconds_per_step` and
+    watched. `test_metric` and its quartiles are over all seeds; one without a
+    score, because it diverged, counts as the worst. `seconds_per_step` and
     `compile_seconds` are medians over runs.
     """
     rows = []
@@ -250,11 +251,18 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
         for unit in UNITS:
             times = group[f"solved_{unit}"].where(solved, np.inf).to_numpy(float)
             row |= _spread(f"solved_{unit}", np.quantile(times, [0.5, 0.25, 0.75], method="inverted_cdf"))
-        row |= _spread("test_metric", group["test_metric"].quantile([0.5, 0.25, 0.75]))
+        row |= _spread("test_metric", _quantiles(group["test_metric"], run["higher_is_better"]))
         row |= runs[["seconds_per_step", "compile_seconds"]].median().to_dict()
         same = [name for name in options if name in group and group[name].nunique(dropna=False) == 1]
         rows.append(row | run[same].to_dict())
     return pd.DataFrame(rows)
+
+
+def _quantiles(scores: pd.Series, higher_is_better: bool) -> np.ndarray:
+    """Median and quartiles; a seed without a score is the worst of all."""
+    beyond = 1e30  # finite: NumPy makes NaN out of what lies at a number, next to infinity
+    found = np.quantile(scores.fillna(-beyond if higher_is_better else beyond), [0.5, 0.25, 0.75])
+    return np.where(np.abs(found) > 1e-6 * beyond, np.copysign(np.inf, found), found)
 
 
 def _spread(name: str, values) -> dict[str, float]:

@@ -48,10 +48,11 @@ class Result(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """Of a command that made this run: as a shell has it after a signal."""
-        if self.summary.run.status == "interrupted":
+        """Of a command that made this run: 1 where all its seeds are lost; after a signal, a shell's."""
+        if self.signal is not None:
             return 128 + self.signal
-        return {"finished": 0, "diverged": 1}[self.summary.run.status]
+        lost = all(seed.diverged_step is not None for seed in self.summary.seeds)
+        return int(lost or self.summary.run.status == "diverged")
 
 
 def train(

@@ -73,12 +73,22 @@ def test_aggregate_of_the_rest():
     frame = seeds_of(1, 2, 3, 4, test_metric=[0.1, 0.2, 0.3, math.nan], diverged_step=[math.nan] * 3 + [7.0])
     other = seeds_of(5, run="s", seconds_per_step=0.03, compile_seconds=4.0, test_metric=0.4)
     row = results.aggregate(pd.concat([frame, other])).iloc[0]
-    # 0.1, 0.2, 0.3, 0.4: quantile q lies at 3q between neighbours.
+    # The one that diverged is the worst; then 0.1, 0.2, 0.3, 0.4.
     quartiles = row[["test_metric_q25", "test_metric", "test_metric_q75"]].astype(float)
-    assert np.allclose(quartiles, [0.175, 0.25, 0.325])
+    assert np.allclose(quartiles, [0.1, 0.2, 0.3])
     assert row["diverged"] == 1
     assert math.isclose(row["seconds_per_step"], 0.02)  # per run, not per seed
     assert row["compile_seconds"] == 3.0
+
+
+@pytest.mark.parametrize("higher_is_better, worst", [(True, -math.inf), (False, math.inf)])
+def test_seeds_that_diverged_do_not_flatter_the_median(higher_is_better, worst):
+    lost = dict(higher_is_better=higher_is_better, diverged_step=[math.nan, 7.0, 7.0, 7.0])
+    row = results.aggregate(seeds_of(1, 2, 3, 4, test_metric=[0.9, *[math.nan] * 3], **lost))
+    assert row["test_metric"].item() == worst
+    assert results.text(row)["test"].item().startswith("–")
+    kept = results.aggregate(seeds_of(1, 2, 3, 4, test_metric=[0.9, 0.8, 0.7, math.nan], **lost)).iloc[0]
+    assert math.isclose(kept["test_metric"], 0.75 if higher_is_better else 0.85)
 
 
 def test_aggregate_leaves_its_input_alone_and_takes_an_empty_one():

@@ -157,6 +157,7 @@ def test_a_loss_that_is_not_finite(tmp_path, on_nan):
     )
     result = train(run, tmp_path)
     summary = result.summary
+    assert result.exit_code == 1
     assert all(seed["diverged_step"] is not None and not seed["solved"] for seed in summary["seeds"])
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(result.state.params))
     rows = lines(tmp_path)
