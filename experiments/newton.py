@@ -270,11 +270,11 @@ def figures(frames) -> dict[str, Figure]:
         style.lengths(ax, rows["time"])
         style.log(ax)
         style.title(ax, f"{STAGES[stage]}: windows {WINDOWS[window]}")
-    note = f"Line: median of {rows['seed'].nunique()} seeds; band: all. Dotted: quasi, by diagonal Jacobians."
     handles = [style.handle(label, ms=4, **look[label]) for label in sorted(look)]
     style.names(axes, "length T, steps", "iterations")
-    style.legend(figure, handles, [note])
-    times = sorted(rows[rows["stage"] == "dial"]["time"].unique())[-2:]
+    style.legend(figure, handles, ["Line: median of seeds; band: all. Dotted: diagonal Jacobians."])
+    if not (times := sorted(rows[rows["stage"] == "dial"]["time"].unique())[-2:]):
+        return {"newton": figure}  # of one length there is no dial
     chaos, axes = style.panels(len(times), len(WINDOWS), (4.1, 3.2), sharex=True, sharey="row")
     for (row, time), (column, window) in itertools.product(enumerate(times), enumerate(WINDOWS)):
         ax, here = axes[row, column], usual(rows[rows["time"] == time], window)

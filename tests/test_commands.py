@@ -133,7 +133,7 @@ def run(folder):
         elif command.name == "compare":
             short = [*short, "--cells=gru,tcn"] if "--cells=all" in command.flags else short
             short = [*short, f"--workdir=runs/{abs(hash(command))}"]
-        flags = [flag for flag in command.flags if flag != "--write"]
+        flags = [flag for flag in command.flags if not flag.startswith(("--write", "--steps"))]
         return commands.run(f"experiments.{command.name}", *flags, *short, cwd=folder, JAX_PLATFORMS="cpu")
 
     done = run(Command("train", ("--workdir=runs/x",)))
