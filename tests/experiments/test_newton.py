@@ -25,6 +25,10 @@ def test_runs_end_to_end(measured, monkeypatch):
     assert (rows["error"] < 1e-4).all() and (rows["depth"] > 0).all()
     one = rows[rows["stage"] == "initial"]
     assert len(one) == settings.seeds * len(settings.times) * len(convergence.WINDOWS)
+    without_dial = frames | {"iterations": rows[rows["stage"] != "dial"]}  # as of a single length
+    assert set(newton.figures(frames)) == {"newton", "chaos"} and set(newton.figures(without_dial)) == {
+        "newton"
+    }
     errors = frames["errors"]
     assert (errors[["states", "gradients"]].max(axis=1) < np.where(errors["bits"] == 64, 1e-10, 1e-4)).all()
     assert (frames["time"]["ms"] > 0).all()
