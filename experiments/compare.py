@@ -106,7 +106,7 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
             console.print(f"{title}: failed: {line}".replace("[", "\\["), soft_wrap=True)
             continue
         console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
-        if result.summary.run.status == "interrupted":
+        if result.signal is not None:
             print(result.summary.run.message, file=sys.stderr)
             return result.exit_code
         diverged |= result.exit_code == 1

@@ -79,7 +79,7 @@ class Lab:
         def make():
             with cli.ProgressBar(self.console, name) as bar:
                 result = train(config, self.workdir / "runs" / name, self.data_dir, watch=bar)
-            if result.summary.run.status == "interrupted":
+            if result.signal is not None:
                 print("interrupted; the same command goes on from here", file=sys.stderr)
                 raise SystemExit(result.exit_code)
             run, seeds = result.summary["run"], runs.seeds(result)
