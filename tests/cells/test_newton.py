@@ -263,5 +263,6 @@ def test_a_batch_split_over_devices_has_the_gradient_of_the_whole():
         laws.same(*(sharded(devices)(params, xs) for devices in (2, 1)))
 
 
+@pytest.mark.slow
 def test_on_two_devices(on_two_devices):
     on_two_devices(__file__)

@@ -128,7 +128,10 @@ def test_a_finished_run_is_not_trained_again_and_nothing_is_compiled(tmp_path, c
     assert first.summary == second.summary
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    "number, code",
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow)],
+)
 def test_ctrl_c_and_a_scheduler_keep_everything(tmp_path, number, code):
     def interrupt(progress):
         if progress.step == 20:
