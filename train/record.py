@@ -151,7 +151,7 @@ class Record:
                     kept.append(line + "\n")
             except json.JSONDecodeError:
                 break
-        part = self._metrics.with_name("metrics.part")
+        part = self._metrics.with_name("metrics.jsonl.part")
         part.write_text("".join(kept))
         part.replace(self._metrics)
 

@@ -17,12 +17,19 @@ MOVES = {
 NEVER = -np.inf  # the length of no path
 
 
+class NoCriticalPath(ValueError):
+    """How long a program takes depends on its numbers."""
+
+
 def critical_path(function: Callable, *args) -> int:
     """The longest chain of operations, each of which needs the last one's result, in the program of
     `function`; `args` are arrays, or their shapes.
 
     An operation is one primitive on whole arrays, a matmul, convolution or sum among them; moving numbers is
     none. Arrays count as wholes: where only a part of one is late, all of it is, a bound from above.
+
+    Raises:
+      NoCriticalPath: the program has a loop of unknown length.
     """
     program = jax.make_jaxpr(function)(*args)
     return int(max(0, _paths(program.jaxpr, {}).max(initial=0)))
@@ -80,7 +87,7 @@ def _equation(eqn, known):
         found[:, sum(lengths) :] = inner[:, lengths.solve :]
         return found
     if name == "while":
-        raise NotImplementedError("a loop of unknown length has no critical path")
+        raise NoCriticalPath("a loop of unknown length has no critical path")
     for inner in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if inner in params:
             return _paths(getattr(params[inner], "jaxpr", params[inner]), known)

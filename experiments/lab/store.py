@@ -32,11 +32,10 @@ class Lab:
         self.workdir.mkdir(parents=True, exist_ok=True)
 
     def _clear(self):
-        if (done := self.workdir / "done").is_dir():
-            for piece in done.glob("*.json"):
-                piece.unlink()
-        for config in self.workdir.glob("runs/*/config.json"):
-            clear(config.parent)
+        for piece in self.workdir.glob("done/*.json"):
+            piece.unlink()
+        for folder in self.workdir.glob("runs/*"):  # one without a readable config too
+            clear(folder)
 
     def do(self, name: str, settings: dict, make: Callable[[], list[dict]]) -> list[dict]:
         """The rows of a piece of work: made now, or before, with the same settings.
@@ -80,7 +79,7 @@ class Lab:
             with cli.ProgressBar(self.console, name) as bar:
                 result = train(config, self.workdir / "runs" / name, self.data_dir, watch=bar)
             if result.signal is not None:
-                print("interrupted; the same command goes on from here", file=sys.stderr)
+                print(result.summary.run.message, file=sys.stderr)
                 raise SystemExit(result.exit_code)
             run, seeds = result.summary["run"], runs.seeds(result)
             solved = sum(seed["solved"] for seed in seeds)

@@ -134,17 +134,15 @@ def representatives():
     The textbook step over time is tested on the cell that has nothing else, Newton's method, which asks
     nothing of a cell but its step, on one with two arrays.
     """
-    chosen = {}
+    chosen, most = {}, {"stepwise": 0, "newton": 2}  # arrays for which another cell takes the place
     for case in all_cases():
         if not case.options:
             cell = case.cell(2)
             size = len(jax.tree.leaves(cell.initial_carry(1)))
             usual, *others = all_strategies(cell)
             for strategy in [usual] if kind(cell).is_complex else [usual, *others]:
-                of_any = strategy in ("stepwise", "newton")
-                key = strategy if of_any else (kind(cell), strategy)
-                better = strategy != "stepwise" and (size == 2 if of_any else True)
-                if key not in chosen or (size > chosen[key][0] and better):
+                key = strategy if strategy in most else (kind(cell), strategy)
+                if key not in chosen or chosen[key][0] < size <= most.get(strategy, size):
                     chosen[key] = size, (case.name, strategy)
     return {pair for _, pair in chosen.values()}
 

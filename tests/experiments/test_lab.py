@@ -37,9 +37,14 @@ def test_work_is_done_once_and_read_again(tmp_path):
     assert len(calls) == 1
     for name in ("thesis.tex", "done/mine.txt"):
         (tmp_path / name).write_text("mine")
+    damaged = tmp_path / "runs" / "a"
+    damaged.mkdir(parents=True)
+    for name in ("config.json", "metrics.jsonl"):
+        (damaged / name).write_text("{")
     Lab(tmp_path, QUIET, overwrite=True).do("piece", {"steps": (1, 2)}, make)
     assert len(calls) == 2
     assert (tmp_path / "thesis.tex").read_text() == (tmp_path / "done" / "mine.txt").read_text() == "mine"
+    assert not any(damaged.iterdir())
 
 
 def test_work_with_other_settings_or_a_damaged_file_is_refused_in_one_line(tmp_path):
