@@ -86,7 +86,8 @@ the seeds did.</li>
 <li>Seconds are wall time since training began, all seeds of a run training together, compilation excluded.
 They belong to the hardware below; steps do not.</li>
 <li>“test” is the median over seeds, in brackets the quartiles, on data that neither training nor stopping
-saw; a seed that diverged counts with its last finite parameters.</li>
+saw; a seed that diverged counts with its last finite parameters,
+and as the worst of all where those give no number.</li>
 </ul>
 {% for figure in figures %}
 <figure>
