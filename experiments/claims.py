@@ -17,9 +17,10 @@ import pandas as pd
 from absl import flags
 from rich.console import Console
 
-from experiments import cli, tables
+from experiments import cli, output, tables
 from experiments.lab import experiment
 from experiments.lab.experiment import Verdict
+from train.files import write
 
 flags.DEFINE_list("only", None, "Experiments to run; the others count with what they have measured before.")
 FLAGS = flags.FLAGS
@@ -55,8 +56,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         console.print(f"[{number}/{len(names)}]".replace("[", "\\["), end=" ")
         experiment.run(one, its, workdir / one.name, console, FLAGS.data_dir, FLAGS.overwrite)
     found = judge(workdir)
-    found.to_csv(workdir / "claims.csv", index=False)
-    (workdir / "claims.md").write_text(page(found))
+    output.write_frame(workdir / "claims.csv", found)
+    write(workdir / "claims.md", page(found))
     short = found[["claim", "verdict", "experiment"]]
     tables.show(console, "Claims", short)
     console.print(f"wrote {workdir / 'claims.md'}", soft_wrap=True)

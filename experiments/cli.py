@@ -123,7 +123,7 @@ def fail(message: str, code: int = 2) -> None:
 def one_clear_line():
     """Turns what a user can mend into one line on stderr and exit code 2."""
     from train.checkpoint import CheckpointError
-    from train.record import WorkdirError
+    from train.files import WorkdirError
     from train.tasks.datasets import DataError
 
     try:

@@ -70,8 +70,9 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     from experiments import results
     from train.ahead import InGroups, Prepared
     from train.checkpoint import CheckpointError
+    from train.files import WorkdirError
     from train.loop import train
-    from train.record import WorkdirError, finished
+    from train.record import finished
     from train.tasks.datasets import DataError
 
     first = next(iter(run_configs.values())).train
@@ -107,8 +108,8 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
             continue
         console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
         if result.signal is not None:
-            print(result.summary.run.message, file=sys.stderr)
-            return result.exit_code
+            print(result.summary.run.message or "interrupted", file=sys.stderr)
+            return 128 + result.signal
         diverged |= result.exit_code == 1
     if errors and len(errors) == len(run_configs):
         raise errors[0]

@@ -10,7 +10,6 @@ runs are read, never changed, so that it can be repeated at any time.
 import base64
 import os
 import sys
-from io import BytesIO
 from pathlib import Path
 
 import jinja2
@@ -18,7 +17,8 @@ import pandas as pd
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from experiments import plots, results
+from experiments import output, plots, results
+from train import files
 
 TITLE = "Comparison of recurrent cells"
 ABOUT = {  # what the page tells of `environment.json`
@@ -141,17 +141,14 @@ def page(
         cells=sorted(set(aggregated["label"])),
         seeds=f"{low}" if low == high else f"{low} to {high}",
         tasks=tasks,
-        figures=[{"caption": caption, "png": _png(figure)} for caption, figure in figures.items()],
+        figures=[
+            {"caption": caption, "png": base64.b64encode(output.png(figure)).decode()}
+            for caption, figure in figures.items()
+        ],
         environment=environment,
         command=command,
         failed=[] if failed is None else failed.to_dict("records"),
     )
-
-
-def _png(figure: Figure) -> str:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def write(workdir, out_dir=None, title: str = TITLE, command: str | None = None) -> dict[str, Path]:
@@ -194,11 +191,11 @@ def write(workdir, out_dir=None, title: str = TITLE, command: str | None = None)
     paths = results.write_tidy(dirs, out_dir)
     for name, figure in figures.items():
         paths[name] = out_dir / name
-        figure.savefig(paths[name])
+        output.write_figure(paths[name], figure)
     paths["index.html"] = out_dir / "index.html"
     shown = dict(zip(captions, figures.values(), strict=True))
     html = page(title, shown, results.aggregate(seeds), environment, command, results.load_failures(*dirs))
-    paths["index.html"].write_text(html, encoding="utf-8")
+    files.write(paths["index.html"], html)
     return paths
 
 

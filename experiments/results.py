@@ -14,6 +14,7 @@ import json
 import os
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from experiments import output
+from train.files import digest, write_json
+from train.record import read_summary
 from train.summary import Evaluation, RunSummary, SeedSummary, Summary
 
 RUN = ("run", *RunSummary.names())
@@ -62,8 +66,8 @@ def load_curves(*dirs) -> pd.DataFrame:
       ValueError: a file is not JSON; a torn last line of `metrics.jsonl` is ignored.
     """
     rows = []
-    for path, run, _ in _load(dirs):
-        rows += _rows(run, _lines(path / "metrics.jsonl"))
+    for path, run, _, wanted in _load(dirs):
+        rows += _rows(run, _lines(path / "metrics.jsonl", wanted))
     curves = _frame(rows, CURVE).drop_duplicates(["run", "label", "seed", "step"], keep="last")
     return curves.sort_values(["task", "label", "run", "seed", "step"], ignore_index=True)
 
@@ -77,7 +81,7 @@ def load_seeds(*dirs) -> pd.DataFrame:
     Raises:
       FileNotFoundError, ValueError: see `load_curves`.
     """
-    seeds = _frame([row for _, run, seeds in _load(dirs) for row in _rows(run, seeds)], SEED)
+    seeds = _frame([row for _, run, seeds, _ in _load(dirs) for row in _rows(run, seeds)], SEED)
     return seeds.sort_values(["task", "label", "run", "seed"], ignore_index=True)
 
 
@@ -88,7 +92,7 @@ def seeds_frame(summary: Summary) -> pd.DataFrame:
 
 def load_environments(*dirs) -> pd.DataFrame:
     """One row per run that recorded its environment: `run`, then versions, device, cpu, commit, command."""
-    runs = [(path, run) for path, run, _ in _load(dirs) if (path / "environment.json").exists()]
+    runs = [(path, run) for path, run, *_ in _load(dirs) if (path / "environment.json").exists()]
     return pd.DataFrame([{"run": run["run"]} | _json(path / "environment.json") for path, run in runs])
 
 
@@ -105,7 +109,7 @@ def mark_failed(folder: Path, error: Exception | None, config=None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     failed = {"task": config.to_dict()["task"]["name"], "label": config.label or type(config.cell).__name__}
     text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
-    path.write_text(json.dumps(failed | {"error": text}))
+    write_json(path, failed | {"error": text})
 
 
 def load_failures(*dirs) -> pd.DataFrame:
@@ -114,8 +118,15 @@ def load_failures(*dirs) -> pd.DataFrame:
     return pd.DataFrame([_json(file) for file in sorted(files)], columns=["task", "label", "error"])
 
 
-def _load(dirs) -> list[tuple[Path, dict, list[dict]]]:
-    """(path, columns of the run, its seeds) of every run, with labels told apart."""
+class _Loaded(NamedTuple):
+    path: Path
+    run: dict  # its columns, with labels told apart
+    seeds: list[dict]
+    metrics: str | None  # digest of its metrics.jsonl, where it has ended
+
+
+def _load(dirs) -> list[_Loaded]:
+    """Every run."""
     paths = find_runs(*dirs)
     if not paths:
         return []
@@ -123,8 +134,9 @@ def _load(dirs) -> list[tuple[Path, dict, list[dict]]]:
     loaded, varied, same = [], [], defaultdict(list)
     for path in paths:
         config = _json(path / "config.json") if (path / "config.json").exists() else {}
+        wanted = None
         if (path / "summary.json").exists():
-            summary = Summary.from_dict(_json(path / "summary.json"))
+            summary, wanted = read_summary(path)
             run, seeds = summary.run.to_dict(), summary.seeds
         else:
             task, cell = (_name(config.get(key)) or path.name for key in ("task", "cell"))
@@ -134,7 +146,7 @@ def _load(dirs) -> list[tuple[Path, dict, list[dict]]]:
         options = _flat(config)
         varied.append((run, options))
         options = options | {key: run[key] for key in _MEASURED if key in run}
-        loaded.append((path, run, seeds))
+        loaded.append(_Loaded(path, run, seeds, wanted))
         same[run["task"], run["label"]].append((run, options))
     for group in same.values():
         _tell_apart(group)
@@ -205,20 +217,25 @@ def _frame(rows: list[dict], columns: list[str]) -> pd.DataFrame:
 
 def _json(file: Path) -> dict:
     try:
-        return json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: no fields in it")
+    return content
 
 
-def _lines(file: Path) -> list[dict]:
-    lines = file.read_text().splitlines() if file.exists() else []
-    rows = []
+def _lines(file: Path, wanted: str | None) -> list[Evaluation]:
+    text = file.read_text(errors="replace") if file.exists() else ""
+    if wanted is not None and digest(text) != wanted:
+        raise ValueError(f"{file} is not what the run wrote; the run's command writes it again")
+    lines, rows = text.splitlines(), []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            rows.append(Evaluation.from_dict(json.loads(line)))
+        except ValueError as error:
             if number < len(lines):
-                raise ValueError(f"{file}:{number}: not a JSON line") from None
+                raise ValueError(f"{file}:{number}: no row of metrics: {error}") from None
     return rows
 
 
@@ -397,5 +414,5 @@ def write_tidy(dirs, out_dir) -> dict[str, Path]:
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
-        frame.to_csv(out_dir / name, index=False)
+        output.write_frame(out_dir / name, frame)
     return {name: out_dir / name for name in frames}

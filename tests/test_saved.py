@@ -10,7 +10,8 @@ import pytest
 import cells
 import configs
 from configs import precedence
-from train.record import Record, WorkdirError
+from train.files import WorkdirError
+from train.record import Record
 from train.resolve import pinned, resolve
 
 OLD = Path(__file__).parent / "saved"  # by a version that wrote one file, resolved: gap 10, budget 2000

@@ -1,17 +1,33 @@
-"""Checkpoints by orbax: the whole state of a run, written atomically, the last two kept."""
+"""Checkpoints by orbax: the whole state of a run, written atomically, the last two kept.
+
+A checkpoint knows the configuration of its run, and what its content must be: one that was damaged, however
+little, is not believed.
+"""
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+
+from train.files import digest, plain, set_aside
+
+OLD = {"seconds", "solved_seconds", "last_rows"}  # what older versions saved as progress, and no digest
 
 
 class CheckpointError(RuntimeError):
     """No checkpoint of a run can be read."""
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was saved."""
 
 
 class Checkpoints:
@@ -19,13 +35,26 @@ class Checkpoints:
 
     Args:
       directory: made if it does not exist.
+      config: what the run is, a nested dict for JSON; kept in every checkpoint.
+      check: is told the config in a checkpoint that is about to be restored, and raises an error if that is
+        another run's.
+      say: is told, in a line, what is wrong and goes on all the same.
+      own: is called before anything that was there is moved.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(
+        self,
+        directory: Path,
+        config: dict | None = None,
+        check: Callable[[dict], None] = lambda config: None,
+        say: Callable[[str], None] = lambda line: None,
+        own: Callable[[], None] = lambda: None,
+    ):
         import orbax.checkpoint as ocp  # a second to import: only where checkpoints are wanted
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised; no need to print them too
-        self._ocp = ocp
+        _quiet_threads()
+        self._ocp, self._config, self._check, self._say, self._own = ocp, config or {}, check, say, own
         self.directory = Path(directory).absolute()
         self._manager = ocp.CheckpointManager(
             self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
@@ -34,13 +63,17 @@ class Checkpoints:
     def save(self, step: int, state: Any, progress: dict) -> None:
         """Starts writing `state` (pytree of arrays) and `progress` (JSON) as of `step`; returns early."""
         args = self._ocp.args
+        content = {"config": self._config, "progress": plain(progress), "state": digest_of(state)}
+        kept = content | {"digest": digest([step, content])}
         with self._one_clear_error():
             self._manager.save(
-                step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(progress))
+                step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(kept))
             )
 
     def restore(self, like: Any) -> tuple[int, Any, dict] | None:
-        """The newest readable (step, state, progress); None where nothing was ever saved.
+        """The newest (step, state, progress) that is as it was saved; None where nothing was ever saved.
+
+        Newer ones, which are not, are set aside.
 
         Args:
           like: a state of the same structure, shapes, dtypes and sharding.
@@ -48,35 +81,70 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, and none can be read.
         """
-        args = self._ocp.args
         steps = sorted(self._manager.all_steps(), reverse=True)
-        reason = None
+        reasons = []
         for step in steps:
             try:
-                restored = self._manager.restore(
-                    step,
-                    args=args.Composite(
-                        state=args.StandardRestore(jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)),
-                        progress=args.JsonRestore(),
-                    ),
+                content = self._content(step)
+                if "config" in content:
+                    self._check(content["config"])
+                state = self._state(step, content, like)
+            except Damaged as error:
+                reasons.append(str(error))
+                continue
+            if reasons:
+                self._own()
+            for newer, reason in zip(steps, reasons, strict=False):
+                place = set_aside(self.directory / str(newer), self.directory.parent)
+                self._say(
+                    f"the checkpoint of step {newer} is damaged ({reason}) and was moved to {place}; "
+                    f"going on from the one of step {step}"
                 )
-                # A damaged checkpoint must not stop the next save of the same step.
-                for newer in steps[: steps.index(step)]:
-                    self._manager.delete(newer)
-                return step, restored.state, restored.progress
-            except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
-                reason = reason or f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            if reasons:
+                self._manager.reload()
+            return step, state, content.get("progress", content)
         if steps:
             raise CheckpointError(
-                f"no checkpoint in {self.directory} can be read (steps {steps}): {reason}; "
+                f"no checkpoint in {self.directory} can be read (steps {steps}): {reasons[0]}; "
                 "use another --workdir, or --overwrite to start again"
             )
         return None
 
-    def close(self) -> None:
-        """Waits until what was started is written."""
+    def _content(self, step: int) -> dict:
+        """What was saved beside the state, if it is what was saved."""
+        args = self._ocp.args
+        content = self._read(step, progress=args.JsonRestore()).progress
+        if not isinstance(content, dict):
+            raise Damaged("no record in it")
+        if content.keys() != OLD:
+            wanted = {name: content.get(name) for name in ("config", "progress", "state")}
+            if content.get("digest") != digest([step, wanted]):
+                raise Damaged("its record is not what was saved")
+        return content
+
+    def _state(self, step: int, content: dict, like):
+        """The state, if it is what was saved."""
+        shapes = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
+        state = self._read(step, state=self._ocp.args.StandardRestore(shapes)).state
+        if "state" in content and content["state"] != digest_of(state):
+            raise Damaged("its arrays are not what was saved")
+        return state
+
+    def _read(self, step: int, **items):
+        try:
+            return self._manager.restore(step, args=self._ocp.args.Composite(**items))
+        except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
+            raise Damaged(_first_line(error)) from error
+
+    def wait(self) -> None:
+        """Until what was started is written."""
         with self._one_clear_error():
             self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """`wait`, and ends the threads that write."""
+        self.wait()
+        with self._one_clear_error():
             self._manager.close()
 
     @contextlib.contextmanager
@@ -87,5 +155,37 @@ class Checkpoints:
         except Exception as error:  # orbax and tensorstore raise many kinds
             if os.strerror(errno.ENOSPC) in str(error):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory)) from error
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            reason = _first_line(error)
             raise CheckpointError(f"cannot write a checkpoint to {self.directory}: {reason}") from error
+
+
+def digest_of(state) -> str:
+    """The SHA-256 of a pytree of arrays: names, shapes, dtypes and values."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(jax.device_get(state))[0]:
+        array = np.asarray(leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
+def _quiet_threads() -> None:
+    """tensorstore's threads report to an event loop that orbax has closed after a first error, and Python
+    prints a traceback for each; the error itself is raised."""
+    before = sys.unraisablehook
+    if getattr(before, "quiet", False):
+        return
+
+    def hook(unraisable):
+        closed = isinstance(unraisable.exc_value, RuntimeError) and "loop is closed" in str(
+            unraisable.exc_value
+        )
+        if not closed:
+            before(unraisable)
+
+    hook.quiet = True
+    sys.unraisablehook = hook

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from train.resolve import pinned
 from train.step import State, is_running
 from train.summary import Evaluation, RunSummary, SeedSummary, Summary
 from train.tasks import TASKS
+from train.workdir import Nowhere, Workdir
 
 
 class Progress(NamedTuple):
@@ -44,12 +46,13 @@ class Result(NamedTuple):
     summary: Summary
     state: State
     run: Run
-    signal: int | None = None  # that interrupted it
+    signal: int | None = None  # that asked for a stop; it may have been complete by then
 
     @property
     def exit_code(self) -> int:
-        """Of a command that made this run: 1 where all its seeds are lost; after a signal, a shell's."""
-        if self.signal is not None:
+        """Of a command that made this run: 1 where all its seeds are lost; where a signal cut it short, a
+        shell's."""
+        if self.summary.run.status == "interrupted":
             return 128 + self.signal
         lost = all(seed.diverged_step is not None for seed in self.summary.seeds)
         return int(lost or self.summary.run.status == "diverged")
@@ -62,6 +65,7 @@ def train(
     overwrite: bool = False,
     watch: Callable[[Progress], None] = lambda progress: None,
     prepared: Prepared | None = None,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> Result:
     """Trains all seeds of a run until every one has stopped or the budget is spent.
 
@@ -73,6 +77,7 @@ def train(
       overwrite: removes the run in the directory first; other files there stay.
       watch: told how it goes.
       prepared: of this config and data_dir, where threads make it ready meanwhile, see `train.ahead`.
+      say: is told, in a line, what of the run in the directory could not be trusted.
 
     Returns:
       The result; `summary.run.status` is "finished", "interrupted" (Ctrl-C, SIGTERM, SIGHUP; resumable) or
@@ -85,38 +90,35 @@ def train(
     make_room()
     prepared = prepared or Prepared(config, data_dir)
     run = prepared.run()
-    asked, config, options, lanes = config, run.config, run.config.train, run.config.lanes
-    record = checkpoints = None
+    directory = Nowhere()
     if workdir is not None:
-        from train.checkpoint import Checkpoints
-        from train.record import Record, clear
+        runs_as = pinned(run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
+        directory = Workdir(Path(workdir), config, runs_as, overwrite, say)
+    try:
+        return _train(run, prepared, directory, watch)
+    finally:
+        directory.close()  # what was saved is on disk, whatever ended the loop
 
-        if overwrite:
-            clear(Path(workdir))
-        runs_as = pinned(config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
-        record = Record(Path(workdir), asked.to_dict(), runs_as.to_dict(), options.tensorboard)
-        checkpoints = Checkpoints(Path(workdir) / "checkpoints")
 
-    if (summary := record and record.finished()) and (restored := checkpoints.restore(_like(run))):
-        checkpoints.close()
-        record.close()
+def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Progress], None]) -> Result:
+    """`train`, with everything that it needs made ready."""
+    config, options, lanes = run.config, run.config.train, run.config.lanes
+    if before := directory.finished(_like(run)):
+        summary, step, state = before
         solved = sum(seed.solved for seed in summary.seeds)
         still = (math.nan, math.nan, run.spec.metric, solved, len(lanes), math.nan, 0.0)
-        watch(Progress(restored[0], options.steps, *still))
-        return Result(summary, restored[1], run)
+        watch(Progress(step, options.steps, *still))
+        return Result(summary, state, run)
 
-    if record:
-        record.begin()
+    restored = directory.begin(_like(run))
     run, state, valid_batches = prepared.programs(), prepared.state(), prepared.valid()
     step, seconds, solved_seconds, last_rows = 0, 0.0, {}, {}
-    if restored := checkpoints and checkpoints.restore(unpadded(run, state)):
+    if restored:
         step, kept, progress = restored
         state = padded(run, state, kept)
         seconds = progress["seconds"]
         solved_seconds = {int(lane): s for lane, s in progress["solved_seconds"].items()}
         last_rows = {int(lane): Evaluation.from_dict(row) for lane, row in progress["last_rows"].items()}
-    if record:
-        record.keep_until(step)
 
     def running():
         solved, diverged = jax.device_get((state.solved_step, state.diverged_step))
@@ -126,11 +128,11 @@ def train(
     def save():
         rows = {lane: row.to_dict() for lane, row in last_rows.items()}
         progress = {"seconds": seconds, "solved_seconds": solved_seconds, "last_rows": rows}
-        checkpoints.save(step, unpadded(run, state), progress)
+        directory.save(step, unpadded(run, state), progress)
 
     dispatch, budget = dispatch_steps(config), options.steps
     saved_at, saved_step = time.monotonic(), step
-    status, received = "finished", None
+    status = "finished"
 
     def tell(loss, metric, rate):
         solved = int((np.asarray(state.solved_step)[: len(lanes)] >= 0).sum())
@@ -139,63 +141,55 @@ def train(
         )
 
     tell(math.nan, math.nan, math.nan)
-    try:
-        with _Interrupt() as interrupted:
-            while step < budget and running().any():
-                was_running = running()
-                start = time.perf_counter()
-                state, logs = run.programs.train(state, run.data, jnp.int32(step))
-                jax.block_until_ready(logs)
-                took = time.perf_counter() - start
-                done = min(dispatch, budget - step)
-                step, seconds = step + done, seconds + took
-                state, valid = run.programs.evaluate(state, valid_batches, jnp.int32(step))
-                logs, valid, solved, diverged = jax.device_get(
-                    (logs, valid, state.solved_step, state.diverged_step)
+    with _Interrupt() as interrupted:
+        while step < budget and running().any():
+            if interrupted.by is not None:
+                status = "interrupted"
+                break
+            was_running = running()
+            start = time.perf_counter()
+            state, logs = run.programs.train(state, run.data, jnp.int32(step))
+            jax.block_until_ready(logs)
+            took = time.perf_counter() - start
+            done = min(dispatch, budget - step)
+            step, seconds = step + done, seconds + took
+            state, valid = run.programs.evaluate(state, valid_batches, jnp.int32(step))
+            logs, valid, solved, diverged = jax.device_get(
+                (logs, valid, state.solved_step, state.diverged_step)
+            )
+            rows = []
+            for lane in map(int, np.flatnonzero(was_running)):
+                finite = diverged[lane] < 0  # else its parameters are, but its loss was not
+                losses = logs["loss"][lane], valid["loss"][lane], valid["metric"][lane]
+                row = Evaluation(
+                    *lanes[lane],
+                    step,
+                    step * options.batch_size,
+                    step * options.batch_size * run.spec.time,
+                    seconds,
+                    *(float(x) if finite else math.nan for x in losses),
                 )
-                rows = []
-                for lane in map(int, np.flatnonzero(was_running)):
-                    finite = diverged[lane] < 0  # else its parameters are, but its loss was not
-                    losses = logs["loss"][lane], valid["loss"][lane], valid["metric"][lane]
-                    row = Evaluation(
-                        *lanes[lane],
-                        step,
-                        step * options.batch_size,
-                        step * options.batch_size * run.spec.time,
-                        seconds,
-                        *(float(x) if finite else math.nan for x in losses),
-                    )
-                    rows.append(row)
-                    if finite:
-                        last_rows[lane] = row
-                    if solved[lane] == step:
-                        solved_seconds[lane] = seconds
-                if record:
-                    record.append(rows)
-                tell(
-                    *(np.mean([row[name] for row in rows]) for name in ("train_loss", "valid_metric")),
-                    done / took,
-                )
-                if options.on_nan == "stop" and (diverged[: len(lanes)] >= 0).any():
-                    status = "diverged"
-                    break
-                if interrupted.by is not None:
-                    status, received = "interrupted", interrupted.by
-                    break
-                if checkpoints and time.monotonic() - saved_at >= options.checkpoint_seconds:
-                    save()
-                    saved_at, saved_step = time.monotonic(), step
-        if checkpoints and (step > saved_step or not restored):
+                rows.append(row)
+                if finite:
+                    last_rows[lane] = row
+                if solved[lane] == step:
+                    solved_seconds[lane] = seconds
+            directory.append(rows)
+            tell(
+                *(np.mean([row[name] for row in rows]) for name in ("train_loss", "valid_metric")),
+                done / took,
+            )
+            if options.on_nan == "stop" and (diverged[: len(lanes)] >= 0).any():
+                status = "diverged"
+                break
+            if time.monotonic() - saved_at >= options.checkpoint_seconds:
+                save()
+                saved_at, saved_step = time.monotonic(), step
+        if step > saved_step or not restored:
             save()
-    finally:
-        if checkpoints:
-            checkpoints.close()  # what was saved is on disk, whatever ended the loop
-            record.close()
-
-    _, test = run.programs.evaluate(state, prepared.test(), jnp.int32(step))
-    seeds = _seed_summaries(run, state, jax.device_get(test), step, solved_seconds, last_rows)
-    summary = Summary(
-        RunSummary(
+        _, test = run.programs.evaluate(state, prepared.test(), jnp.int32(step))
+        seeds = _seed_summaries(run, state, jax.device_get(test), step, solved_seconds, last_rows)
+        shared = RunSummary(
             task=TASKS.name_of(config.task),
             cell=CELLS.name_of(config.cell),
             label=config.label or CELLS.name_of(config.cell),
@@ -214,15 +208,12 @@ def train(
             compile_seconds=prepared.seconds,
             run_seconds=seconds,
             status=status,
-            message=_message(status, seeds, step, workdir),
+            message=_message(status, seeds, step, directory.path),
             device=jax.default_backend(),
             devices=run.mesh.size,
-        ),
-        seeds,
-    )
-    if record:
-        record.summary(summary)
-    return Result(summary, unpadded(run, state), run, received)
+        )
+        directory.summary(Summary(shared, seeds))
+    return Result(Summary(shared, seeds), unpadded(run, state), run, interrupted.by)
 
 
 def _like(run: Run) -> State:
@@ -266,18 +257,20 @@ def _seed_summaries(run, state, test, step, solved_seconds, last_rows) -> tuple[
 
 def _message(status, seeds, step, workdir) -> str:
     """One line for a person, for the runs that did not just finish."""
+    silent = [str(seed.seed) for seed in seeds if not math.isfinite(seed.test_loss)]
+    lost = f"the test loss of seed {', '.join(dict.fromkeys(silent))} is no number" if silent else ""
     if status == "diverged":
         first = min((s for s in seeds if s.diverged_step is not None), key=lambda s: s.diverged_step)
         kept = f"; metrics and the last finite parameters are in {workdir}" if workdir else ""
         return (
             f"the loss or gradient of seed {first.seed} is not finite "
-            f"at step {first.diverged_step}{kept}; try a lower optim.learning_rate or optim.clip_norm, "
-            "or train.on_nan=drop to go on without it"
+            f"at step {first.diverged_step}{kept}{lost and '; ' + lost}; try a lower optim.learning_rate or "
+            "optim.clip_norm, or train.on_nan=drop to go on without it"
         )
     if status == "interrupted":
         again = "; the same command goes on from here" if workdir else ""
         return f"interrupted at step {step}{again}"
-    return ""
+    return lost
 
 
 class _Interrupt:

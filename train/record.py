@@ -1,82 +1,33 @@
-"""What a run writes: configs, environment, metrics as append-only lines, summary, events."""
+"""What a run writes of itself: configs, environment, metrics as append-only lines, summary, events."""
 
-import importlib.metadata
 import json
 import os
-import platform
-import shlex
 import shutil
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-import jax
-
-from train import effects
+from train import same_run
+from train.environment import environment
+from train.files import SET_ASIDE, WorkdirError, digest, plain, set_aside, write, write_json
 from train.summary import Evaluation, Summary
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-
-
-class WorkdirError(RuntimeError):
-    """A run directory holds something else than the run that was asked for."""
-
-
-def environment() -> dict:
-    """Versions, device, git commit, time and command line: what a figure's caption needs."""
-
-    def git(*args):
-        here = Path(__file__).parent
-        try:
-            done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-        "backend": jax.default_backend(),
-        "devices": [str(device) for device in jax.devices()],
-        "device_kind": jax.devices()[0].device_kind,
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "git_commit": git("rev-parse", "HEAD"),
-        "git_dirty": None if status is None else bool(status),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": _command(),
-    }
-
-
-def _command() -> str:
-    """The command line, as a person would type it."""
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    program = ["-m", module.name.removesuffix(".__main__")] if module else sys.argv[:1]
-    return shlex.join(["python", *program, *sys.argv[1:]])
-
-
-def _cpu() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes JSON so that a crash leaves the old file or the new one, never half of one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)
-
 
 # What a run writes into its directory. Everything else there is somebody else's.
 FILES = ("config.json", "resolved.json", "environment.json", "metrics.jsonl", "summary.json", "failed.json")
-FOLDERS = ("checkpoints", "tensorboard")
+FOLDERS = ("checkpoints", "tensorboard", SET_ASIDE)
+
+
+def check_own(directory: Path) -> None:
+    """Refuses to clear a directory whose files are no run's.
+
+    Raises:
+      WorkdirError: one of them is another program's.
+    """
+    there = [name for name in (*FILES, *FOLDERS) if (directory / name).exists()]
+    sure = {"resolved.json", "metrics.jsonl", "failed.json", "checkpoints"}
+    if there and sure.isdisjoint(there) and not _is_of_a_run(directory / "config.json"):
+        raise WorkdirError(
+            f"{directory} holds {', '.join(there)}, but no run: nothing is overwritten; use another --workdir"
+        )
 
 
 def clear(directory: Path) -> None:
@@ -86,12 +37,7 @@ def clear(directory: Path) -> None:
       WorkdirError: one of its files is no run's: nothing is removed.
     """
     directory = Path(directory)
-    there = [name for name in (*FILES, *FOLDERS) if (directory / name).exists()]
-    sure = {"resolved.json", "metrics.jsonl", "failed.json", "checkpoints"}
-    if there and sure.isdisjoint(there) and not _is_of_a_run(directory / "config.json"):
-        raise WorkdirError(
-            f"{directory} holds {', '.join(there)}, but no run: nothing is overwritten; use another --workdir"
-        )
+    check_own(directory)
     for name in FILES:
         (directory / name).unlink(missing_ok=True)
         (directory / f"{name}.part").unlink(missing_ok=True)
@@ -118,19 +64,28 @@ class Record:
       directory: made if it does not exist.
       asked, resolved: the config as asked for and as it runs, nested dicts: config.json, resolved.json.
       tensorboard: also write TensorBoard events.
+      say: is told, in a line, what cannot be trusted and was set aside.
 
     Raises:
       WorkdirError: the directory holds a run with another config.
     """
 
-    def __init__(self, directory: Path, asked: dict, resolved: dict, tensorboard: bool = False):
+    def __init__(
+        self,
+        directory: Path,
+        asked: dict,
+        resolved: dict,
+        tensorboard: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._configs = {"resolved.json": resolved, "config.json": asked}
         path = self.directory / "config.json"
         if path.exists():
-            _check_same(path, asked, resolved)
-        self._metrics = self.directory / "metrics.jsonl"
+            same_run.check_saved(path, asked, resolved)
+        self._path = self.directory / "metrics.jsonl"
+        self._lines, self._say = [], say
         self._tensorboard, self._events = tensorboard, None
         self._grid = len(resolved.get("optim", {}).get("learning_rates", ())) > 1
 
@@ -140,27 +95,53 @@ class Record:
             write_json(self.directory / name, content)
         self._events = _event_writer(self.directory) if self._tensorboard else None
 
-    def keep_until(self, step: int) -> None:
-        """Drops the metrics after `step` (and a torn last line): a resumed run writes them again."""
-        if not self._metrics.exists():
-            return
-        kept = []
-        for line in self._metrics.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:
-                break
-        part = self._metrics.with_name("metrics.jsonl.part")
-        part.write_text("".join(kept))
-        part.replace(self._metrics)
+    @property
+    def metrics(self) -> str:
+        """All lines of metrics.jsonl so far: what a checkpoint keeps of them."""
+        return "".join(self._lines)
+
+    def holds(self, metrics: str) -> bool:
+        """Whether metrics.jsonl is what the last checkpoint of a finished run kept."""
+        return _text(self._path) == metrics
+
+    def resume(self, metrics: str | None, step: int, ended: bool = False) -> None:
+        """Makes metrics.jsonl what it was at a checkpoint; the run writes what came after it again.
+
+        A file that did not begin so, or goes on with what is no row, is set aside.
+
+        Args:
+          metrics: its lines at the checkpoint; None: from an older version, which did not keep them.
+          step: of the checkpoint; 0: there is none.
+          ended: nothing came after it.
+        """
+        there = _text(self._path)
+        if metrics is None:
+            kept, whole = _up_to(there, step)
+            # With a summary, and yet no checkpoint: somebody took the checkpoints away.
+            whole &= step > 0 or not (self.directory / "summary.json").exists()
+            metrics = "".join(kept)
+        elif there.startswith(metrics):
+            after = there[len(metrics) :]
+            whole = not after if ended else _up_to(after, 0)[1]
+        else:
+            whole = False
+        if not whole and there:
+            place = set_aside(self._path, self.directory)
+            self._say(f"{self._path} is not what the run wrote: it was moved to {place} and is written again")
+        elif not whole:
+            self._say(f"{self._path} was gone, and is written again")
+        if there != metrics or not whole:
+            write(self._path, metrics)
+        self._lines = metrics.splitlines(keepends=True)
 
     def append(self, rows: list[Evaluation]) -> None:
         """Adds one line per row and pushes them to the disk."""
-        with self._metrics.open("a") as file:
-            file.writelines(json.dumps(row.to_dict()) + "\n" for row in rows)
+        lines = [json.dumps(plain(row.to_dict()), allow_nan=False) + "\n" for row in rows]
+        with self._path.open("a") as file:
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
+        self._lines += lines
         if self._events:
             for row in rows:
                 lane = f"seed_{row.seed}" + (f"_learning_rate_{row.learning_rate:g}" if self._grid else "")
@@ -169,12 +150,10 @@ class Record:
             self._events.flush()
 
     def summary(self, summary: Summary) -> None:
-        """Writes summary.json."""
-        write_json(self.directory / "summary.json", summary.to_dict())
-
-    def finished(self) -> Summary | None:
-        """The summary of a run that has finished."""
-        return finished(self.directory)
+        """Writes summary.json, with digests of itself and of metrics.jsonl."""
+        content = summary.to_dict()
+        digests = {"summary": digest(content), "metrics": digest(self.metrics)}
+        write_json(self.directory / "summary.json", content | {"sha256": digests})
 
     def close(self) -> None:
         """Closes the event file."""
@@ -182,13 +161,52 @@ class Record:
             self._events.close()
 
 
+def read_summary(directory: Path) -> tuple[Summary, str | None]:
+    """The summary of the run in a directory, and the digest of its metrics (None: an older version's).
+
+    Raises:
+      OSError: there is none. ValueError: it is damaged, in a line that names the file.
+    """
+    path = Path(directory) / "summary.json"
+    try:
+        content = json.loads(path.read_text())
+        summary = Summary.from_dict(content)
+        digests = content.get("sha256") or {}
+        own = {name: content[name] for name in ("run", "seeds")}
+        if digests and digests.get("summary") != digest(own):
+            raise ValueError("it is not what the run wrote")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}; the run's command writes it again") from None
+    return summary, digests.get("metrics")
+
+
 def finished(directory: Path) -> Summary | None:
     """The summary of the run in a directory, if it has finished."""
     try:
-        summary = Summary.from_dict(json.loads((Path(directory) / "summary.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        summary, _ = read_summary(directory)
+    except (OSError, ValueError):
         return None
     return summary if summary.run.status == "finished" else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _up_to(text: str, step: int) -> tuple[list[str], bool]:
+    """The lines up to a step, and whether all of them can be read; the last one may be torn."""
+    kept, lines = [], text.splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        try:
+            if Evaluation.from_dict(json.loads(line)).step <= step:
+                kept.append(line)
+        except ValueError:
+            if number < len(lines):
+                return kept, False
+    return kept, True
 
 
 def _event_writer(directory):
@@ -199,39 +217,3 @@ def _event_writer(directory):
             "train.tensorboard needs the package tensorboardX: pip install 'recurrent-cells[tensorboard]'"
         ) from None
     return SummaryWriter(str(directory / "tensorboard"))
-
-
-def _check_same(path: Path, asked: dict, resolved: dict) -> None:
-    """Refuses to mix two runs in one directory."""
-
-    def flat(tree, prefix=""):
-        for name, value in tree.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, value
-
-    try:
-        saved = dict(flat(json.loads(path.read_text())))
-    except ValueError:
-        raise WorkdirError(
-            f"{path} is damaged; use another --workdir, or --overwrite to start again"
-        ) from None
-    ignored = set()
-    if not path.with_name("resolved.json").exists():
-        # Older versions saved the cell as it ran, and options that were overruled.
-        asked = asked | {"cell": resolved["cell"]}
-        ignored = {"chrono"}
-        for rule in effects.RULES:
-            if rule.overrules(saved.get(rule.by), saved.get(rule.option)):
-                ignored.add(rule.option)
-    now = dict(flat(json.loads(json.dumps(asked))))
-    differing = [name for name in saved | now if saved.get(name) != now.get(name) and name not in ignored]
-    if differing:
-        listed = ", ".join(
-            f"{name} {saved.get(name)!r} there, {now.get(name)!r} now" for name in differing[:3]
-        )
-        raise WorkdirError(
-            f"{path.parent} holds another run ({listed}{', ...' if len(differing) > 3 else ''}); "
-            "use another --workdir, or --overwrite to start again"
-        )

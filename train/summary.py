@@ -4,8 +4,10 @@ The columns of every table of runs are the fields of these records.
 """
 
 import dataclasses
+import math
+import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Record(Mapping):
@@ -16,10 +18,21 @@ class Record(Mapping):
         """Of the fields, in order."""
         return tuple(field.name for field in dataclasses.fields(cls))
 
+    needed: ClassVar[tuple[str, ...]] = ()  # fields that every version wrote
+
     @classmethod
     def from_dict(cls, values: Mapping) -> "Record":
-        """The inverse of `to_dict`; what an older version did not write is None."""
-        return cls(**{name: values.get(name) for name in cls.names()})
+        """The inverse of `to_dict`; what an older version did not write is None.
+
+        Raises:
+          ValueError: a field that is needed is not there, or one has another type.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{values!r:.40} has no fields")
+        for name in cls.needed:
+            if values.get(name) is None:
+                raise ValueError(f"no {name}")
+        return cls(**{field.name: _read(field, values) for field in dataclasses.fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -43,10 +56,23 @@ class Record(Mapping):
         return {**other, **self}
 
 
+def _read(field: dataclasses.Field, values: Mapping):
+    kinds = typing.get_args(field.type) or (field.type,)
+    value = values.get(field.name)
+    if value is None:  # JSON has no number for it
+        return math.nan if field.name in values and field.type is float else None
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) not in kinds:
+        raise ValueError(f"{field.name} is {value!r:.40}, not {kinds[0].__name__}")
+    return value
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation(Record):
     """One seed at one evaluation."""
 
+    needed: ClassVar[tuple[str, ...]] = ("seed", "step")
     seed: int
     learning_rate: float
     step: int
@@ -62,6 +88,7 @@ class Evaluation(Record):
 class SeedSummary(Record):
     """One seed of a run, with one learning rate, at the end."""
 
+    needed: ClassVar[tuple[str, ...]] = ("seed", "solved", "final_step")
     seed: int
     learning_rate: float
     solved: bool
@@ -82,6 +109,7 @@ class SeedSummary(Record):
 class RunSummary(Record):
     """What the seeds of a run share."""
 
+    needed: ClassVar[tuple[str, ...]] = ("task", "cell", "label", "metric", "higher_is_better", "status")
     task: str
     cell: str
     label: str
@@ -114,7 +142,10 @@ class Summary(Record):
 
     @classmethod
     def from_dict(cls, values):
-        return cls(RunSummary.from_dict(values["run"]), tuple(map(SeedSummary.from_dict, values["seeds"])))
+        run, seeds = (values.get(name) if isinstance(values, Mapping) else None for name in cls.names())
+        if not isinstance(run, Mapping) or not isinstance(seeds, list) or not seeds:
+            raise ValueError("no run and no seeds in it")
+        return cls(RunSummary.from_dict(run), tuple(map(SeedSummary.from_dict, seeds)))
 
     def to_dict(self):
         return {"run": self.run.to_dict(), "seeds": [seed.to_dict() for seed in self.seeds]}

@@ -1,5 +1,6 @@
 """An experiment is one value; it runs as a command, with settings from flags and all results on disk."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -14,7 +15,8 @@ from absl import flags
 from rich.console import Console
 
 from cells.registry import nearest
-from experiments import cli, tables
+from experiments import cli, output, tables
+from train import files
 
 flags.DEFINE_enum("preset", "fast", ["quick", "fast", "full"], "Values of all settings: see above.")
 flags.DEFINE_list("cells", None, "Cells, with options after colons: lstm:peepholes=true; all: every cell.")
@@ -177,18 +179,23 @@ def run(
     of work; `load` reads the frames again.
     """
     from experiments.lab.store import Lab
-    from train.record import environment, write_json
 
-    lab = Lab(workdir, console, data_dir, overwrite)
+    with contextlib.closing(Lab(workdir, console, data_dir, overwrite)) as lab:
+        return _run(experiment, settings, workdir, console, lab)
+
+
+def _run(experiment, settings, workdir, console, lab) -> Frames:
+    from train.environment import environment
+
     console.print(f"{experiment.name}: results go to {workdir}", soft_wrap=True)
     start = time.monotonic()
     record = environment() | {"settings": dataclasses.asdict(settings)}
     frames = experiment.measure(settings, lab)
     took = time.monotonic() - start
     for name, frame in frames.items():
-        frame.to_csv(workdir / f"{name}.csv", index=False, float_format="%.8g")
+        output.write_frame(workdir / f"{name}.csv", frame, float_format="%.8g")
     record["seconds_of_this_call"] = took
-    write_json(workdir / "environment.json", record)
+    files.write_json(workdir / "environment.json", record)
     report(experiment, frames, workdir, console, record)
     console.print(f"{experiment.name}: {took:.0f} s; wrote {workdir / 'report.md'}", soft_wrap=True)
     return frames
@@ -213,12 +220,12 @@ def report(experiment, frames: Frames, workdir: Path, console: Console, record: 
         tables.show(console, title, table)
         parts += [f"## {title}", tables.markdown(table)]
     for name, figure in experiment.figures(frames).items():
-        figure.savefig(workdir / f"{name}.png", dpi=150)
+        output.write_figure(workdir / f"{name}.png", figure, dpi=150)
         parts.append(f"![{name}]({name}.png)")
     for claim, (verdict, evidence) in experiment.judge(frames).items():
         console.print(f"{claim}: {verdict}. {evidence}")
         parts.append(f"**{claim}: {verdict}.** {evidence}")
-    (workdir / "report.md").write_text("\n\n".join(parts) + "\n")
+    files.write(workdir / "report.md", "\n\n".join(parts) + "\n")
 
 
 def caption(record: dict) -> str:

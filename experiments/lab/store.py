@@ -1,6 +1,7 @@
 """Every piece of work of an experiment is done once: its rows are kept in a file of their own."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ from experiments import cli
 from experiments.lab import runs
 from train.compile import make_room
 from train.config import RunConfig
+from train.files import WorkdirError, digest, lock, write_json
 from train.loop import Result, train
-from train.record import WorkdirError, clear, write_json
+from train.record import clear
 
 
 class Lab:
@@ -23,13 +25,21 @@ class Lab:
       console: is told what goes on.
       data_dir: folder of the real data sets, as for `train.loop.train`.
       overwrite: removes the pieces of work and the runs in it first; other files stay.
+
+    Raises:
+      WorkdirError: another process has the folder.
     """
 
     def __init__(self, workdir: Path, console: Console, data_dir: str | None = None, overwrite: bool = False):
         self.workdir, self.console, self.data_dir = Path(workdir), console, data_dir
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self._held = lock(self.workdir)
         if overwrite:
             self._clear()
-        self.workdir.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """Lets others have the folder."""
+        self._held.release()
 
     def _clear(self):
         for piece in self.workdir.glob("done/*.json"):
@@ -53,10 +63,10 @@ class Lab:
         if path.exists():
             return _kept(path, settings)
         make_room()
-        rows = json.loads(json.dumps(make()))
+        rows = _coded(json.loads(json.dumps(make())))
         path.parent.mkdir(exist_ok=True)
-        write_json(path, {"settings": settings, "rows": rows})
-        return rows
+        write_json(path, {"settings": settings, "rows": rows, "sha256": digest(rows)})
+        return _decoded(rows)
 
     def train(
         self,
@@ -79,8 +89,8 @@ class Lab:
             with cli.ProgressBar(self.console, name) as bar:
                 result = train(config, self.workdir / "runs" / name, self.data_dir, watch=bar)
             if result.signal is not None:
-                print(result.summary.run.message, file=sys.stderr)
-                raise SystemExit(result.exit_code)
+                print(result.summary.run.message or "interrupted", file=sys.stderr)
+                raise SystemExit(128 + result.signal)
             run, seeds = result.summary["run"], runs.seeds(result)
             solved = sum(seed["solved"] for seed in seeds)
             self.console.print(
@@ -100,14 +110,38 @@ def _kept(path: Path, settings: dict) -> list[dict]:
     try:
         kept = json.loads(path.read_text())
         old, rows = kept["settings"], kept["rows"]
-    except (ValueError, KeyError):
+        if kept.get("sha256", digest(rows)) != digest(rows):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise WorkdirError(f"{path} is damaged; delete it, and it is measured again") from None
     if old != settings:
         raise WorkdirError(
             f"{path.parent.parent} holds another experiment ({_difference(old, settings)}); "
             "use another --workdir, or --overwrite to start again"
         )
-    return rows
+    return _decoded(rows)
+
+
+# Numbers that JSON does not have, as texts.
+_CODES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _coded(value):
+    if isinstance(value, dict | list):
+        return _mapped(_coded, value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else next(code for code, is_ in _CODES.items() if is_ == value)
+    return value
+
+
+def _decoded(value):
+    if isinstance(value, dict | list):
+        return _mapped(_decoded, value)
+    return _CODES.get(value, value) if isinstance(value, str) else value
+
+
+def _mapped(f, value):
+    return {key: f(item) for key, item in value.items()} if isinstance(value, dict) else [*map(f, value)]
 
 
 def _difference(old, new, path="") -> str:

@@ -13,10 +13,11 @@ from rich.progress import track
 import cells
 import configs
 from cells.registry import nearest
-from experiments import tables
+from experiments import output, tables
 from experiments.lab import timing
 from experiments.speed import layers, memory, report, rivals, training
-from train.record import environment, write_json
+from train.environment import environment
+from train.files import write, write_json
 
 PARTS = ("layers", "training", "memory")
 
@@ -117,7 +118,7 @@ class Bench:
             rows += new
             self._errors(new)
             frame = report.with_bounds(pd.DataFrame(rows), self.bounds)
-            frame.to_csv(self.workdir / "layers.csv", index=False)
+            output.write_frame(self.workdir / "layers.csv", frame)
             self.console.print(f"measured {len(new)} cases at batch, time, hidden = {size}")
         short = report.layer_tables(frame, short=True)
         for title, table in report.layer_tables(frame).items():
@@ -141,7 +142,7 @@ class Bench:
             )
         self._errors(rows)
         frame = report.with_bounds(pd.DataFrame(rows), self.bounds)
-        frame.to_csv(self.workdir / "training.csv", index=False)
+        output.write_frame(self.workdir / "training.csv", frame)
         self._page("Training: optimiser steps per second", report.training_table(frame))
         self._goals(report.training_goals(frame))
         self._figure("training", report.training_figure(frame))
@@ -152,7 +153,7 @@ class Bench:
         cases = memory.cases(sizes or memory.SIZES, names, others)
         for case in track(cases, "memory", console=self.console, transient=True):
             rows.append(memory.measure(case))
-            pd.DataFrame(rows).to_csv(self.workdir / "memory.csv", index=False)
+            output.write_frame(self.workdir / "memory.csv", pd.DataFrame(rows))
         self._errors(rows)
         for title, table in report.memory_tables(pd.DataFrame(rows)).items():
             self._page(title, table)
@@ -174,7 +175,7 @@ class Bench:
         self.pages.append(f"## {title}\n\n{tables.markdown(frame)}")
 
     def _figure(self, name, figure):
-        figure.savefig(self.workdir / f"{name}.png", dpi=150)
+        output.write_figure(self.workdir / f"{name}.png", figure, dpi=150)
 
     def finish(self):
         record = self.record
@@ -191,7 +192,7 @@ class Bench:
             "many times as long as ours. "
             "`sru` and `sru_feedback` stand beside the others' LSTM.\n\n"
         )
-        (self.workdir / "speed.md").write_text(head + "\n".join(self.pages))
+        write(self.workdir / "speed.md", head + "\n".join(self.pages))
         self.console.print(f"wrote {self.workdir / 'speed.md'}", soft_wrap=True)
         bounds = json.dumps({key: round(value, 1) for key, value in self.bounds.items()})
         self.console.print(f"bounds: {bounds}")

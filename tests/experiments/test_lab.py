@@ -16,7 +16,7 @@ import experiments
 from experiments import claims
 from experiments.lab import experiment, runs, statistics
 from experiments.lab.store import Lab
-from train.record import WorkdirError
+from train.files import WorkdirError
 
 QUIET = Console(quiet=True)
 

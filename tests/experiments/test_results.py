@@ -1,6 +1,8 @@
+import dataclasses
 import io
 import json
 import math
+import typing
 from collections import Counter
 
 import numpy as np
@@ -183,11 +185,17 @@ def test_the_options_in_which_runs_differ_are_columns(tmp_path, run_dir):
         assert frame.loc[frame["task"] == "digits", "gap"].isna().all()
 
 
+def filled(record):
+    """Some value of its type for every field."""
+    values = {str: "x", int: 1, float: 1.0, bool: True}
+    fields = dataclasses.fields(record)
+    return {field.name: values[(typing.get_args(field.type) or (field.type,))[0]] for field in fields}
+
+
 def test_a_run_in_one_line_says_what_the_table_says():
-    run = dict.fromkeys(RunSummary.names(), 1) | {"task": "t", "label": "gru", "metric": "accuracy"}
-    run |= {"status": "finished", "seconds_per_step": 0.1}
+    run = filled(RunSummary) | {"label": "gru", "metric": "accuracy", "status": "finished"}
     seeds = [
-        dict.fromkeys(SeedSummary.names(), 0) | {"seed": i, "learning_rate": rate, "test_metric": test}
+        filled(SeedSummary) | {"seed": i, "learning_rate": rate, "test_metric": test, "diverged_step": None}
         for rate, tests in ((0.1, (0.2, 0.4, 0.8, 0.9)), (0.2, (0.1, 0.1, 0.3, 0.5)))
         for i, test in enumerate(tests)
     ]
@@ -200,7 +208,8 @@ def test_a_run_in_one_line_says_what_the_table_says():
 
 
 def test_a_summary_reads_as_the_dict_it_is_written_as():
-    old = {"run": {"task": "t", "parameters": 3, "unknown": 1}, "seeds": [{"seed": 4, "solved": True}]}
+    run = filled(RunSummary) | {"task": "t", "strategy": None, "unknown": 1}
+    old = {"run": run, "seeds": [filled(SeedSummary) | {"seed": 4}]}
     summary = Summary.from_dict(old)
     assert summary["run"]["task"] == summary.run.task == "t" and summary.run.strategy is None
     assert summary["seeds"][0]["seed"] == 4 and {"a": 1} | summary.seeds[0] == {"a": 1, **summary.seeds[0]}
@@ -230,7 +239,7 @@ def test_directories_without_runs_are_refused(tmp_path):
 
 def test_a_damaged_summary_is_named(tmp_path, run_dir):
     (run_dir(tmp_path / "a") / "summary.json").write_text('{"run": ')
-    with pytest.raises(ValueError, match=r"a/summary\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"a/summary\.json is damaged"):
         results.load_seeds(tmp_path)
 
 

@@ -1,0 +1,28 @@
+"""Tables, figures and pages on disk: each file whole or not at all."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from train.files import write
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def write_frame(path: Path, frame: "pd.DataFrame", **options) -> None:
+    """Writes a CSV; options as for `DataFrame.to_csv`."""
+    write(path, frame.to_csv(index=False, **options))
+
+
+def write_figure(path: Path, figure: "Figure", **options) -> None:
+    """Writes a PNG; options as for `Figure.savefig`."""
+    write(path, png(figure, **options))
+
+
+def png(figure: "Figure", **options) -> bytes:
+    """A figure as a PNG."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", **options)
+    return buffer.getvalue()

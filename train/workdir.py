@@ -1,0 +1,131 @@
+"""A run's directory while it trains: locked, recorded, checkpointed, gone on with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from train import files, same_run
+from train.checkpoint import Checkpoints
+from train.config import RunConfig
+from train.files import digest
+from train.record import Record, check_own, clear, finished, read_summary
+from train.summary import Evaluation, Summary
+
+
+class Nowhere:
+    """What takes the place of a directory where nothing is to be written."""
+
+    path: Path | None = None
+
+    def finished(self, like: Any) -> tuple[Summary, int, Any] | None:
+        """Summary, last step and state of a run that has finished."""
+        return None
+
+    def begin(self, like: Any) -> tuple[int, Any, dict] | None:
+        """Step, state and progress of the last checkpoint that can be trusted; None: none was written."""
+        return None
+
+    def append(self, rows: list[Evaluation]) -> None:
+        """Records the seeds' evaluations."""
+
+    def save(self, step: int, state: Any, progress: dict) -> None:
+        """Starts writing a checkpoint."""
+
+    def summary(self, summary: Summary) -> None:
+        """Records how the run has ended."""
+
+    def close(self) -> None:
+        """Waits for what is being written, and lets others have the directory."""
+
+
+class Workdir(Nowhere):
+    """The directory of a run, this process's own from the moment that something may be written.
+
+    Args:
+      directory: made if it does not exist.
+      asked, resolved: the config as asked for, and as it runs.
+      overwrite: removes the run that is there; other files stay.
+      say: is told, in a line, what could not be trusted.
+
+    Raises:
+      WorkdirError: it holds another run or another program's files, or another process has it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        asked: RunConfig,
+        resolved: RunConfig,
+        overwrite: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ):
+        self.path, self._held = Path(directory), None
+        if overwrite:
+            check_own(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if overwrite or finished(self.path) is None:
+            self._own()
+        config = asked.to_dict()
+        try:
+            if overwrite:
+                clear(self.path)
+            tensorboard = asked.train.tensorboard
+            self._record = Record(self.path, config, resolved.to_dict(), tensorboard, say)
+            self._checkpoints = Checkpoints(
+                self.path / "checkpoints",
+                config,
+                lambda saved: same_run.check(saved, config, self.path),
+                say,
+                self._own,
+            )
+        except BaseException:
+            self._release()
+            raise
+
+    def _own(self):
+        if self._held is None:
+            self._held = files.lock(self.path)
+
+    def _release(self):
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
+    def finished(self, like):
+        summary = finished(self.path)
+        restored = self._checkpoints.restore(like) if summary else None
+        if restored is None:
+            return None
+        step, state, progress = restored
+        if (metrics := progress.get("metrics")) is not None:
+            if read_summary(self.path)[1] != digest(metrics):
+                return None  # not the last one, which is damaged: the rest is trained again
+            if not self._record.holds(metrics):
+                self._own()
+                self._record.resume(metrics, step, ended=True)
+        return summary, step, state
+
+    def begin(self, like):
+        self._own()
+        restored = self._checkpoints.restore(like)
+        self._record.begin()
+        step, _, progress = restored or (0, None, {})
+        self._record.resume(progress.get("metrics"), step)
+        return restored
+
+    def append(self, rows):
+        self._record.append(rows)
+
+    def save(self, step, state, progress):
+        self._checkpoints.save(step, state, progress | {"metrics": self._record.metrics})
+
+    def summary(self, summary):
+        self._checkpoints.wait()  # a summary says that the last checkpoint is there
+        self._record.summary(summary)
+
+    def close(self):
+        try:
+            self._checkpoints.close()
+            self._record.close()
+        finally:
+            self._release()
