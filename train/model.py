@@ -92,8 +92,9 @@ class Model(NamedTuple):
     init(key) -> params, a nested dict of float32 arrays, fully determined by the key.
     apply(params, xs, lengths=None, key=None, mask=None, resets=None) -> outputs, (batch, time,
       output_size) or (batch, output_size) as the task asks, float32 or wider. xs as in `Batch`;
-      lengths, mask and resets as in `cells.scan`. Without a key nothing is dropped. Raises ValueError
-      for inputs that do not fit the task.
+      lengths, mask and resets as in `cells.scan`. key: of `jax.random.key`, or one for each row, (batch,),
+      as `row_keys` makes them of it; without one nothing is dropped. Raises ValueError for inputs that do
+      not fit the task.
     hidden_states(the same arguments) -> list of each layer's outputs, (batch, time, width), width
       hidden_size or, bidirectional, twice that; zeros at padding.
     parameters: how many there are.
@@ -176,6 +177,7 @@ class Network(nnx.Module):
 
     def hidden_states(self, xs, lengths=None, key=None, mask=None, resets=None):
         check_inputs(self.spec, xs, lengths, mask, resets)
+        keys = row_keys(key, len(xs)) if key is not None and key.ndim == 0 else key
         real = real_steps(xs, lengths, mask)
 
         def clear(xs):  # what padding holds, NaN too, must reach neither outputs nor gradients
@@ -190,7 +192,7 @@ class Network(nnx.Module):
         resets_backward = backward_resets(resets, real) if self.config.bidirectional else None
         states = []
         for number in range(self.config.depth):
-            layer_key = None if key is None else jax.random.fold_in(key, number)
+            layer_key = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
             xs = clear(self.layers[str(number)](xs, steps, resets_backward, layer_key))
             states.append(xs)
         return states
@@ -246,14 +248,20 @@ def backward_resets(resets, real):
     return jnp.take_along_axis(jnp.pad(resets, ((0, 0), (0, 1))), following, axis=1)
 
 
-def dropout(xs, rate: float, key, variational: bool):
+def row_keys(key, rows: int, first=0):
+    """A key for each of so many rows of a batch, counted from row `first` of it: (rows,)."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(rows))
+
+
+def dropout(xs, rate: float, keys, variational: bool):
     """Drops entries of xs (batch, time, width), or units of a row at all steps; the mean is kept.
 
-    Time leads in the mask: a step's mask does not depend on how many steps follow it.
+    Keys, (batch,), belong to rows: what is dropped of one depends neither on the others nor on the devices
+    that share them; nor does a step's mask on how many steps follow it, since time leads in it.
     """
-    batch, time, width = xs.shape
-    keep = jax.random.bernoulli(key, 1 - rate, (1 if variational else time, batch, width))
-    return jnp.where(jnp.swapaxes(keep, 0, 1), xs / (1 - rate), 0)
+    shape = (1 if variational else xs.shape[1], xs.shape[2])
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
+    return jnp.where(keep, xs / (1 - rate), 0)
 
 
 def pool(ys, real, pooling: str, bidirectional: bool):

@@ -10,7 +10,7 @@ import optax
 
 from train import metrics
 from train.config import RunConfig
-from train.model import Model
+from train.model import Model, row_keys
 from train.optim import optimizer
 from train.tasks.base import Batch, Spec
 
@@ -87,14 +87,14 @@ def make_step(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE)
     """(State, data, number of the step) -> State, loss: draw a batch, differentiate, update."""
 
     def loss_of(params, batch, key):
-        outputs = model.apply(params, batch.xs, lengths=batch.lengths, key=key)
+        keys = row_keys(key, len(batch.xs), share.index * len(batch.xs))
+        outputs = model.apply(params, batch.xs, lengths=batch.lengths, key=keys)
         total, weight = metrics.loss_sum(spec, outputs, batch)
         return total / jnp.maximum(share.total(weight), 1)
 
     def step(state: State, data, i):
         data_key, dropout_key = step_keys(state.seed, i)
         batch = share.rows(config.task.train_batch(data, data_key, i, config.train.batch_size))
-        dropout_key = jax.random.fold_in(dropout_key, share.index)
         loss, grads = share.total(jax.value_and_grad(loss_of)(state.params, batch, dropout_key))
         rule = optimizer(config.optim, config.train.steps, state.learning_rate)
         updates, opt_state = rule.update(grads, state.opt_state, state.params)

@@ -8,30 +8,41 @@ import pytest
 import cells
 from compiling import jit
 from models import LENGTHS, assert_close, cell_of, inputs_of, normal_params, spec_of
-from train.model import ModelConfig, build, dropout
+from train.model import ModelConfig, build, dropout, row_keys
 
 
 def test_dropout_keeps_the_mean():
-    ys = dropout(jnp.ones((50, 40, 30)), 0.3, jax.random.key(0), variational=False)
+    ys = dropout(jnp.ones((50, 40, 30)), 0.3, row_keys(jax.random.key(0), 50), variational=False)
     np.testing.assert_allclose(np.unique(ys), [0, 1 / 0.7], rtol=1e-6)
     np.testing.assert_allclose(ys.mean(), 1, atol=0.02)  # standard error 0.003
     np.testing.assert_allclose(ys.mean((0, 1)), 1, atol=0.1)  # each unit: 0.015
 
 
 def test_variational_masks_are_the_same_at_all_steps_and_others_are_not():
-    ones = jnp.ones((20, 6, 40))
-    ys = np.array(dropout(ones, 0.5, jax.random.key(0), variational=True))
+    ones, keys = jnp.ones((20, 6, 40)), row_keys(jax.random.key(0), 20)
+    ys = np.array(dropout(ones, 0.5, keys, variational=True))
     np.testing.assert_array_equal(ys, np.broadcast_to(ys[:, :1], ys.shape))
     assert len({row.tobytes() for row in ys}) == 20
-    ys = np.array(dropout(ones, 0.5, jax.random.key(0), variational=False))
+    ys = np.array(dropout(ones, 0.5, keys, variational=False))
     assert len({step.tobytes() for row in ys for step in row}) > 100
 
 
 @pytest.mark.parametrize("variational", [False, True])
 def test_a_step_is_masked_alike_however_many_steps_follow(variational):
-    key, ones = jax.random.key(3), jnp.ones((4, 9, 5))
-    longer = dropout(ones, 0.5, key, variational)
-    np.testing.assert_array_equal(dropout(ones[:, :4], 0.5, key, variational), longer[:, :4])
+    keys, ones = row_keys(jax.random.key(3), 4), jnp.ones((4, 9, 5))
+    longer = dropout(ones, 0.5, keys, variational)
+    np.testing.assert_array_equal(dropout(ones[:, :4], 0.5, keys, variational), longer[:, :4])
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_a_row_is_masked_alike_whatever_rows_it_is_with(variational):
+    spec, key = spec_of(per_step=True), jax.random.key(4)
+    model = build(cell_of("gru"), spec, ModelConfig(depth=2, dropout=0.5, variational=variational))
+    params, xs = normal_params(model), inputs_of(spec)
+    whole = jit(model.apply)(params, xs, key=key)
+    for first in (0, 2):
+        part = jit(model.apply)(params, xs[first : first + 2], key=row_keys(key, 2, first))
+        assert_close(part, whole[first : first + 2])
 
 
 def test_dropout_acts_only_with_a_key_and_each_layer_has_masks_of_its_own():
