@@ -1,7 +1,9 @@
 """Configs and sweeps as files of this folder or of the user's."""
 
+import contextlib
 import importlib.util
 import re
+import traceback
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -9,7 +11,7 @@ from ml_collections import ConfigDict
 import cells
 import configs
 from cells.registry import nearest
-from configs import saved
+from configs import precedence, saved
 
 FOLDER = Path(__file__).parent
 
@@ -27,24 +29,50 @@ def load(name: str) -> ConfigDict:
     loaded = module(name)
     if not hasattr(loaded, "get_config"):
         raise ValueError(f"{name} does not define get_config()")
-    return loaded.get_config()
+    with _blamed(Path(loaded.__file__)):
+        config = loaded.get_config()
+    if not isinstance(config, ConfigDict) or not {"cell", "task", *precedence.SECTIONS} <= config.keys():
+        raise ValueError(
+            f"get_config() of {name} must return what configs.make(...) gives, got {config!r:.40}"
+        )
+    return config
 
 
 def module(name: str):
-    """The Python file of a config or sweep, by path or by name."""
-    path = Path(name)
+    """The Python file of a config or sweep, by path or by name.
+
+    Raises:
+      ValueError: there is none, with the nearest name, or it cannot be run: with the line.
+    """
+    path = Path(name).expanduser()
+    if not name:
+        raise ValueError(f"--config names nothing; {nearest('', names())}")
     if path.is_dir():
         raise ValueError(f"{name} is a folder without a config.json")
-    if path.suffix != ".py":
-        path = FOLDER / f"{name}.py"
-    if not path.is_file():
-        path = FOLDER / path.name  # `configs/sru.py` from outside the repository
-    if not path.is_file():
+    if not (path.suffix == ".py" and path.is_file()) and path.parent in (Path(), Path("configs")):
+        path = FOLDER / f"{path.name.removesuffix('.py')}.py"  # by name; `configs/sru.py` from elsewhere too
+    if not path.is_file() or path.suffix != ".py":
         raise ValueError(f"no config {name!r}; {nearest(path.stem, names())}")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
+    with _blamed(path):
+        spec.loader.exec_module(loaded)
     return loaded
+
+
+@contextlib.contextmanager
+def _blamed(path: Path):
+    """Whatever a user's file raises, as one line that says where."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        number = next((frame.lineno for frame in frames[::-1] if frame.filename == str(path)), None)
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"{path}:{number}: {kind}{said}") from error
 
 
 def names() -> list[str]:

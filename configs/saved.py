@@ -14,7 +14,12 @@ from train import tasks
 
 def is_saved(name: str) -> bool:
     """Whether a name is that of a run's folder or of a JSON file."""
-    return name.endswith(".json") or (Path(name) / "config.json").is_file()
+    return name.endswith(".json") or bool(name) and _path(name).is_file()
+
+
+def _path(name: str) -> Path:
+    path = Path(name).expanduser()
+    return path if name.endswith(".json") else path / "config.json"
 
 
 def load(name: str) -> ConfigDict:
@@ -23,15 +28,22 @@ def load(name: str) -> ConfigDict:
     Raises:
       ValueError: not a saved config.
     """
-    path = Path(name) if name.endswith(".json") else Path(name) / "config.json"
+    path = _path(name)
     try:
         sections = json.loads(path.read_text())
         cell, task = (sections[section].pop("name") for section in ("cell", "task"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a saved config: {type(error).__name__}: {error}") from None
-    config = configs.make(cell, task)
-    for field, value in configs.flat(sections).items():
-        set_field(config, field, value)
+    try:
+        config = configs.make(cell, task)
+        fields = configs.flat(sections)
+        for field in configs.flat(config.to_dict()).keys() - fields.keys() - {"cell.name", "task.name"}:
+            if "." in field:  # of an older version, which did as the field's default says
+                set_field(config, field, default(config, field))
+        for field, value in fields.items():
+            set_field(config, field, value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
     if not (path.parent / "resolved.json").exists():
         forget_derived(config)
     options = cells.CELLS.cls(cell).length_options

@@ -1,8 +1,22 @@
 """Commands and what they share. Imports point one way: experiments -> configs, train -> cells."""
 
 import importlib.util
+import os
+import signal
 import sys
 from pathlib import Path
+
+COMMAND = sys.argv[0] == "-m"  # imported for `python -m experiments.NAME`
+
+
+def _stop(number, frame):
+    os.write(2, b"error: interrupted\n")
+    os._exit(128 + number)
+
+
+if COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until the command itself begins: a Ctrl-C amid the imports of libraries would print what they do.
+    signal.signal(signal.SIGINT, _stop)
 
 
 def _check_neighbours() -> None:
@@ -20,7 +34,7 @@ def _check_neighbours() -> None:
 try:
     _check_neighbours()
 except ImportError as error:
-    if sys.argv[0] == "-m":  # a command: one line will do
+    if COMMAND:  # one line will do
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     raise

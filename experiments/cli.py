@@ -5,6 +5,7 @@ import errno
 import logging
 import math
 import os
+import signal
 import sys
 import textwrap
 import time
@@ -56,6 +57,8 @@ def run(main, doc: str, allocator: str = "kept") -> None:
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
         logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # and which fonts it did
         with one_clear_line():
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             FLAGS.allocator = FLAGS.allocator or allocator
             host.prepare(FLAGS.devices, FLAGS.allocator)
             sys.exit(main(config, overrides))

@@ -105,9 +105,10 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
       devices: the seeds are spread over these; None: all that jax sees.
 
     Raises:
-      ValueError: config and task do not fit; DataError: the data cannot be had.
+      ValueError: config and task do not fit; DataError: the data cannot be had, or cannot be right.
     """
     data = config.task.load(data_dir)
+    config.task.check(data)
     config, spec, model = resolve(config, data)
     mesh = layout(config, devices or jax.devices())
     sizes = tuple((split, config.task.eval_size(data, split)) for split in SPLITS)

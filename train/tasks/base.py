@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.tasks.datasets import DataError
+
 Array = jax.Array
 Data = Any  # a pytree of arrays, see `Synthetic.load` and `InMemory`
 
@@ -75,6 +77,13 @@ class Task(abc.ABC):
 
         Raises:
           DataError: the files are damaged, or nowhere to be had.
+        """
+
+    def check(self, data: Data) -> None:
+        """Refuses what `load` gave where it cannot be right.
+
+        Raises:
+          DataError: with what is wrong, and where.
         """
 
     @abc.abstractmethod
@@ -184,6 +193,24 @@ class InMemory(Task):
     order of the epoch's own. A boundary between epochs may fall inside a batch.
     """
 
+    def check(self, data):
+        spec = self.spec(data)
+        for split in ("train", *SPLITS):
+            part, place = data[split], f"{self.name}, {split}"
+            xs, ys = (np.asarray(part[name]) for name in ("xs", "ys"))
+            if len(ys) == 0 or len(xs) != len(ys):
+                raise DataError(f"{place}: {len(xs)} rows and {len(ys)} labels")
+            _all(
+                np.issubdtype(ys.dtype, np.integer) & (ys >= 0) & (ys < spec.output_size), place, "label", ys
+            )
+            if np.issubdtype(xs.dtype, np.floating):
+                _all(np.isfinite(xs), place, "input", xs)
+            elif spec.inputs == "tokens":
+                _all((xs >= 0) & (xs < spec.input_size), place, "token", xs)
+            if "lengths" in part:
+                lengths = np.asarray(part["lengths"])
+                _all((lengths >= 0) & (lengths <= xs.shape[1]), place, "length", lengths)
+
     def inputs(self, xs: Array) -> Array:
         """Stored rows (batch, ...) as the model's inputs."""
         return xs.astype(jnp.int32)
@@ -210,6 +237,12 @@ class InMemory(Task):
     def _batch(self, arrays, rows, weights):
         picked = {name: jnp.asarray(array)[rows] for name, array in arrays.items()}
         return Batch(self.inputs(picked["xs"]), picked["ys"], picked.get("lengths"), weights, weights)
+
+
+def _all(good: np.ndarray, place: str, what: str, values: np.ndarray) -> None:
+    if not good.all():
+        where = tuple(int(i[0]) for i in np.nonzero(~good))
+        raise DataError(f"{place}, row {where[0]}: the {what} {values[where]} cannot be right")
 
 
 def held_out_key(split: str) -> Array:
