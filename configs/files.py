@@ -31,7 +31,7 @@ def load(name: str) -> ConfigDict:
         raise ValueError(f"{name} does not define get_config()")
     with _blamed(Path(loaded.__file__)):
         config = loaded.get_config()
-    if not isinstance(config, ConfigDict) or not {"cell", "task", *precedence.SECTIONS} <= config.keys():
+    if not isinstance(config, ConfigDict) or not {"cell", "task", *precedence.SECTIONS} <= set(config.keys()):
         raise ValueError(
             f"get_config() of {name} must return what configs.make(...) gives, got {config!r:.40}"
         )

@@ -4,14 +4,7 @@ import jax
 import pytest
 
 import compiling
-import configs
-
-TINY = {
-    "cell": {"hidden_size": 8},
-    "task": {"gap": 3, "symbols": 4, "distractors": 2, "eval_examples": 64},
-    "optim": {"learning_rate": 0.02, "warmup_steps": 2},
-    "train": {"steps": 40, "batch_size": 8, "seeds": 2, "eval_every": 10, "checkpoint_seconds": 0.0},
-}
+import tiny_runs
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +29,7 @@ def compilations():
 @pytest.fixture(scope="session")
 def tiny():
     """Cell, sections -> the frozen config of a tiny run of delayed recall, as the command line makes it."""
-
-    def config(cell="gru", /, **sections):
-        base = configs.make(cell, "delayed_recall", **TINY)
-        flat = {f"{s}.{f}": v for s, fields in sections.items() for f, v in fields.items()}
-        return configs.freeze(configs.apply(base, flat))
-
-    return config
+    return tiny_runs.config
 
 
 @pytest.fixture

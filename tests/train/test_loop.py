@@ -1,16 +1,11 @@
 """The training loop as laws: learning, seeds, resuming, stopping, refusing."""
 
 import dataclasses
-import errno
 import json
 import os
 import shutil
 import signal
 import struct
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import chex
 import jax
@@ -18,33 +13,8 @@ import numpy as np
 import pytest
 
 import configs
-from train import host
-from train.ahead import InGroups, Prepared, side_by_side
-from train.checkpoint import CheckpointError, Checkpoints
-from train.compile import EFFORTS, executable, make_room, options
-from train.files import WorkdirError
+from tiny_runs import TINY, Killed, config, kill_after, lines, without_times
 from train.loop import train
-
-TINY = {
-    "cell": {"hidden_size": 8},
-    "task": {"gap": 3, "symbols": 4, "distractors": 2, "eval_examples": 64},
-    "optim": {"learning_rate": 0.02, "warmup_steps": 2},
-    "train": {"steps": 40, "batch_size": 8, "seeds": 2, "eval_every": 10, "checkpoint_seconds": 0.0},
-}
-
-
-def config(cell="gru", task="delayed_recall", /, **sections):
-    base = configs.make(cell, task, **(TINY if task == "delayed_recall" else {}))
-    flat = {f"{s}.{f}": v for s, fields in sections.items() for f, v in fields.items()}
-    return configs.freeze(configs.apply(base, flat))
-
-
-def lines(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_times(rows):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 def test_a_seed_stops_when_it_has_solved_and_is_the_same_alone_and_in_company():
@@ -68,18 +38,6 @@ def test_steps_past_the_budget_change_nothing_and_without_stopping_it_is_used_up
     chex.assert_trees_all_equal(exact.state.params, overshot.state.params)
     assert {seed.final_step for seed in overshot.summary.seeds} == {7}
     assert sorted({row["step"] for row in lines(tmp_path)}) == [5, 7]
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_after(step):
-    def watch(progress):
-        if progress.step >= step:
-            raise Killed
-
-    return watch
 
 
 @pytest.mark.parametrize("dropout", ["0.0", "0.3"])
@@ -173,71 +131,6 @@ def test_a_loss_that_is_not_finite(tmp_path, on_nan):
         assert summary["run"]["status"] == "finished"
 
 
-def test_another_run_is_not_mixed_into_a_directory(tmp_path):
-    train(config(), tmp_path)
-    with pytest.raises(WorkdirError, match=r"train.seed 0 there, 3 now"):
-        train(config(train={"seed": 3}), tmp_path)
-    summary = train(config(train={"seed": 3}), tmp_path, overwrite=True).summary
-    assert summary.run.status == "finished"
-    assert json.loads((tmp_path / "config.json").read_text())["train"]["seed"] == 3
-
-
-def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "a.png").write_text("mine too")
-    train(config(), tmp_path, overwrite=True)
-    (tmp_path / "checkpoints" / "99").mkdir()
-    (tmp_path / "config.json").write_text("{")
-    train(config(train={"seed": 3}), tmp_path, overwrite=True)
-    assert (tmp_path / "thesis.tex").read_text() == "mine"
-    assert (tmp_path / "figures" / "a.png").read_text() == "mine too"
-    assert not (tmp_path / "checkpoints" / "99").exists()
-    assert json.loads((tmp_path / "config.json").read_text())["train"]["seed"] == 3
-
-
-@pytest.mark.parametrize("content", ['{"compilerOptions": {}}', "[1]", "not json"])
-def test_another_programs_config_is_not_overwritten(tmp_path, content):
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(WorkdirError, match="holds config.json, but no run: nothing is overwritten"):
-        train(config(), tmp_path, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-    assert (tmp_path / "config.json").read_text() == content
-
-
-def damage(checkpoint):
-    for file in checkpoint.rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"damaged")
-
-
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
-    run = config(train={"stop_when_solved": "false"})
-    whole = train(run, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(run, tmp_path / "killed", watch=kill_after(40))
-    steps = sorted((tmp_path / "killed" / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    damage(steps[-1])
-    resumed = train(run, tmp_path / "killed")
-    chex.assert_trees_all_equal(whole.state, resumed.state)
-    for checkpoint in (tmp_path / "killed" / "checkpoints").iterdir():
-        damage(checkpoint)
-    with pytest.raises(CheckpointError, match="can be read") as refusal:
-        train(run, tmp_path / "killed")
-    assert "\n" not in str(refusal.value)
-
-
-def test_checkpoints_return_what_was_saved(tmp_path):
-    state = {"a": jax.numpy.arange(3), "b": (jax.numpy.float32(2.5),)}
-    checkpoints = Checkpoints(tmp_path / "c")
-    assert checkpoints.restore(state) is None
-    checkpoints.save(3, state, {"seconds": 1.5})
-    checkpoints.close()
-    step, restored, progress = Checkpoints(tmp_path / "c").restore(state)
-    assert (step, progress) == (3, {"seconds": 1.5})
-    chex.assert_trees_all_equal(state, restored)
-
-
 def test_a_run_can_be_moved(tmp_path):
     run = config(train={"stop_when_solved": "false"})
     with pytest.raises(Killed):
@@ -306,109 +199,3 @@ def test_one_program_serves_every_seed_and_learning_rate():
         state = initial_state(run)
         texts.add(run.programs.train.lower(state, run.data, jax.numpy.int32(0)).as_text())
     assert len(texts) == 1
-
-
-def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path / "c")
-
-    def full(*_, **__):
-        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nmore lines")
-
-    monkeypatch.setattr(checkpoints._manager, "save", full)
-    with pytest.raises(OSError, match="No space left") as refusal:
-        checkpoints.save(1, {"a": jax.numpy.arange(3)}, {})
-    assert refusal.value.errno == errno.ENOSPC
-    monkeypatch.setattr(
-        checkpoints._manager, "save", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a\nb"))
-    )
-    with pytest.raises(CheckpointError, match="cannot write a checkpoint .*: a$"):
-        checkpoints.save(1, {"a": jax.numpy.arange(3)}, {})
-
-
-# --- runs made ready by threads
-
-
-def test_runs_made_ready_in_groups_give_their_own_numbers(compilations):
-    """Whatever one of them raises is raised in its turn; programs are compiled once."""
-    run_configs = {
-        "a": config(),
-        "bad": config(model={"strategy": "associative"}),
-        "b": config(train={"seed": 5}),
-    }
-    wanted = {name: train(run_configs[name]) for name in ("a", "b")}
-    before = len(compilations)
-    groups = InGroups({name: Prepared(c) for name, c in run_configs.items()})
-    for name, run_config in run_configs.items():
-        prepared = groups.begin(name)
-        if name == "bad":
-            with pytest.raises(ValueError, match="GRU cannot use strategy"):
-                train(run_config, prepared=prepared)
-            continue
-        result = train(run_config, prepared=prepared)
-        chex.assert_trees_all_equal(result.state, wanted[name].state)
-        assert [seed.test_loss for seed in result.summary.seeds] == [
-            seed.test_loss for seed in wanted[name].summary.seeds
-        ]
-    assert len(compilations) == before
-
-
-def test_the_first_group_is_one_run_and_nothing_is_compiled_while_one_trains():
-    ready = []
-
-    class Told:
-        def __init__(self, name):
-            self.stages = [lambda stage=stage: ready.append((stage, name)) for stage in range(2)]
-
-    groups = InGroups({name: Told(name) for name in "abcdef"}, size=3)
-    for name, group in zip("abcdef", ["a", *["bcd"] * 3, *["ef"] * 2], strict=True):
-        groups.begin(name)
-        assert set(ready[-2 * len(group) :]) == {(stage, name) for stage in range(2) for name in group}
-        assert len(ready) == 2 * ("abcdef".index(group[-1]) + 1)
-
-
-def test_a_ctrl_c_while_runs_are_made_ready_leaves_no_thread_behind(monkeypatch):
-    before = threading.active_count()
-
-    def stop():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        side_by_side([SimpleNamespace(stages=[stop, lambda: None])])
-    assert threading.active_count() == before
-
-
-def test_two_threads_compile_a_program_once_and_room_is_made_when_they_have(monkeypatch):
-    monkeypatch.setattr(host, "crowded", lambda: True)
-    inside, go = threading.Event(), threading.Event()
-
-    def slow(x):
-        inside.set()
-        assert go.wait(20)
-        return x + 1
-
-    program, x = jax.jit(chex.assert_max_traces(slow, n=1)), np.float32(1)
-    with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(lambda: executable(program, x)(x)) for _ in range(2)]
-        assert inside.wait(20)
-        room = pool.submit(make_room)
-        time.sleep(0.1)
-        assert not room.done()
-        go.set()
-        assert [float(done.result(20)) for done in asked] == [2, 2]
-        room.result(20)
-
-
-def test_whatever_the_effort_of_compiling_the_numbers_are_the_same_to_rounding(monkeypatch):
-    """And what the user says in XLA_FLAGS stays, as does what this compiler does not know."""
-    x = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
-    program = jax.jit(lambda x: jax.grad(lambda x: jax.numpy.tanh(x @ x).sum())(x))
-    monkeypatch.setenv("XLA_FLAGS", "")
-    first, *others = [executable(program, x, effort=effort)(x) for effort in EFFORTS]
-    for other in others:
-        chex.assert_trees_all_close(first, other, rtol=1e-5, atol=1e-5)
-    known = [options(effort) for effort in EFFORTS]
-    assert len({str(options) for options in known}) >= 2
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
-    assert all("xla_backend_optimization_level" not in options(effort) for effort in EFFORTS)
-    monkeypatch.setitem(EFFORTS, "once", {"xla_no_such_option": 1})
-    assert options("once") == {}
