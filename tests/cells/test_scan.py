@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import cells
@@ -240,8 +240,10 @@ def test_states_computed_again_change_nothing(case, strategy, draw):
 @KINDS
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-5), (jnp.bfloat16, 0.08)], ids=["32", "16"])
 @given(seed=laws.seeds)
+@example(seed=1777)  # a layer norm over next to nothing
 def test_float32_and_bfloat16(case, strategy, dtype, tolerance, seed):
-    """float32 is within 2e-5 of float64, bfloat16 within 8%; the carry is float32 in both."""
+    """float32 is within 2e-5 of float64, bfloat16 within 8%, and twice what rounding the inputs alone does (much
+    where a layer norm divides by next to nothing); the carry is float32 in both."""
     cell = case.cell(laws.HIDDEN)
     p = laws.problem(cell, seed=seed)._replace(carry=laws.initial(cell))
     want = laws.runner(cell, "loop")(p)
@@ -250,7 +252,11 @@ def test_float32_and_bfloat16(case, strategy, dtype, tolerance, seed):
         carry, ys = laws.values(cell, strategy)(params, xs, None, *p[3:])
     assert ys.dtype == dtype
     assert {c.dtype for c in jax.tree.leaves(carry)} <= {np.dtype("float32"), np.dtype("complex64")}
-    laws.same((carry, ys), (want.carry, want.ys), tolerance)
+    rounded = jax.tree.map(lambda x: np.asarray(x, dtype).astype(x.dtype), p[:2])
+    moved = laws.runner(cell, "loop")(p._replace(params=rounded[0], xs=rounded[1]))
+    both = zip(jax.tree.leaves((moved.carry, moved.ys)), jax.tree.leaves((want.carry, want.ys)), strict=True)
+    by_rounding = max(np.abs(m - w).max(initial=0) / np.abs(w).max(initial=1) for m, w in both)
+    laws.same((carry, ys), (want.carry, want.ys), tolerance + 2 * by_rounding)
 
 
 @KINDS

@@ -1,0 +1,71 @@
+"""The settings of an experiment: one rule for what they may be, checked before anything is made."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+from cells.registry import nearest
+
+INT32 = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Fields with defaults, one per setting. Numbers are above 0, whole ones at least 1, and below 2**31;
+    tuples hold something, and nothing twice.
+
+    A subclass says where a whole number has to be larger, what the choices are of a text, and by `check` what
+    has to hold between fields.
+    """
+
+    least: ClassVar[dict[str, int]] = {}
+    choices: ClassVar[dict[str, tuple]] = {}
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            several = isinstance(value, tuple)
+            if several and not value:
+                raise ValueError(f"config.{field.name} names none")
+            if several and len(set(value)) < len(value):
+                twice = next(item for item in value if value.count(item) > 1)
+                raise ValueError(f"config.{field.name} has {twice!r} twice")
+            for item in value if several else (value,):
+                self._check(field.name, item)
+        self.check()
+
+    def check(self) -> None:
+        """What has to hold between fields.
+
+        Raises:
+          ValueError: it does not; `refuse` makes the line.
+        """
+
+    def _check(self, name: str, value) -> None:
+        if name in self.choices:
+            if value not in self.choices[name]:
+                raise ValueError(f"config.{name}: unknown {value!r}; {nearest(value, self.choices[name])}")
+        elif isinstance(value, bool | str):
+            return
+        elif isinstance(value, int) and name in self.whole():
+            least = self.least.get(name, 1)
+            self.require(name, least <= value <= INT32, f"{least} to {INT32}", value)
+        else:
+            self.require(name, math.isfinite(value) and value > 0, "above 0", value)
+
+    @classmethod
+    def whole(cls) -> set[str]:
+        """The settings that are whole numbers, or hold some."""
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        items = {name: value if isinstance(value, tuple) else (value,) for name, value in defaults.items()}
+        return {name for name, values in items.items() if all(type(item) is int for item in values)}
+
+    def require(self, name: str, ok: bool, wanted: str, value=None) -> None:
+        """Refuses a setting with one line.
+
+        Raises:
+          ValueError: `ok` is false.
+        """
+        if not ok:
+            value = getattr(self, name) if value is None else value
+            raise ValueError(f"config.{name} must be {wanted}, got {value!r}")
