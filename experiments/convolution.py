@@ -12,6 +12,7 @@ measured by the standard deviation of f over time.
 """
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import pandas as pd
 
 import cells
 import configs
-from experiments.lab import experiment, identity, probes, runs, statistics
+from experiments.lab import experiment, identity, probes, protocol, runs, statistics
 from experiments.lab.experiment import Claim, Experiment, Verdict
 from experiments.lab.units import moments
 
@@ -34,7 +35,7 @@ BESIDE = ("qrnn", "knn", "tcn", "window")  # what SRU has to keep up with
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     cells: tuple = ("sru", *BESIDE)
     # Within the window of 8 inputs, beyond it, and digits half a row at a time.
     tasks: tuple = (
@@ -48,6 +49,10 @@ class Settings:
     learning_rates: tuple = (0.003, 0.01, 0.03)
     rows: int = 32  # sequences on which trained gates are looked at
     convolution_steps: int = 256
+
+    def check(self):
+        for of in itertools.product(self.tasks, self.cells):
+            _config(self, *of)
 
 
 PRESETS = {

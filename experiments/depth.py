@@ -13,6 +13,7 @@ variance of every layer's output and the gradient of its parameters are measured
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.lab import experiment, probes, runs, statistics, style
+from experiments.lab import experiment, probes, protocol, runs, statistics, style
 from experiments.lab.experiment import Claim, Experiment, Verdict
 from train import metrics
 
@@ -35,7 +36,7 @@ PARTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     cells: tuple = (WHOLE, *PARTS.values(), "lstm")
     depths: tuple = (1, 4, 12)
     seeds: int = 5
@@ -46,6 +47,11 @@ class Settings:
     learning_rates: tuple = (0.005, 0.02, 0.08)
     threshold: float = 0.9  # validation accuracy from which on a stack counts as trained
     rows: int = 128  # images for what is measured before training
+
+    def check(self):
+        self.require("threshold", self.threshold <= 1, "at most 1")
+        for depth, cell in itertools.product(self.depths, self.cells):
+            _config(self, depth, cell)
 
 
 PRESETS = {

@@ -24,7 +24,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-from experiments.lab import experiment, probes, runs, statistics, style
+from experiments.lab import experiment, probes, protocol, runs, statistics, style
 from experiments.lab.experiment import Claim, Experiment, Verdict
 from experiments.lab.units import MEMORIES, activity, correlations, has_gates, memory_times, moments, spread
 
@@ -50,7 +50,7 @@ SHORT = 0.1  # steps of memory: below, figures are linear
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     cells: tuple = ("gru", "lstm", "sru", "sru_feedback")
     seeds: int = 5
     hidden_size: int = 32
@@ -60,6 +60,10 @@ class Settings:
     steps: int = 600
     learning_rates: tuple = (0.003, 0.01, 0.03, 0.1, 0.3)
     rows: int = 32  # sequences that are probed
+
+    def check(self):
+        for cell in self.cells:
+            _config(cell, self)
 
 
 PRESETS = {

@@ -13,6 +13,7 @@ inputs; and what clipping does for an RNN that starts with a scaled-up matrix.
 import dataclasses
 import functools
 import itertools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-from experiments.lab import experiment, probes, runs, statistics, style
+from experiments.lab import experiment, probes, protocol, runs, statistics, style
 from experiments.lab.experiment import Claim, Experiment, Verdict
 
 CLAIMS = {"rnn_gradient": Claim("A plain RNN's gradients vanish or explode", "scaled")}
@@ -32,7 +33,7 @@ SMALL, LARGE = -3, 3  # decades of gain within which a gradient counts as kept
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
     seeds: int = 5
     hidden_size: int = 32
@@ -47,6 +48,12 @@ class Settings:
     clip_rates: tuple = (0.01, 0.03, 0.1)  # of SGD
     clip_gap: int = 10
     lyapunov: bool = False
+
+    least: ClassVar = {"time": 3}
+
+    def check(self):
+        for cell in self.cells:
+            _config(cell, self, self.gap)
 
 
 PRESETS = {

@@ -12,6 +12,8 @@ initialisation). Then cells that were trained on one gap are tested on longer on
 """
 
 import dataclasses
+import itertools
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -19,20 +21,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-from experiments.lab import experiment, runs, statistics, style
+from experiments.lab import experiment, protocol, runs, statistics, style
 from experiments.lab.experiment import Claim, Experiment, Verdict
 from train import metrics, tasks
+from train.config import CHRONO
 from train.model import count
+from train.tasks.base import Stretchable
 
 CLAIMS = {
     "lstm_length": Claim("LSTM's gates help, but only up to some length", "horizon"),
     "gru_fast": Claim("GRU has fewer parameters and converges fast", "horizon"),
 }
 FACTORS = (1, 2, 4, 8)  # lengths of the tests, as multiples of the one trained on
+STRETCHABLE = tuple(name for name in tasks.names() if issubclass(tasks.TASKS.cls(name), Stretchable))
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
     tasks: tuple = ("delayed_recall", "adding")
     seeds: int = 5
@@ -45,6 +50,15 @@ class Settings:
     bisections: int = 1
     trained_at: int = 16  # for the test on longer gaps, and for convergence
     chrono: str = "cell"
+
+    choices: ClassVar = {"chrono": CHRONO, "tasks": STRETCHABLE}
+    least: ClassVar = {"bisections": 0}
+
+    def check(self):
+        self.require("longest", self.longest >= self.shortest, f"at least config.shortest = {self.shortest}")
+        for task, cell in itertools.product(self.tasks, self.cells):
+            for gap in (self.shortest, self.longest, self.trained_at):
+                _config(self, task, cell, gap, gap)
 
 
 PRESETS = {

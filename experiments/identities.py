@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import pandas as pd
 
 import cells
-from experiments.lab import experiment, identity, probes
+from experiments.lab import experiment, identity, probes, protocol
 from experiments.lab.experiment import Claim, Experiment, Verdict
 
 CLAIMS = {"gru_is_rnn": Claim("With r = 1, z = 0 a GRU is a plain RNN")}
@@ -25,7 +25,7 @@ STORE = "LSTM, f = 1, i = 0: c stays"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     seeds: int = 5
     rnn_steps: int = 1000
     hold_steps: int = 10_000

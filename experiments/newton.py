@@ -16,6 +16,7 @@ is a run of the cell and of its tangents.
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-from experiments.lab import convergence, experiment, probes, runs, statistics, style, timing
+from experiments.lab import convergence, experiment, probes, protocol, runs, statistics, style, timing
 from experiments.lab.convergence import WINDOWS, count_text, depth_text, usual
 from experiments.lab.experiment import Claim, Experiment, Verdict
 
@@ -40,7 +41,7 @@ def eligible() -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     cells: tuple = tuple(eligible())
     seeds: int = 5
     hidden_size: int = 8
@@ -58,6 +59,12 @@ class Settings:
     batch: int = 4  # of what is timed
     rounds: int = 5
     repeats: int = 3
+
+    least: ClassVar = {"times": 3, "error_time": 2}
+
+    def check(self):
+        for text in (*self.cells, *self.trained, *self.timed):
+            _config(self, text)
 
 
 PRESETS = {
@@ -86,13 +93,7 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
         fields = shared | {"values": getattr(settings, name), "hidden_size": settings.sized}
         rows += lab.do(f"dial-{text}", fields, lambda text=text: [*_dial(settings, text)])
     for text in settings.trained:
-        config = runs.config(
-            text, "delayed_recall",
-            cell={"hidden_size": settings.hidden_size}, model={"embedding_size": settings.hidden_size},
-            task={"gap": settings.gap}, optim={"learning_rate": 0.01},
-            train={"steps": settings.steps, "seeds": settings.seeds, "eval_every": 50},
-        )  # fmt: skip
-        name = f"train-{runs.file_name(text)}"
+        name, config = f"train-{runs.file_name(text)}", _config(settings, text)
         rows += lab.train(name, config, lambda result: [*_probe(settings, result)], shared)
     for text in settings.cells:
         fields = {"time": settings.error_time, "seeds": settings.seeds, "hidden_size": settings.hidden_size}
@@ -103,6 +104,15 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     for time in settings.timed_lengths:
         times += lab.do(f"time-{time}", fields, lambda time=time: _times(settings, time))
     return {"iterations": pd.DataFrame(rows), "errors": pd.DataFrame(errors), "time": pd.DataFrame(times)}
+
+
+def _config(settings, text):
+    return runs.config(
+        text, "delayed_recall",
+        cell={"hidden_size": settings.hidden_size}, model={"embedding_size": settings.hidden_size},
+        task={"gap": settings.gap}, optim={"learning_rate": 0.01},
+        train={"steps": settings.steps, "seeds": settings.seeds, "eval_every": 50},
+    )  # fmt: skip
 
 
 def _start(settings, text) -> Iterator[dict]:

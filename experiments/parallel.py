@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.lab import experiment, statistics, style, timing
+from experiments.lab import experiment, protocol, statistics, style, timing
 from experiments.lab.critical_path import NoCriticalPath, critical_path, growths
 from experiments.lab.experiment import Claim, Experiment, Verdict
 from experiments.lab.layers import OTHERS, Layer, all_layers
@@ -37,7 +37,7 @@ SHARE = 0.5  # of a layer's time
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
     width: int = 64
     batch: int = 4

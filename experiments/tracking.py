@@ -20,13 +20,15 @@ TCN and window have none that lasts: they are shown, not judged.
 import dataclasses
 import functools
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.lab import experiment, probes, runs, statistics, style
+from experiments.lab import experiment, probes, protocol, runs, statistics, style
 from experiments.lab.experiment import Claim, Experiment, Verdict
+from train.tasks import word_problem
 
 CLAIMS = {
     "state_tracking": Claim(
@@ -40,7 +42,7 @@ WINDOWS = 4  # in which the accuracy is measured, of each trained length
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(protocol.Settings):
     cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
     groups: tuple = ("z2", "s3")
     tokens: str = "elements"  # or "generators", see train/tasks/word_problem.py
@@ -53,6 +55,12 @@ class Settings:
     batch_size: int = 32
     learning_rates: tuple = (0.003, 0.01, 0.03)
     rows: int = 512  # words tested, the same for all
+
+    choices: ClassVar = {"groups": tuple(word_problem.GENERATORS), "tokens": word_problem.TOKENS}
+
+    def check(self):
+        for of in itertools.product(self.groups, self.depths, self.cells):
+            _config(self, *of)
 
 
 PRESETS = {

@@ -25,6 +25,7 @@ flags.DEFINE_string("workdir", None, "Where everything is written (default: runs
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
 
+OF_CELLS = ("cells", "trained", "timed")  # settings that hold labels of cells
 VERDICTS = ("holds", "holds in part", "does not hold here", "not tested here")
 Frames = dict[str, pd.DataFrame]
 
@@ -144,18 +145,21 @@ def settings_of(experiment, preset: str, overrides: dict):
         if name not in _fields(experiment):
             raise ValueError(f"{experiment.name} has no setting {name!r}; {_elsewhere(experiment, name)}")
     settings = parser.replaced(base, overrides)
-    for name in ("cells", "trained"):
-        _check_labels(getattr(settings, name, ()))
+    for name in OF_CELLS:
+        if texts := getattr(settings, name, ()):
+            _check_labels(name, texts)
+    settings.check()
     return settings
 
 
-def _check_labels(texts) -> None:
+def _check_labels(name, texts) -> None:
     import configs
     from experiments.lab import runs
 
-    if twice := [text for text in texts if list(texts).count(text) > 1]:
-        raise ValueError(f"{twice[0]} is there twice")
-    configs.distinct({text: runs.config(text, "delayed_recall") for text in texts})
+    try:
+        configs.distinct({text: runs.config(text, "delayed_recall") for text in texts})
+    except ValueError as error:
+        raise ValueError(f"config.{name}: {error}") from None
 
 
 def _elsewhere(experiment, name) -> str:

@@ -242,8 +242,8 @@ def test_states_computed_again_change_nothing(case, strategy, draw):
 @given(seed=laws.seeds)
 @example(seed=1777)  # a layer norm over next to nothing
 def test_float32_and_bfloat16(case, strategy, dtype, tolerance, seed):
-    """float32 is within 2e-5 of float64, bfloat16 within 8%, and twice what rounding the inputs alone does (much
-    where a layer norm divides by next to nothing); the carry is float32 in both."""
+    """float32 is within 2e-5 of float64, bfloat16 within 8%, and twice what rounding the inputs alone does
+    (much where a layer norm divides by next to nothing); the carry is float32 in both."""
     cell = case.cell(laws.HIDDEN)
     p = laws.problem(cell, seed=seed)._replace(carry=laws.initial(cell))
     want = laws.runner(cell, "loop")(p)

@@ -14,8 +14,8 @@ class Settings:
     """Fields with defaults, one per setting. Numbers are above 0, whole ones at least 1, and below 2**31;
     tuples hold something, and nothing twice.
 
-    A subclass says where a whole number has to be larger, what the choices are of a text, and by `check` what
-    has to hold between fields.
+    A subclass says where a whole number has to be larger, what the choices are of a text, and by `check`,
+    which a command calls before it begins, what has to hold between fields.
     """
 
     least: ClassVar[dict[str, int]] = {}
@@ -32,13 +32,12 @@ class Settings:
                 raise ValueError(f"config.{field.name} has {twice!r} twice")
             for item in value if several else (value,):
                 self._check(field.name, item)
-        self.check()
 
     def check(self) -> None:
-        """What has to hold between fields.
+        """What has to hold between fields, and of the runs that they make.
 
         Raises:
-          ValueError: it does not; `refuse` makes the line.
+          ValueError: it does not.
         """
 
     def _check(self, name: str, value) -> None:
