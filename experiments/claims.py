@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 from absl import flags
-from rich.console import Console
 
 from experiments import cli, output, tables
 from experiments.lab import experiment
@@ -48,12 +47,12 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         if name not in EXPERIMENTS:
             raise ValueError(f"unknown experiment {name!r}; {nearest(name, EXPERIMENTS)}")
     workdir = Path(FLAGS.workdir or f"runs/claims-{FLAGS.preset}")
-    console = Console(highlight=False)
+    console = cli.console()
     names = FLAGS.only or EXPERIMENTS
     chosen = [experiment.of(name) for name in names]
     settings = [experiment.settings_of(one, FLAGS.preset, experiment.shared_flags(one)) for one in chosen]
     for number, (one, its) in enumerate(zip(chosen, settings, strict=True), 1):
-        console.print(f"[{number}/{len(names)}]".replace("[", "\\["), end=" ")
+        console.print(f"[{number}/{len(names)}]", end=" ")
         experiment.run(one, its, workdir / one.name, console, FLAGS.data_dir, FLAGS.overwrite)
     found = judge(workdir)
     output.write_frame(workdir / "claims.csv", found)

@@ -27,6 +27,7 @@ flags.DEFINE_integer(
     "CPU only: how many devices jax sees; the seeds of a run, or the batch of a single seed, are spread "
     "over them. 0: one per core.",
     lower_bound=0,
+    upper_bound=256,
 )
 flags.DEFINE_enum(
     "allocator",
@@ -37,6 +38,11 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_boolean("overwrite", False, "Start again where the run directory already holds a run.")
 FLAGS = flags.FLAGS
+
+OUT_OF_MEMORY = (
+    "out of memory; take a smaller train.batch_size, cell.hidden_size or number of seeds, or "
+    "--config.model.remat=-1"
+)
 
 
 def run(main, doc: str, allocator: str = "kept") -> None:
@@ -57,6 +63,7 @@ def run(main, doc: str, allocator: str = "kept") -> None:
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
         logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # and which fonts it did
         with one_clear_line():
+            set_paths()
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             FLAGS.allocator = FLAGS.allocator or allocator
@@ -64,6 +71,20 @@ def run(main, doc: str, allocator: str = "kept") -> None:
             sys.exit(main(config, overrides))
 
     app.run(body, argv=argv)
+
+
+def set_paths() -> None:
+    """Flags that are paths: none may be empty, and `~` is the user's home.
+
+    Raises:
+      ValueError: one is empty.
+    """
+    for name in ("workdir", "data_dir", "out"):
+        path = FLAGS[name].value if name in FLAGS else None
+        if path is not None and not path.strip():
+            raise ValueError(f"--{name} is empty: name a folder")
+        if path:
+            FLAGS[name].value = os.path.expanduser(path)
 
 
 def split_config_flags(argv: list[str]) -> tuple[str | None, dict[str, str], list[str]]:
@@ -141,8 +162,19 @@ def one_clear_line():
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
             fail(f"cannot write: {error}")
         raise
+    except MemoryError:
+        fail(OUT_OF_MEMORY, 1)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+            raise
+        fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0][:120]})", 1)
     except KeyboardInterrupt:
         fail("interrupted", 130)
+
+
+def console() -> Console:
+    """Where commands print: text as it is, names with brackets too."""
+    return Console(highlight=False, markup=False)
 
 
 class ProgressBar:
@@ -152,10 +184,10 @@ class ProgressBar:
         self.console, self.title, self.line_every = console, title, line_every
         self.shown = time.monotonic()
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=12),
             TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),

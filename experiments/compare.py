@@ -44,9 +44,11 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
     shared = {"train.seeds": FLAGS.seeds, "train.steps": FLAGS.steps, "parameters": FLAGS.parameters}
     overrides = cli.add_flags(overrides, shared)
-    runs = configs.sweep(config or "compare", FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir)
+    runs = configs.sweep(
+        "compare" if config is None else config, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir
+    )
     run_configs = {name: configs.freeze(run) for name, run in runs.items()}  # all are checked before any runs
-    console = Console(highlight=False)
+    console = cli.console()
     workdir = Path(FLAGS.workdir)
     status = run_all(run_configs, workdir, console)
     report_on(workdir, [workdir / "runs" / name for name in run_configs], console)
@@ -90,7 +92,7 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     del runs  # each is given up when it has trained
     errors, diverged = [], False
     for number, (name, run_config) in enumerate(run_configs.items(), 1):
-        title, folder = f"[{number}/{len(run_configs)}] {name}".replace("[", "\\["), folders[name]
+        title, folder = f"[{number}/{len(run_configs)}] {name}", folders[name]
         results.mark_failed(folder, None)
         if number == 2:  # what the report needs, imported while the others compile
             threading.Thread(target=importlib.import_module, args=("experiments.report",)).start()
@@ -104,7 +106,7 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
             errors.append(error)
             results.mark_failed(folder, error, run_config)
             line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            console.print(f"{title}: failed: {line}".replace("[", "\\["), soft_wrap=True)
+            console.print(f"{title}: failed: {line}", soft_wrap=True)
             continue
         console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
         if result.signal is not None:

@@ -12,7 +12,6 @@
 import sys
 
 from absl import flags
-from rich.console import Console
 
 from experiments import cli
 
@@ -29,12 +28,12 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     from train.loop import train
 
     cli.check_written(FLAGS.workdir, overrides)
-    built = configs.apply(configs.load(config or "sru"), overrides)
+    built = configs.apply(configs.load("sru" if config is None else config), overrides)
     if FLAGS.show_config:
         print(built)
         return 0
     run_config = configs.freeze(built)
-    console = Console(highlight=False)
+    console = cli.console()
     title = f"{built.label or built.cell.name} on {built.task.name}"
     with cli.ProgressBar(console, title) as bar:
         result = train(run_config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch=bar)

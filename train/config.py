@@ -14,6 +14,7 @@ SCHEDULES = ("constant", "cosine", "linear")
 ON_NAN = ("stop", "drop")
 CHRONO = ("task", "cell")
 SEED_BATCHING = ("auto", "vmap", "map")
+INT32 = 2**31 - 1  # steps, seeds and rows are counted so on the device
 
 
 def _require_choice(owner, option, choices):
@@ -28,13 +29,21 @@ def _is_number(value):
 def _require_positive(owner, *options):
     for option in options:
         value = getattr(owner, option)
-        require(owner, option, _is_number(value) and value > 0, "above 0")
+        require(owner, option, _is_number(value) and 0 < value < math.inf, "above 0")
 
 
-def _require_at_least_0(owner, *options):
+def _require_at_least_0(owner, *options, most=math.inf):
     for option in options:
         value = getattr(owner, option)
-        require(owner, option, _is_number(value) and value >= 0, "0 or more")
+        wanted = "0 or more" if most == math.inf else f"0 to {most}"
+        require(owner, option, _is_number(value) and 0 <= value <= most, wanted)
+
+
+def _require_whole(owner, least, *options):
+    for option in options:
+        value = getattr(owner, option)
+        whole = type(value) is int and least <= value <= INT32
+        require(owner, option, whole, f"a whole number, {least} to {INT32}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +81,9 @@ class OptimConfig:
         different = numbers and len(set(rates)) == len(rates)
         require(self, "learning_rates", different, "different numbers above 0")
         object.__setattr__(self, "learning_rates", tuple(rates))  # JSON has lists
-        _require_at_least_0(self, "final_fraction", "warmup_steps", "clip_norm", "weight_decay", "momentum")
+        _require_whole(self, 0, "warmup_steps")
+        _require_at_least_0(self, "clip_norm", "weight_decay")
+        _require_at_least_0(self, "final_fraction", "momentum", most=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +121,11 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self):
-        _require_positive(self, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
-        _require_at_least_0(self, "seed", "checkpoint_seconds", "batch_devices")
+        _require_whole(self, 1, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
+        _require_whole(self, 0, "seed", "batch_devices")
+        _require_at_least_0(self, "checkpoint_seconds")
+        last = self.seed + self.seeds - 1
+        require(self, "seeds", last <= INT32, f"so few that the last seed, {last}, is at most {INT32}")
         _require_choice(self, "on_nan", ON_NAN)
         _require_choice(self, "seed_batching", SEED_BATCHING)
 
@@ -140,7 +154,7 @@ class RunConfig:
 
     def __post_init__(self):
         _require_choice(self, "chrono", CHRONO)
-        _require_at_least_0(self, "parameters")
+        _require_whole(self, 0, "parameters")
         for rule in effects.RULES:
             section, option = rule.option.split(".")
             if section in ("model", "optim") and rule.applies(self):

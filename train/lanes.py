@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cells
+from train import memory
 from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
@@ -105,13 +106,16 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
       devices: the seeds are spread over these; None: all that jax sees.
 
     Raises:
-      ValueError: config and task do not fit; DataError: the data cannot be had, or cannot be right.
+      ValueError: config and task do not fit, or the run does not fit into memory.
+      DataError: the data cannot be had, or cannot be right.
     """
     data = config.task.load(data_dir)
     config.task.check(data)
     config, spec, model = resolve(config, data)
-    mesh = layout(config, devices or jax.devices())
+    devices = devices or jax.devices()
     sizes = tuple((split, config.task.eval_size(data, split)) for split in SPLITS)
+    memory.check(config, spec, model, dict(sizes), devices)
+    mesh = layout(config, devices)
     data = jax.device_put(data, NamedSharding(mesh, WHOLE))
     batching = seed_batching(config, spec, mesh)
     rows = config.train.batch_size // mesh.shape["batch"]

@@ -94,7 +94,7 @@ def command(experiment: Experiment) -> None:
             )
         settings = settings_of(experiment, FLAGS.preset, overrides | shared_flags(experiment))
         workdir = Path(FLAGS.workdir or f"runs/{experiment.name}-{FLAGS.preset}")
-        console = Console(highlight=False)
+        console = cli.console()
         run(experiment, settings, workdir, console, FLAGS.data_dir, FLAGS.overwrite)
         return 0
 

@@ -18,7 +18,6 @@ timed where installed: pip install 'recurrent-cells[bench]'.
 import dataclasses
 
 from absl import flags
-from rich.console import Console
 
 from experiments import cli
 
@@ -42,7 +41,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     if config or overrides:
         raise ValueError("the benchmark has sizes of its own and takes no --config flags")
     names = [field.name for field in dataclasses.fields(bench.Options)]
-    bench.run(bench.Options(**{name: getattr(FLAGS, name) for name in names}), Console(highlight=False))
+    bench.run(bench.Options(**{name: getattr(FLAGS, name) for name in names}), cli.console())
     return 0
 
 

@@ -316,6 +316,7 @@ def at_least(task: Task, **least: int) -> None:
         value = getattr(task, option)
         require(task, option, isinstance(value, int) and not isinstance(value, bool), "an integer")
         require(task, option, value >= minimum, f"at least {minimum}")
+        require(task, option, value < 2**31, f"below {2**31}")  # counted in int32 on the device
 
 
 def check_split(task: Task, split: str) -> None:
