@@ -54,8 +54,8 @@ class Cell(metaclass=_ByOptions):
     plain: ClassVar[type | None] = None  # of a variant: the class whose options make it
 
     def __post_init__(self):
-        positive = type(self.hidden_size) is int and self.hidden_size > 0
-        require(self, "hidden_size", positive, "a positive int")
+        positive = type(self.hidden_size) is int and 0 < self.hidden_size < 2**31
+        require(self, "hidden_size", positive, f"a positive int below {2**31}")
         for field in dataclasses.fields(self):
             if field.type is bool:
                 require(self, field.name, isinstance(getattr(self, field.name), bool), "True or False")

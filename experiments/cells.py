@@ -19,10 +19,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pandas as pd
-from absl import app, flags
+from absl import flags
 
 import cells
-from experiments import tables
+from experiments import entry, tables
+from train import files
 
 README = Path(cells.__file__).with_name("README.md")
 MARKERS = "<!-- cells -->\n", "<!-- /cells -->"
@@ -147,13 +148,17 @@ def replaced(text: str, inserted: str) -> str:
     return f"{before}{begin}{inserted}{end}{after}"
 
 
-def main(argv):
+def main(words: list[str]) -> int:
+    """Prints the table; returns the exit code."""
+    if words:
+        entry.fail(f"unexpected argument {words[0]!r}; flags begin with --")
     inserted = tables.markdown(table())
     print(inserted, end="")
     if flags.FLAGS.write:
-        README.write_text(replaced(README.read_text(), inserted))
+        files.write(README, replaced(README.read_text(), inserted))
+    return 0
 
 
 if __name__ == "__main__":
     flags.DEFINE_boolean("write", False, "Also write it into README.md.")
-    app.run(main)
+    entry.run(main, __doc__)

@@ -1,19 +1,17 @@
 """What all commands share: flags of configs, one clear line for bad input, the CPU's cores, progress."""
 
-import contextlib
-import errno
 import logging
 import math
-import os
 import signal
 import sys
 import textwrap
 import time
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from experiments import entry
 from train import host
 
 flags.DEFINE_string(
@@ -39,11 +37,6 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean("overwrite", False, "Start again where the run directory already holds a run.")
 FLAGS = flags.FLAGS
 
-OUT_OF_MEMORY = (
-    "out of memory; take a smaller train.batch_size, cell.hidden_size or number of seeds, or "
-    "--config.model.remat=-1"
-)
-
 
 def run(main, doc: str, allocator: str = "kept") -> None:
     """Runs a command: `main(config, overrides)`, where `--config...` flags were taken out first.
@@ -54,37 +47,20 @@ def run(main, doc: str, allocator: str = "kept") -> None:
       allocator: the default of the flag.
     """
     config, overrides, argv = split_config_flags(sys.argv)
-    sys.modules["__main__"].__doc__ = doc
 
-    def body(rest):
-        if len(rest) > 1:
-            fail(f"unexpected argument {rest[1]!r}; flags begin with --")
+    def body(words):
+        if words:
+            entry.fail(f"unexpected argument {words[0]!r}; flags begin with --")
         # It tells which accelerators it did not find.
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
         logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # and which fonts it did
-        with one_clear_line():
-            set_paths()
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-            FLAGS.allocator = FLAGS.allocator or allocator
-            host.prepare(FLAGS.devices, FLAGS.allocator)
-            sys.exit(main(config, overrides))
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        FLAGS.allocator = FLAGS.allocator or allocator
+        host.prepare(FLAGS.devices, FLAGS.allocator)
+        return main(config, overrides)
 
-    app.run(body, argv=argv)
-
-
-def set_paths() -> None:
-    """Flags that are paths: none may be empty, and `~` is the user's home.
-
-    Raises:
-      ValueError: one is empty.
-    """
-    for name in ("workdir", "data_dir", "out"):
-        path = FLAGS[name].value if name in FLAGS else None
-        if path is not None and not path.strip():
-            raise ValueError(f"--{name} is empty: name a folder")
-        if path:
-            FLAGS[name].value = os.path.expanduser(path)
+    entry.run(body, doc, argv)
 
 
 def split_config_flags(argv: list[str]) -> tuple[str | None, dict[str, str], list[str]]:
@@ -104,7 +80,7 @@ def split_config_flags(argv: list[str]) -> tuple[str | None, dict[str, str], lis
         if not equals:
             value = next(words, None)
             if value is None:
-                fail(f"--{flag} needs a value: --{flag}=...")
+                entry.fail(f"--{flag} needs a value: --{flag}=...")
         if flag == "config":
             config = value
         else:
@@ -135,41 +111,6 @@ def check_written(workdir: str | None, overrides: dict[str, str]) -> None:
     for path in ("train.checkpoint_seconds", "train.tensorboard"):
         if path in overrides and workdir is None:
             raise ValueError(f"config.{path} has no effect: without --workdir nothing is written")
-
-
-def fail(message: str, code: int = 2) -> None:
-    """Ends the program with one line."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
-
-
-@contextlib.contextmanager
-def one_clear_line():
-    """Turns what a user can mend into one line on stderr and exit code 2."""
-    from train.checkpoint import CheckpointError
-    from train.files import WorkdirError
-    from train.tasks.datasets import DataError
-
-    try:
-        yield
-    except (ValueError, CheckpointError, WorkdirError, DataError, FileNotFoundError) as error:
-        if os.environ.get("RECURRENT_TRACEBACK"):
-            raise
-        fail(str(error))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            fail(f"the disk is full: {error.filename or ''}; what was written before is kept", 1)
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
-            fail(f"cannot write: {error}")
-        raise
-    except MemoryError:
-        fail(OUT_OF_MEMORY, 1)
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
-            raise
-        fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0][:120]})", 1)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
 
 
 def console() -> Console:

@@ -44,9 +44,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
     shared = {"train.seeds": FLAGS.seeds, "train.steps": FLAGS.steps, "parameters": FLAGS.parameters}
     overrides = cli.add_flags(overrides, shared)
-    runs = configs.sweep(
-        "compare" if config is None else config, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir
-    )
+    name = "compare" if config is None else config
+    runs = configs.sweep(name, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir)
     run_configs = {name: configs.freeze(run) for name, run in runs.items()}  # all are checked before any runs
     console = cli.console()
     workdir = Path(FLAGS.workdir)

@@ -46,6 +46,10 @@ class Settings(protocol.Settings):
     rounds: int = 7  # each the median of `repeats` runs
     repeats: int = 3
 
+    def check(self):
+        # A power of time is fitted to them.
+        self.require("path_times", len(self.path_times) > 1, "two lengths or more")
+
 
 PRESETS = {
     "quick": Settings(

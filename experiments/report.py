@@ -9,15 +9,14 @@ runs are read, never changed, so that it can be repeated at any time.
 
 import base64
 import os
-import sys
 from pathlib import Path
 
 import jinja2
 import pandas as pd
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 
-from experiments import output, plots, results
+from experiments import entry, output, plots, results
 from train import files
 
 TITLE = "Comparison of recurrent cells"
@@ -219,19 +218,18 @@ def _join(value) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def main(argv: list[str]):
-    try:
-        if len(argv) < 2:
-            raise ValueError("name a directory of runs: python -m experiments.report DIR...")
-        paths = write(argv[1:], flags.FLAGS.out, flags.FLAGS.title)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    for path in paths.values():
+def main(dirs: list[str]) -> int:
+    """Writes the report; returns the exit code."""
+    if not dirs:
+        raise ValueError("name a directory of runs: python -m experiments.report DIR...")
+    for path in write(
+        [Path(name).expanduser() for name in dirs], flags.FLAGS.out, flags.FLAGS.title
+    ).values():
         print(path)
+    return 0
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Directory to write to; by default the directory of the runs.")
     flags.DEFINE_string("title", TITLE, "Title of the page.")
-    app.run(main)
+    entry.run(main, __doc__)

@@ -7,14 +7,13 @@ import cells
 from cells.base import require
 from cells.registry import nearest
 from train import effects, tasks
-from train.model import ModelConfig
+from train.model import INT32, ModelConfig
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
 ON_NAN = ("stop", "drop")
 CHRONO = ("task", "cell")
 SEED_BATCHING = ("auto", "vmap", "map")
-INT32 = 2**31 - 1  # steps, seeds and rows are counted so on the device
 
 
 def _require_choice(owner, option, choices):

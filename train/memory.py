@@ -27,7 +27,8 @@ def check(config: RunConfig, spec: Spec, model: Model, sizes: dict[str, int], de
         return
     listed = ", ".join(f"{name} {_size(count)}" for name, count in needed.items() if count > total / 100)
     states, weights, examples = needed.values()
-    hint = "fewer seeds or a smaller cell.hidden_size"
+    wide = "model.embedding_size" if config.model.embedding_size else "cell.hidden_size"
+    hint = f"fewer seeds or a smaller {wide}"
     if states > weights + examples:
         hint = "a smaller train.batch_size or shorter sequences"
         if config.model.remat == 0:
@@ -35,7 +36,8 @@ def check(config: RunConfig, spec: Spec, model: Model, sizes: dict[str, int], de
     elif examples > weights:
         hint = "fewer held-out examples or shorter sequences"
     raise ValueError(
-        f"this run needs at least {_size(total)} of memory, and there are {_size(there)}: {listed}; take {hint}"
+        f"this run needs at least {_size(total)} of memory, and there are {_size(there)}: {listed}; "
+        f"take {hint}"
     )
 
 

@@ -18,6 +18,7 @@ from cells.base import require
 from cells.registry import nearest
 from train.tasks.base import Spec
 
+INT32 = 2**31 - 1  # sizes, steps, seeds and rows are counted so on the device
 CONNECTIONS = ("none", "residual", "highway")
 NORMS = ("none", "pre", "post")
 DTYPES = ("float32", "bfloat16")
@@ -63,9 +64,10 @@ class ModelConfig:
     compute_dtype: str = "float32"
 
     def __post_init__(self):
-        for option, least in (("depth", 1), ("embedding_size", 0), ("remat", -1)):
+        for option, least, most in (("depth", 1, 1000), ("embedding_size", 0, INT32), ("remat", -1, INT32)):
             value = getattr(self, option)
-            require(self, option, type(value) is int and value >= least, f"an integer, {least} or more")
+            whole = type(value) is int and least <= value <= most
+            require(self, option, whole, f"an integer, {least} to {most}")
         scale = self.embedding_scale
         require(self, "embedding_scale", isinstance(scale, int | float) and 0 < scale < math.inf, "above 0")
         for option in ("bidirectional", "variational"):

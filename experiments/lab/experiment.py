@@ -148,6 +148,7 @@ def settings_of(experiment, preset: str, overrides: dict):
     for name in OF_CELLS:
         if texts := getattr(settings, name, ()):
             _check_labels(name, texts)
+    _check_tasks(getattr(settings, "tasks", ()))
     settings.check()
     return settings
 
@@ -160,6 +161,18 @@ def _check_labels(name, texts) -> None:
         configs.distinct({text: runs.config(text, "delayed_recall") for text in texts})
     except ValueError as error:
         raise ValueError(f"config.{name}: {error}") from None
+
+
+def _check_tasks(texts) -> None:
+    import configs
+    from experiments.lab import runs
+
+    for text in texts:
+        try:
+            name, options = configs.with_options(text)
+            runs.config("gru", name, task=options)
+        except ValueError as error:
+            raise ValueError(f"config.tasks: {error}") from None
 
 
 def _elsewhere(experiment, name) -> str:

@@ -5,8 +5,7 @@ import math
 from typing import ClassVar
 
 from cells.registry import nearest
-
-INT32 = 2**31 - 1
+from train.model import INT32
 
 
 @dataclasses.dataclass(frozen=True)

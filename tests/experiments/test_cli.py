@@ -15,7 +15,7 @@ import pytest
 
 import commands
 import configs
-from experiments import cli
+from experiments import cli, entry
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -81,7 +81,7 @@ def test_a_comparison_from_the_command_line(tmp_path):
 def refusal(f, *args):
     """The line with which `f` ends where `cli.run` calls it."""
     told = io.StringIO()
-    with contextlib.redirect_stderr(told), pytest.raises(SystemExit) as ended, cli.one_clear_line():
+    with contextlib.redirect_stderr(told), pytest.raises(SystemExit) as ended, entry.one_clear_line():
         f(*args)
     assert ended.value.code == 2
     (line,) = told.getvalue().splitlines()

@@ -1,0 +1,90 @@
+"""How every command begins and ends: its flags read, and one clear line for what it cannot do."""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+OUT_OF_MEMORY = (
+    "out of memory; take a smaller train.batch_size, cell.hidden_size or number of seeds, or "
+    "--config.model.remat=-1"
+)
+
+
+def run(body: Callable[[list[str]], int], doc: str, argv: list[str] | None = None) -> None:
+    """Reads the flags, runs `body(words that are no flags)` and ends the program with what it returns.
+
+    Args:
+      doc: what `--help` prints above the flags.
+      argv: the command line; None: as it was given.
+    """
+    sys.modules["__main__"].__doc__ = doc
+
+    def main(words):
+        with one_clear_line():
+            set_paths()
+            sys.exit(body(words[1:]))
+
+    app.run(main, argv=argv, flags_parser=_parsed)
+
+
+def _parsed(argv: list[str]) -> list[str]:
+    """absl's parser, with one line for what it refuses."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        fail(str(error).splitlines()[0])
+
+
+def set_paths() -> None:
+    """Flags that are paths: none may be empty, and `~` is the user's home.
+
+    Raises:
+      ValueError: one is empty.
+    """
+    for name in ("workdir", "data_dir", "out"):
+        path = FLAGS[name].value if name in FLAGS else None
+        if path is not None and not path.strip():
+            raise ValueError(f"--{name} is empty: name a folder")
+        if path:
+            FLAGS[name].value = os.path.expanduser(path)
+
+
+def fail(message: str, code: int = 2) -> None:
+    """Ends the program with one line."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def one_clear_line():
+    """Turns what a user can mend into one line on stderr and exit code 2."""
+    from train.checkpoint import CheckpointError
+    from train.files import WorkdirError
+    from train.tasks.datasets import DataError
+
+    try:
+        yield
+    except (ValueError, CheckpointError, WorkdirError, DataError, FileNotFoundError) as error:
+        if os.environ.get("RECURRENT_TRACEBACK"):
+            raise
+        fail(" ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            fail(f"the disk is full: {error.filename or ''}; what was written before is kept", 1)
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
+            fail(f"cannot write: {error}")
+        raise
+    except MemoryError:
+        fail(OUT_OF_MEMORY, 1)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+            raise
+        fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0][:120]})", 1)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
