@@ -18,6 +18,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -29,10 +30,7 @@ DEEP = "Highway connections and a tailored initialisation let SRU train deep"
 CLAIMS = {"sru_deep": Claim(DEEP, "depth")}
 WHOLE = "sru"
 # What the claim says SRU needs, and the variant that goes without.
-PARTS = {
-    "highway": "sru:highway=false",
-    "initialisation and alpha": "sru:tailored=false:rescale=false",
-}
+PARTS = {"highway": "sru:highway=false", "initialisation and alpha": "sru:tailored=false:rescale=false"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +128,7 @@ def _layers(settings, result) -> list[dict]:
         outputs = run.model.hidden_states(params, batch.xs, lengths=batch.lengths)
         outputs = [probes.embedded(run.spec, params, batch.xs), *outputs]
         gradients = jax.grad(loss)(params, batch)["layers"]
-        norms = [_norm(gradients[str(i)]) for i in range(len(outputs) - 1)]
+        norms = [optax.tree.norm(gradients[str(i)]) for i in range(len(outputs) - 1)]
         return jnp.stack([jnp.var(ys) for ys in outputs]), jnp.stack(norms)
 
     params = jax.tree.map(lambda p: p[: settings.seeds], runs.initial(result))
@@ -142,10 +140,6 @@ def _layers(settings, result) -> list[dict]:
         for i, (seed, _) in enumerate(run.config.lanes[: settings.seeds])
         for layer in range(variances.shape[1])
     ]
-
-
-def _norm(tree):
-    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)))
 
 
 # --- the rule
@@ -301,6 +295,5 @@ def _layers_figure(layers) -> Figure:
 EXPERIMENT = Experiment(
     "What lets deep stacks of SRU train?", CLAIMS, PRESETS, measure, judge, tables, figures
 )
-
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -97,14 +97,11 @@ def eligible() -> list[str]:
 def _config(cell, settings):
     """Gates start where the cell has them by default: chrono initialisation would give the units different
     time scales before they learn any. All seeds and rates train equally long."""
-    task = {name: getattr(settings, name) for name in ("gap", "lag", "symbols")}
     config = runs.config(
         cell, "mixed_recall", cell={"hidden_size": settings.hidden_size},
-        task=task | {"distractors": settings.symbols},
+        task=settings.of("gap", "lag", "symbols") | {"distractors": settings.symbols},
         optim={"learning_rates": settings.learning_rates},
-        train={
-            "steps": settings.steps, "seeds": settings.seeds, "eval_every": 50, "stop_when_solved": False
-        },
+        train=settings.of("steps", "seeds") | {"eval_every": 50, "stop_when_solved": False},
     )  # fmt: skip
     if not has_gates(config.cell):
         raise ValueError(f"{cell} has no gates")
@@ -298,6 +295,5 @@ EXPERIMENT = Experiment(
     "What do gates do in units of short and of long memory?",
     CLAIMS, PRESETS, measure, judge, tables, figures, eligible,
 )  # fmt: skip
-
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

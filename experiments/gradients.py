@@ -296,6 +296,5 @@ EXPERIMENT = Experiment(
     "How do gradients flow back through time, and what does a plain RNN's depend on?",
     CLAIMS, PRESETS, measure, judge, tables, figures,
 )  # fmt: skip
-
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

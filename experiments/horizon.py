@@ -26,14 +26,12 @@ from experiments.lab.experiment import Claim, Experiment, Verdict
 from train import metrics, tasks
 from train.config import CHRONO
 from train.model import count
-from train.tasks.base import Stretchable
 
 CLAIMS = {
     "lstm_length": Claim("LSTM's gates help, but only up to some length", "horizon"),
     "gru_fast": Claim("GRU has fewer parameters and converges fast", "horizon"),
 }
 FACTORS = (1, 2, 4, 8)  # lengths of the tests, as multiples of the one trained on
-STRETCHABLE = tuple(name for name in tasks.names() if issubclass(tasks.TASKS.cls(name), Stretchable))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Settings(protocol.Settings):
     trained_at: int = 16  # for the test on longer gaps, and for convergence
     chrono: str = "cell"
 
-    choices: ClassVar = {"chrono": CHRONO, "tasks": STRETCHABLE}
+    choices: ClassVar = {"chrono": CHRONO, "tasks": tasks.STRETCHABLE}
     least: ClassVar = {"bisections": 0}
 
     def check(self):
@@ -180,7 +178,7 @@ def judge(frames) -> dict[str, Verdict]:
     part.
     """
     evidence, helps, ends = [], [], []
-    for task, group in horizons(frames["runs"]).groupby("task", sort=False):
+    for task, group in statistics.horizons(frames["runs"]).groupby("task", sort=False):
         of = {label: statistics.median(seeds["horizon"]) for label, seeds in group.groupby("label")}
         longest = group.groupby("label")["longest"].max()
         if {"lstm", "rnn"} <= set(of):
@@ -204,23 +202,6 @@ def judge(frames) -> dict[str, Verdict]:
     fast = f"At equal width {_ratio():.0%} of LSTM's parameters. At equal parameters, to solve a gap of "
     fast += f"{gap}: {'; '.join(evidence)}."
     return {"lstm_length": length, "gru_fast": Verdict(verdict if faster else "not tested here", fast)}
-
-
-def horizons(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per task, cell and seed: `horizon`, the largest gap that the seed solved with all shorter ones
-    that were tried (0: none), infinite where it solved all that were tried; `longest` gap tried."""
-    found = []
-    for (task, label, seed), group in rows[rows["chosen"]].groupby(["task", "label", "seed"]):
-        group, horizon = group.sort_values("gap"), 0.0
-        for gap, solved in zip(group["gap"], group["solved"], strict=True):
-            if not solved:
-                break
-            horizon = float(gap)
-        else:
-            horizon = np.inf
-        row = {"task": task, "label": label, "seed": seed, "horizon": horizon}
-        found.append(row | {"longest": group["gap"].max()})
-    return pd.DataFrame(found)
 
 
 def _horizon(estimate, longest) -> str:
@@ -250,7 +231,7 @@ def _ratio(size: int = 64) -> float:
 def tables(frames) -> dict[str, pd.DataFrame]:
     """Horizons; metric at multiples of the trained length."""
     lengths, shown = frames["lengths"], {}
-    for task, group in horizons(frames["runs"]).groupby("task", sort=False):
+    for task, group in statistics.horizons(frames["runs"]).groupby("task", sort=False):
         rows = []
         for label, seeds in group.groupby("label", sort=False):
             here = frames["runs"][(frames["runs"]["task"] == task) & (frames["runs"]["label"] == label)]

@@ -85,7 +85,7 @@ PRESETS = {
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`iterations`: by label, stage, dial (a size of recurrent weights), method, time and seed, with the
     exponent and depth; `errors`: against a sequential run, gradients too; `time`: ms by round."""
-    shared = {name: getattr(settings, name) for name in ("seeds", "hidden_size", "times")}
+    shared = settings.of("seeds", "hidden_size", "times")
     rows, errors, times = [], [], []
     for text in settings.cells:
         rows += lab.do(f"start-{runs.file_name(text)}", shared, lambda text=text: [*_start(settings, text)])
@@ -99,10 +99,10 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
         fields = {"time": settings.error_time, "seeds": settings.seeds, "hidden_size": settings.hidden_size}
         compare = lambda text=text, fields=fields: [*convergence.errors(text, **fields)]  # noqa: E731
         errors += lab.do(f"errors-{runs.file_name(text)}", fields, compare)
-    names = ("timed", "timed_hidden_size", "batch", "rounds", "repeats")
-    fields = {name: getattr(settings, name) for name in names} | {"backend": jax.default_backend()}
+    fields = settings.of("timed", "timed_hidden_size", "batch", "rounds", "repeats")
+    fields["backend"] = jax.default_backend()
     for time in settings.timed_lengths:
-        times += lab.do(f"time-{time}", fields, lambda time=time: _times(settings, time))
+        times += lab.do(f"time-{time}", fields, lambda time=time: convergence.times(settings, time))
     return {"iterations": pd.DataFrame(rows), "errors": pd.DataFrame(errors), "time": pd.DataFrame(times)}
 
 
@@ -145,23 +145,6 @@ def _probe(settings, result) -> Iterator[dict]:
             tokens = task.eval_batch({}, "test", 0, 1).xs
             xs = jax.vmap(lambda params, tokens=tokens: probes.embedded(spec, params, tokens))(params)
             yield from convergence.iterations(config.cell, probes.layer_params(params), xs, fields)
-
-
-def _times(settings, time) -> list[dict]:
-    """Both strategies in turn."""
-    cases, size = [], settings.timed_hidden_size
-    for text, strategy in itertools.product(settings.timed, ("sequential", "newton")):
-        cell = convergence.cell_of(text, size)
-        xs = jax.random.normal(jax.random.key(1), (settings.batch, time, size))
-
-        def layer(params, xs, cell=cell, strategy=strategy):
-            return cells.scan(cell, params, xs, strategy=strategy)[1]
-
-        def labels(which, text=text, strategy=strategy):
-            return {"label": text, "strategy": strategy, "pass": which, "time": time}
-
-        cases += timing.by_pass(labels, layer, cell.init(jax.random.key(0), size), xs)
-    return timing.rounds(cases, settings.rounds, settings.repeats, batch=settings.batch, hidden_size=size)
 
 
 # --- the rule
@@ -305,6 +288,5 @@ EXPERIMENT = Experiment(
     "When does Newton's method run a nonlinear cell in parallel over time, and at what cost?",
     CLAIMS, PRESETS, measure, judge, tables, figures, eligible,
 )  # fmt: skip
-
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -41,13 +41,12 @@ class Settings(protocol.Settings):
     cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
     width: int = 64
     batch: int = 4
-    path_times: tuple = (16, 64, 256, 1024, 4096, 16384)
+    path_times: tuple = (16, 64, 256, 1024, 4096, 16384)  # to which a power of time is fitted
     times: tuple = (128, 512, 2048)
     rounds: int = 7  # each the median of `repeats` runs
     repeats: int = 3
 
     def check(self):
-        # A power of time is fitted to them.
         self.require("path_times", len(self.path_times) > 1, "two lengths or more")
 
 
@@ -67,11 +66,11 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`path`: operations by layer, pass and time; `time`: ms by layer, pass, time and round."""
     paths, times = [], []
     for time in settings.path_times:
-        fields = {"cells": settings.cells, "width": settings.width}
+        fields = settings.of("cells", "width")
         paths += lab.do(f"path-{time}", fields, lambda time=time: _paths(settings, time))
     for time in settings.times:
-        fields = {"cells": settings.cells, "width": settings.width, "batch": settings.batch}
-        fields |= {"rounds": settings.rounds, "repeats": settings.repeats, "backend": jax.default_backend()}
+        fields = settings.of("cells", "width", "batch", "rounds", "repeats")
+        fields["backend"] = jax.default_backend()
         times += lab.do(f"time-{time}", fields, lambda time=time: _times(settings, time))
         lab.console.print(f"{time} steps are measured")
     return {"path": pd.DataFrame(paths), "time": pd.DataFrame(times)}
@@ -298,6 +297,5 @@ EXPERIMENT = Experiment(
     "What can run in parallel over time, and is that what takes the time?",
     CLAIMS, PRESETS, measure, judge, tables, figures,
 )  # fmt: skip
-
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -1,6 +1,7 @@
 """How many iterations Newton's method takes, and how many steps one after the other that is."""
 
 import functools
+import itertools
 import warnings
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ import pandas as pd
 import cells
 import configs
 from cells.scans.newton import DENSE
-from experiments.lab import probes
+from experiments.lab import probes, timing
 from train.compile import options
 
 WINDOWS = {0: "sqrt(T)", 1: "1 (DEER)"}
@@ -143,3 +144,20 @@ def count_text(group: pd.DataFrame) -> str:
 def depth_text(group: pd.DataFrame) -> str:
     """Median over seeds of the depth, over that of a sequential run."""
     return f"{100 * (group['depth'] / group['time']).median():.1f} %" if len(group) else "–"
+
+
+def times(settings, time: int) -> list[dict]:
+    """Newton's method and the sequential run of the cells that are timed, in turn: ms by pass and round."""
+    cases, size = [], settings.timed_hidden_size
+    for text, strategy in itertools.product(settings.timed, ("sequential", "newton")):
+        cell = cell_of(text, size)
+        xs = jax.random.normal(jax.random.key(1), (settings.batch, time, size))
+
+        def layer(params, xs, cell=cell, strategy=strategy):
+            return cells.scan(cell, params, xs, strategy=strategy)[1]
+
+        def labels(which, text=text, strategy=strategy):
+            return {"label": text, "strategy": strategy, "pass": which, "time": time}
+
+        cases += timing.by_pass(labels, layer, cell.init(jax.random.key(0), size), xs)
+    return timing.rounds(cases, settings.rounds, settings.repeats, batch=settings.batch, hidden_size=size)

@@ -51,6 +51,10 @@ class Settings:
         else:
             self.require(name, math.isfinite(value) and value > 0, "above 0", value)
 
+    def of(self, *names: str) -> dict:
+        """Some of the settings, by name."""
+        return {name: getattr(self, name) for name in names}
+
     @classmethod
     def whole(cls) -> set[str]:
         """The settings that are whole numbers, or hold some."""

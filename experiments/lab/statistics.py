@@ -195,3 +195,20 @@ def chosen(rows: pd.DataFrame, better: str = "solved_step") -> pd.Series:
 
     best = {seed: max(rates, key=lambda rate, seed=seed: rank(rate, seed)) for seed in seeds}
     return rows["learning_rate"] == rows["seed"].map(best)
+
+
+def horizons(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, cell and seed: `horizon`, the largest gap that the seed solved with all shorter ones
+    that were tried (0: none), infinite where it solved all that were tried; `longest` gap tried."""
+    found = []
+    for (task, label, seed), group in rows[rows["chosen"]].groupby(["task", "label", "seed"]):
+        group, horizon = group.sort_values("gap"), 0.0
+        for gap, solved in zip(group["gap"], group["solved"], strict=True):
+            if not solved:
+                break
+            horizon = float(gap)
+        else:
+            horizon = np.inf
+        row = {"task": task, "label": label, "seed": seed, "horizon": horizon}
+        found.append(row | {"longest": group["gap"].max()})
+    return pd.DataFrame(found)

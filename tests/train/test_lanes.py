@@ -15,7 +15,6 @@ from train.compile import executable
 from train.lanes import held_out, initial_state, layout, make_run
 from train.loop import train
 from train.model import build
-from train.tasks.base import Stretchable
 
 MAP = {"seed_batching": "map"}
 
@@ -108,10 +107,8 @@ def test_on_two_devices(on_two_devices):
 
 # --- padded lengths
 
-STRETCHABLE = [name for name in tasks.names() if issubclass(tasks.TASKS.cls(name), Stretchable)]
 
-
-@pytest.mark.parametrize("name", STRETCHABLE)
+@pytest.mark.parametrize("name", tasks.STRETCHABLE)
 def test_a_padded_batch_has_the_loss_and_the_gradient_of_its_real_part(name, jit):
     stretch = tasks.TASKS.cls(name).stretch
     task = tasks.get(name, **{stretch: 4, f"max_{stretch}": 9})

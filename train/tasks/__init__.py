@@ -9,7 +9,7 @@
 
 from cells.registry import Registry
 from train.tasks.adding import Adding
-from train.tasks.base import Batch, Spec, Task
+from train.tasks.base import Batch, Spec, Stretchable, Task
 from train.tasks.copy_memory import CopyMemory
 from train.tasks.datasets import DataError
 from train.tasks.delayed_recall import DelayedRecall
@@ -22,7 +22,9 @@ from train.tasks.word_problem import WordProblem
 _TASKS = (Adding, CopyMemory, DelayedRecall, Digits, MixedRecall, Mnist, PermutedMnist, Sentence, WordProblem)
 TASKS = Registry("task", {task.name: task for task in _TASKS})
 
+STRETCHABLE = tuple(name for name, task in TASKS.table.items() if issubclass(task, Stretchable))
+
 get = TASKS.get
 names = TASKS.names
 
-__all__ = ["TASKS", "Batch", "DataError", "Spec", "Task", "get", "names"]
+__all__ = ["STRETCHABLE", "TASKS", "Batch", "DataError", "Spec", "Task", "get", "names"]
