@@ -26,6 +26,7 @@ from experiments.lab.experiment import Claim, Experiment, Verdict
 from train import metrics, tasks
 from train.config import CHRONO
 from train.model import count
+from train.tasks import STRETCHABLE
 
 CLAIMS = {
     "lstm_length": Claim("LSTM's gates help, but only up to some length", "horizon"),
@@ -49,7 +50,7 @@ class Settings(protocol.Settings):
     trained_at: int = 16  # for the test on longer gaps, and for convergence
     chrono: str = "cell"
 
-    choices: ClassVar = {"chrono": CHRONO, "tasks": tasks.STRETCHABLE}
+    choices: ClassVar = {"chrono": CHRONO, "tasks": STRETCHABLE}
     least: ClassVar = {"bisections": 0}
 
     def check(self):

@@ -96,8 +96,7 @@ def _paths(settings, time) -> list[dict]:
 
 
 def _times(settings, time) -> list[dict]:
-    xs = jax.random.normal(jax.random.key(1), (settings.batch, time, settings.width))
-    cases = []
+    xs, cases = jax.random.normal(jax.random.key(1), (settings.batch, time, settings.width)), []
     for layer in all_layers(settings.cells, settings.width):
         labels = functools.partial(_labels, layer, time)
         cases += timing.by_pass(labels, layer.run, layer.params, xs)

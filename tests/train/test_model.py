@@ -161,10 +161,10 @@ def test_outputs_are_float32_or_wider(dtype, want, x64):
 @pytest.mark.parametrize(
     "option, value, told",
     [
-        ("depth", 0, "1 or more"),
+        ("depth", 0, "1 to 1000"),
         ("depth", 2.0, "an integer"),
         ("depth", True, "an integer"),
-        ("embedding_size", -1, "0 or more"),
+        ("embedding_size", -1, "0 to"),
         ("dropout", 1.0, "[0, 1)"),
         ("dropout", math.nan, "[0, 1)"),
         ("dropout", "0.1", "[0, 1)"),

@@ -30,7 +30,6 @@ class Mnist(images.Images):
         super().__post_init__()
         base.require(self, "permuted", isinstance(self.permuted, bool), "True or False")
         base.at_least(self, permutation_seed=0)
-        base.require(self, "permutation_seed", self.permutation_seed < 2**32, "below 2**32")
         ordered = self.permuted or self.permutation_seed == 0
         base.require(self, "permutation_seed", ordered, "0 unless permuted")
 
