@@ -50,9 +50,8 @@ class Settings(protocol.Settings):
     rows: int = 32  # sequences on which trained gates are looked at
     convolution_steps: int = 256
 
-    def check(self):
-        for of in itertools.product(self.tasks, self.cells):
-            _config(self, *of)
+    def configs(self):
+        return [_config(self, *of) for of in itertools.product(self.tasks, self.cells)]
 
 
 PRESETS = {

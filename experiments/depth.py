@@ -46,10 +46,9 @@ class Settings(protocol.Settings):
     threshold: float = 0.9  # validation accuracy from which on a stack counts as trained
     rows: int = 128  # images for what is measured before training
 
-    def check(self):
+    def configs(self):
         self.require("threshold", self.threshold <= 1, "at most 1")
-        for depth, cell in itertools.product(self.depths, self.cells):
-            _config(self, depth, cell)
+        return [_config(self, *of) for of in itertools.product(self.depths, self.cells)]
 
 
 PRESETS = {

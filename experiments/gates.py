@@ -61,9 +61,8 @@ class Settings(protocol.Settings):
     learning_rates: tuple = (0.003, 0.01, 0.03, 0.1, 0.3)
     rows: int = 32  # sequences that are probed
 
-    def check(self):
-        for cell in self.cells:
-            _config(cell, self)
+    def configs(self):
+        return [_config(cell, self) for cell in self.cells]
 
 
 PRESETS = {
@@ -261,10 +260,10 @@ def _scatter(units, lines, behind=None) -> Figure:
                 rows = of[(of["stage"] == stage) & (of["solved"].astype(bool) == solved)]
                 ax.plot(rows["activity"], rows["memory"], mfc=fill, alpha=0.75, **mark)
             title = f"{label}: {gate}"
-            if len(rho):
-                key = {"label": label, "gate": gate, "statistic": statistic, "memory": "memory"}
-                row = rho[(rho[list(key)] == pd.Series(key)).all(axis=1)].iloc[0]
-                title += f", $\\rho$ = {row[stage]:+.2f}"
+            key = {"label": label, "gate": gate, "statistic": statistic, "memory": "memory"}
+            here = rho[(rho[list(key)] == pd.Series(key)).all(axis=1)] if len(rho) else rho
+            if len(here):  # some seed of this cell has solved the task
+                title += f", $\\rho$ = {here.iloc[0][stage]:+.2f}"
             style.title(ax, title)
             ax.set_xlabel(f"{gate} gate, {names[statistic]}", fontsize=9)
             ax.set_yscale("symlog", linthresh=SHORT, linscale=0.3)  # a few see little but the present

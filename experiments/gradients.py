@@ -51,9 +51,8 @@ class Settings(protocol.Settings):
 
     least: ClassVar = {"time": 3}
 
-    def check(self):
-        for cell in self.cells:
-            _config(cell, self, self.gap)
+    def configs(self):
+        return [_config(cell, self, self.gap) for cell in self.cells]
 
 
 PRESETS = {

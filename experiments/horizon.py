@@ -53,11 +53,10 @@ class Settings(protocol.Settings):
     choices: ClassVar = {"chrono": CHRONO, "tasks": STRETCHABLE}
     least: ClassVar = {"bisections": 0}
 
-    def check(self):
+    def configs(self):
         self.require("longest", self.longest >= self.shortest, f"at least config.shortest = {self.shortest}")
-        for task, cell in itertools.product(self.tasks, self.cells):
-            for gap in (self.shortest, self.longest, self.trained_at):
-                _config(self, task, cell, gap, gap)
+        for gap in {self.shortest, self.longest, self.trained_at}:
+            yield from (_config(self, *of, gap, gap) for of in itertools.product(self.tasks, self.cells))
 
 
 PRESETS = {

@@ -62,9 +62,8 @@ class Settings(protocol.Settings):
 
     least: ClassVar = {"times": 3, "error_time": 2}
 
-    def check(self):
-        for text in (*self.cells, *self.trained, *self.timed):
-            _config(self, text)
+    def configs(self):
+        return [_config(self, text) for text in {*self.cells, *self.trained, *self.timed}]
 
 
 PRESETS = {

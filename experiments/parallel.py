@@ -46,8 +46,9 @@ class Settings(protocol.Settings):
     rounds: int = 7  # each the median of `repeats` runs
     repeats: int = 3
 
-    def check(self):
+    def configs(self):
         self.require("path_times", len(self.path_times) > 1, "two lengths or more")
+        return ()
 
 
 PRESETS = {
@@ -64,9 +65,8 @@ PRESETS = {
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`path`: operations by layer, pass and time; `time`: ms by layer, pass, time and round."""
-    paths, times = [], []
+    paths, times, fields = [], [], settings.of("cells", "width")
     for time in settings.path_times:
-        fields = settings.of("cells", "width")
         paths += lab.do(f"path-{time}", fields, lambda time=time: _paths(settings, time))
     for time in settings.times:
         fields = settings.of("cells", "width", "batch", "rounds", "repeats")

@@ -58,9 +58,8 @@ class Settings(protocol.Settings):
 
     choices: ClassVar = {"groups": tuple(word_problem.GENERATORS), "tokens": word_problem.TOKENS}
 
-    def check(self):
-        for of in itertools.product(self.groups, self.depths, self.cells):
-            _config(self, *of)
+    def configs(self):
+        return [_config(self, *of) for of in itertools.product(self.groups, self.depths, self.cells)]
 
 
 PRESETS = {

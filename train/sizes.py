@@ -1,10 +1,43 @@
 """The size of the state that gives a whole model a wanted number of parameters."""
 
+import dataclasses
 import functools
 
 import cells
 from train.model import ModelConfig, build, input_width
 from train.tasks.base import Spec
+
+
+def check_budget(cell: cells.Cell, spec: Spec, config: ModelConfig, parameters: int) -> None:
+    """Refuses a budget that the smallest model of a cell is above.
+
+    Raises:
+      ValueError: it is.
+    """
+    options = dataclasses.asdict(cell)
+    name, unit = cells.CELLS.name_of(cell), _unit(cell)
+    options["hidden_size"] = unit
+    # The length of sequences changes no parameter.
+    least = _parameters(cells.get(name, **options), dataclasses.replace(spec, time=1), config)
+    _require_fit(name, unit, least, parameters)
+
+
+def _unit(cell: cells.Cell) -> int:
+    options = dataclasses.asdict(cell)
+    options.pop("hidden_size")
+    return type(cell).size_multiple(**options)
+
+
+@functools.lru_cache(256)
+def _parameters(cell, spec, config) -> int:
+    return build(cell, spec, config).parameters
+
+
+def _require_fit(name, unit, least, parameters):
+    if least > parameters:
+        raise ValueError(
+            f"a budget of {parameters} parameters is too small: {name} with hidden_size={unit} has {least}"
+        )
 
 
 def matched_hidden_size(
@@ -28,11 +61,7 @@ def matched_hidden_size(
         cell = cells.get(cell_name, hidden_size=unit * multiple, **cell_options)
         return build(cell, spec, config).parameters
 
-    if size_of(1) > parameters:
-        raise ValueError(
-            f"a budget of {parameters} parameters is too small: {cell_name} with hidden_size={unit} "
-            f"has {size_of(1)}"
-        )
+    _require_fit(cell_name, unit, size_of(1), parameters)
     # Where a layer's output is as wide as its input, projections fall away (SRU's fourth, the shortcut)
     # and the count dips. All other counts rise with the size: those are bisected, the dips compared.
     width = input_width(0, spec, config)

@@ -95,7 +95,7 @@ def _cell_layer(label, cell, width, part="layer", strategy="sequential") -> Laye
             return jnp.concatenate(jax.tree.leaves((us, rest)), axis=-1)
         return cells.scan(cell, params, xs, strategy=strategy)[1]
 
-    weights = jax.tree.leaves(cell.recurrent_weights(params))
+    weights = jax.tree.leaves(getattr(cell, "recurrent_weights", lambda params: {})(params))
     independent = probes.is_linear(cell) or bool(weights) and all(w.ndim == 1 for w in weights)
     return Layer(label, cells.CELLS.name_of(cell), part, cell.hidden_size, params, run, independent)
 

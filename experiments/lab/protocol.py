@@ -2,10 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import ClassVar
 
 from cells.registry import nearest
+from train.config import RunConfig
 from train.model import INT32
+from train.sizes import check_budget
+from train.tasks.base import Synthetic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +17,8 @@ class Settings:
     """Fields with defaults, one per setting. Numbers are above 0, whole ones at least 1, and below 2**31;
     tuples hold something, and nothing twice.
 
-    A subclass says where a whole number has to be larger, what the choices are of a text, and by `check`,
-    which a command calls before it begins, what has to hold between fields.
+    A subclass says where a whole number has to be larger, what the choices are of a text, and by `configs`
+    what its runs are: `check`, which a command calls before it begins, makes them.
     """
 
     least: ClassVar[dict[str, int]] = {}
@@ -32,12 +36,20 @@ class Settings:
             for item in value if several else (value,):
                 self._check(field.name, item)
 
+    def configs(self) -> Iterable[RunConfig]:
+        """The runs that they make, or some of each kind; settings that do not go together are refused."""
+        return ()
+
     def check(self) -> None:
-        """What has to hold between fields, and of the runs that they make.
+        """Makes the configs, and sees whether every model can be as small as its budget.
 
         Raises:
-          ValueError: it does not.
+          ValueError: one is refused, or its budget is too small.
         """
+        for config in self.configs():
+            if config.parameters and isinstance(config.task, Synthetic):  # whose data costs nothing
+                spec = config.task.spec(config.task.load())
+                check_budget(config.cell, spec, config.model, config.parameters)
 
     def _check(self, name: str, value) -> None:
         if name in self.choices:

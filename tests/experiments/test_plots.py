@@ -212,7 +212,7 @@ def test_a_task_that_nobody_solved(tmp_path, run_dir):
 
 
 def test_colours_belong_to_cells_and_styles_differ(tmp_path, run_dir):
-    names = [*style.known(), "mgu", "min_gru", "min_lstm", "rg_lru"]
+    names = list(dict.fromkeys([*style.known(), "mgu", "min_gru", "min_lstm", "rg_lru"]))
     for name in names:
         run_dir(tmp_path / name, cell=name, solved=[100])
     run_dir(tmp_path / "variant", cell="gru", label="gru, reset after", solved=[100])
