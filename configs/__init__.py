@@ -1,8 +1,9 @@
 """Configs: the defaults of every cell and task, recipes of the tasks, files that build on them.
 
 A config is an `ml_collections.ConfigDict` with the sections of `train.config.RunConfig` until
-`freeze` makes it one. A file in this folder that defines `get_config()` is a config, one that defines CELLS,
-TASKS and SHARED a sweep. Of settings that exclude each other the later one stands, see `precedence`.
+`freeze` makes it one. A file in this folder that defines `get_config()` is a config, one in `sweeps/` that
+defines CELLS, TASKS and SHARED a sweep. Of settings that exclude each other the later one stands, see
+`precedence`.
 """
 
 import copy
@@ -15,10 +16,10 @@ from ml_collections import ConfigDict, config_dict
 import cells
 from configs import precedence
 from configs.files import FOLDER, load, names
+from configs.grids import all_cells, distinct, sweep, with_options
 from configs.overrides import literal, set_field
 from configs.precedence import HIDDEN_SIZE, NoEffectError
 from configs.recipes import RECIPES
-from configs.sweeps import all_cells, distinct, sweep, with_options
 from train import effects, tasks
 from train.config import RunConfig
 

@@ -14,6 +14,7 @@ from cells.registry import nearest
 from configs import precedence, saved
 
 FOLDER = Path(__file__).parent
+FOLDERS = (FOLDER, FOLDER / "sweeps")
 
 
 def load(name: str) -> ConfigDict:
@@ -49,8 +50,11 @@ def module(name: str):
         raise ValueError(f"--config names nothing; {nearest('', names())}")
     if path.is_dir():
         raise ValueError(f"{name} is a folder without a config.json")
-    if not (path.suffix == ".py" and path.is_file()) and path.parent in (Path(), Path("configs")):
-        path = FOLDER / f"{path.name.removesuffix('.py')}.py"  # by name; `configs/sru.py` from elsewhere too
+    if not (path.suffix == ".py" and path.is_file()):
+        # By name; `configs/sru.py` and `configs/sweeps/compare.py` from outside the repository too.
+        folders = {Path(): FOLDERS, Path("configs"): FOLDERS[:1], Path("configs/sweeps"): FOLDERS[1:]}
+        files = [folder / f"{path.stem}.py" for folder in folders.get(path.parent, ())]
+        path = next((file for file in files if file.is_file()), path)
     if not path.is_file() or path.suffix != ".py":
         raise ValueError(f"no config {name!r}; {nearest(path.stem, names())}")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
@@ -78,5 +82,7 @@ def _blamed(path: Path):
 def names() -> list[str]:
     """The configs and sweeps that have a name: the cells, and the files here that define one."""
     defines = re.compile(r"^(def get_config\(|CELLS = )", re.MULTILINE)
-    files = {path.stem for path in FOLDER.glob("*.py") if defines.search(path.read_text())}
+    files = {
+        path.stem for folder in FOLDERS for path in folder.glob("*.py") if defines.search(path.read_text())
+    }
     return sorted(files | set(cells.names()))

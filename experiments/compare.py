@@ -12,7 +12,7 @@ The same command again goes on where it was stopped. A run that fails is told of
 --cells      cells with commas between; a cell's options after colons: gru:reset_after=true; "all": every
              cell there is
 --tasks      tasks with commas between; options likewise: delayed_recall:gap=50
---config     a sweep file of configs/ (default: compare, that is configs/compare.py)
+--config     a sweep file of configs/sweeps/ (default: compare, that is configs/sweeps/compare.py)
 --config.X   replaces a field in every run that has it: --config.optim.learning_rate=0.001
 """
 

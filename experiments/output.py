@@ -1,4 +1,4 @@
-"""Tables, figures and pages on disk: each file whole or not at all."""
+"""Tables and figures on disk: each file whole or not at all."""
 
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 def write_frame(path: Path, frame: "pd.DataFrame", **options) -> None:
     """Writes a CSV; options as for `DataFrame.to_csv`."""
     write(path, frame.to_csv(index=False, **options))
+
+
+def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
+    """Writes a Parquet file, which pandas, polars and duckdb read alike."""
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write(path, buffer.getvalue())
 
 
 def write_figure(path: Path, figure: "Figure", **options) -> None:

@@ -20,7 +20,11 @@ def test_every_cell_and_task_has_a_config(cell, task):
 
 
 def test_every_config_file_loads():
-    loaded = [name for name in configs.names() if name != "compare"]
+    sweeps = {path.stem for path in configs.FOLDER.glob("sweeps/*.py")} - {"__init__"}
+    for name in sweeps:
+        for run in (configs.sweep(name), configs.sweep(f"configs/sweeps/{name}.py")):
+            assert [configs.freeze(config) for config in run.values()]
+    loaded = [name for name in configs.names() if name not in sweeps]
     assert set(cells.names()) <= set(loaded)
     for name in loaded:
         configs.freeze(configs.load(name))

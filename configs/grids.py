@@ -1,5 +1,6 @@
-"""Sweeps: cells times tasks, with a label each, and no two labels for the same run."""
+"""Sweeps: cells times tasks times values of fields, and no two names for the same run."""
 
+import collections
 import dataclasses
 import itertools
 
@@ -26,15 +27,17 @@ def sweep(
     task_names: list[str] | None = None,
     overrides: dict[str, str] | None = None,
     data_dir: str | None = None,
+    vary: dict[str, list] | None = None,
 ) -> dict[str, ConfigDict]:
-    """The runs of a sweep file (such as `configs/compare.py`), by a name each.
+    """The runs of a sweep file (such as `configs/sweeps/compare.py`), by a name each.
 
     Args:
-      name: file or name of the sweep; it defines CELLS, TASKS and SHARED.
+      name: file or name of the sweep; it defines CELLS, TASKS and SHARED, and perhaps VARY.
       cell_names, task_names: instead of the sweep's; options follow a name after colons, as in
         "gru:reset_after=true", and are part of the run's label. "all" among the cells: `all_cells`.
       overrides: as for `apply`; each must act in one run at least, and is left out where it does not.
       data_dir: folder of the real data sets.
+      vary: fields and the values that each takes, in all combinations: instead of the sweep's for that field.
 
     Raises:
       ValueError: unknown sweep, cell, task, option or field, with the nearest name; options that exclude each
@@ -53,15 +56,25 @@ def sweep(
             raise ValueError(f"--{kind} names {twice[0]!r} twice; add an option to tell them apart")
     for path in overrides.keys() & NOT_SHARED.keys():
         raise ValueError(f"config.{path} is not for a comparison; use {NOT_SHARED[path]}")
+    vary = {path: list(values) for path, values in getattr(module, "VARY", {}).items()} | (vary or {})
+    for path, values in vary.items():
+        if path in overrides or path in NOT_SHARED:
+            raise ValueError(f"config.{path} is set twice: it varies in this sweep")
+        if not values or len(set(map(str, values))) < len(values):
+            raise ValueError(f"config.{path} varies over {values}: name different values")
     runs, refusals = {}, {path: [] for path in overrides}
-    for task_text, cell_text in itertools.product(task_names, cell_names):
+    points = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
+    for task_text, cell_text, point in itertools.product(task_names, cell_names, points):
         (cell, cell_options), (task, task_options) = with_options(cell_text), with_options(task_text)
         config = configs.make(cell, task, **module.SHARED)
         configs.update(config, module.TASKS.get(task, {}))
         own = configs.flat({"cell": cell_options, "task": task_options})
-        config = _overridden(config, own, overrides, refusals)
+        for path in own.keys() & point.keys():
+            raise ValueError(f"config.{path} is set twice: after a name, {own[path]!r}, and it varies")
+        config = _overridden(config, own | point, overrides, refusals)
         config.label = cell_text
-        runs[f"{task_text}-{cell_text}".replace(":", "_")] = config
+        at = [f"{path.split('.')[-1]}={value}" for path, value in point.items()]
+        runs["-".join([task_text, cell_text, *at]).replace(":", "_").replace("/", "_")] = config
     for told in refusals.values():
         if len(told) == len(runs):
             raise told[0]
@@ -95,9 +108,13 @@ def distinct(runs: dict[str, RunConfig], data_dir: str | None = None) -> None:
     Raises:
       ValueError: two of them are the same model on the same task, trained in the same way.
     """
-    for (name, run), (other_name, other) in itertools.combinations(runs.items(), 2):
-        if _around(run) == _around(other) and _same_cell(run, other, data_dir):
-            raise ValueError(f"{name} and {other_name} are the same run; leave one of them out")
+    alike = collections.defaultdict(list)
+    for name, run in runs.items():
+        alike[repr(_around(run))].append((name, run))
+    for group in alike.values():
+        for (name, run), (other_name, other) in itertools.combinations(group, 2):
+            if _same_cell(run, other, data_dir):
+                raise ValueError(f"{name} and {other_name} are the same run; leave one of them out")
 
 
 def _around(run: RunConfig):

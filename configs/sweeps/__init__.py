@@ -1,0 +1,1 @@
+"""Sweeps: a file for each, with CELLS, TASKS, SHARED and, where fields vary too, VARY."""

@@ -1,0 +1,190 @@
+"""Trains a sweep: cells x tasks x seeds x any fields, in processes side by side, one per core.
+
+  python -m experiments.sweep --config=rates
+  python -m experiments.sweep --config=rates --cells=gru,lstm --vary=optim.learning_rate=0.001,0.01,0.1
+  python -m experiments.sweep --config=compare --seeds=1 --vary=train.seed=0,1,2,3 --workdir=runs/mine
+
+Every run has a folder in --workdir: finished ones are skipped, others go on from their last checkpoint, so
+the same command again goes on where it was stopped. A process that dies or makes no progress is replaced. At
+the end failures are listed with their line, and all runs are in seeds.parquet.
+
+--config     a sweep file, of configs/sweeps/ or your own: CELLS, TASKS, SHARED and VARY
+--cells      cells with commas between; a cell's options after colons: gru:reset_after=true
+--tasks      tasks with commas between; options likewise: delayed_recall:gap=50
+--vary       a field and its values; may be given several times, for all combinations
+--config.X   replaces a field in every run that has it: --config.optim.learning_rate=0.001
+"""
+
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from absl import flags
+from rich.live import Live
+from rich.table import Table
+
+from experiments import cli
+
+flags.DEFINE_list("cells", None, "Cells (default: those of the sweep file).")
+flags.DEFINE_list("tasks", None, "Tasks (default: those of the sweep file).")
+flags.DEFINE_multi_string(
+    "vary", None, "FIELD=VALUE,VALUE: instead of the sweep file's values for that field."
+)
+flags.DEFINE_integer("seeds", None, "Seeds of each run, which train together.", lower_bound=1)
+flags.DEFINE_integer("steps", None, "Budget of optimiser steps of every run.", lower_bound=1)
+flags.DEFINE_integer(
+    "workers", 0, "Processes side by side; 0: one per core.", lower_bound=0, upper_bound=1024
+)
+flags.DEFINE_integer("retries", 2, "How often a run whose process died is tried again.", lower_bound=0)
+flags.DEFINE_float("patience", 900.0, "Seconds without progress after which a process is replaced.", 1.0)
+flags.DEFINE_string("workdir", "runs/sweep", "Where everything is written.")
+flags.adopt_module_key_flags(cli)
+FLAGS = flags.FLAGS
+
+
+def main(config: str | None, overrides: dict[str, str]) -> int:
+    """Runs the sweep; returns the exit code."""
+    import configs
+    from experiments.engines import Job
+
+    if config is None:
+        raise ValueError("name a sweep: --config=rates, or a file of your own")
+    overrides = cli.add_flags(overrides, {"train.seeds": FLAGS.seeds, "train.steps": FLAGS.steps})
+    runs = configs.sweep(
+        config, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir, varied(FLAGS.vary or ())
+    )
+    workdir = Path(FLAGS.workdir)
+    jobs = [Job(name, configs.freeze(run), workdir / "runs" / name) for name, run in runs.items()]
+    workdir.mkdir(parents=True, exist_ok=True)
+    return run_all(jobs, workdir, cli.console())
+
+
+def varied(texts) -> dict[str, list[str]]:
+    """{"optim.learning_rate": ["0.1", "0.01"]} of "optim.learning_rate=0.1,0.01".
+
+    Raises:
+      ValueError: one is not of this form, or names a field that another has named.
+    """
+    fields = {}
+    for text in texts:
+        path, equals, values = text.partition("=")
+        if not equals or not path or not values:
+            raise ValueError(f"--vary={text}: write FIELD=VALUE,VALUE")
+        if path in fields:
+            raise ValueError(f"--vary names {path} twice")
+        fields[path] = values.split(",")
+    return fields
+
+
+def run_all(jobs, workdir: Path, console) -> int:
+    """Trains what is not finished yet; returns the exit code: 1 if some run failed, 128 + a signal."""
+    from experiments import results
+    from experiments.engines import local
+    from train.files import locked
+    from train.record import clear, finished
+
+    with locked(workdir):
+        if FLAGS.overwrite:
+            for job in jobs:
+                clear(job.folder)
+        todo = [job for job in jobs if finished(job.folder) is None]
+        board = Board(len(jobs), len(jobs) - len(todo), FLAGS.workers or len(jobs))
+        console.print(
+            f"{len(jobs)} runs, {len(todo)} of them to train; results go to {workdir}", soft_wrap=True
+        )
+        for job in todo:
+            results.mark_failed(job.folder, None)
+        stop, received = threading.Event(), []
+
+        def ask(number, frame):
+            received.append(number)
+            stop.set()
+            signal.signal(number, signal.SIG_DFL)  # the second one ends it
+
+        old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        by_name = {job.name: job for job in jobs}
+
+        def tell(event):
+            board.take(event)
+            if event.kind == "failed":
+                job = by_name[event.job]
+                results.mark_failed(job.folder, RuntimeError(event.line), job.config)
+            if event.kind in ("done", "failed", "retried"):
+                live.console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
+
+        try:
+            with Live(console=console, refresh_per_second=2, get_renderable=board.table) as live:
+                live.auto_refresh = console.is_terminal
+                local.run(
+                    todo, tell, workdir / "workers.log", FLAGS.data_dir, FLAGS.workers, FLAGS.retries,
+                    FLAGS.patience, stop,
+                )  # fmt: skip
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+        return finish(jobs, board, workdir, console, received)
+
+
+def finish(jobs, board, workdir: Path, console, received: list[int]) -> int:
+    """Writes what all runs together say, and lists what failed."""
+    from experiments import output, results
+
+    folders = [job.folder for job in jobs if (job.folder / "summary.json").exists()]
+    if folders:
+        seeds = results.load_seeds(*folders)
+        output.write_parquet(workdir / "seeds.parquet", seeds)
+        aggregated = results.aggregate(seeds)
+        if len(aggregated) <= 40:
+            console.print(results.table(aggregated))
+        console.print(f"wrote {workdir / 'seeds.parquet'}: {len(seeds)} seeds", soft_wrap=True)
+    for name, line in board.failed.items():
+        console.print(f"failed: {name}: {line}", soft_wrap=True)
+    console.print(board.text(), soft_wrap=True)
+    if received:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 128 + received[0]
+    return int(bool(board.failed))
+
+
+class Board:
+    """How a sweep stands: what runs, what is done, what failed, how long the rest will take."""
+
+    def __init__(self, runs: int, finished: int, workers: int):
+        self.runs, self.before, self.workers = runs, finished, workers
+        self.done, self.failed, self.running = 0, {}, {}
+        self.start = time.monotonic()
+
+    def take(self, event) -> None:
+        """An engine's event."""
+        if event.kind == "progress":
+            self.running[event.job] = (event.step, event.steps)
+            return
+        self.running.pop(event.job, None)
+        if event.kind == "failed":
+            self.failed[event.job] = event.line
+        self.done += event.kind == "done"
+
+    def text(self) -> str:
+        """In a line."""
+        took, ended = time.monotonic() - self.start, self.done + len(self.failed)
+        left = self.runs - self.before - ended
+        eta = f", about {took / ended * left:.0f} s to go" if ended and left else ""
+        before = f" ({self.before} before)" if self.before else ""
+        return (
+            f"{self.before + self.done} of {self.runs} runs done{before}, {len(self.failed)} failed, "
+            f"{len(self.running)} running, {took:.0f} s{eta}"
+        )
+
+    def table(self) -> Table:
+        """For a terminal: a line for every run that trains."""
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, (step, steps) in self.running.items():
+            table.add_row(name, f"{step}/{steps}")
+        table.add_row(self.text())
+        return table
+
+
+if __name__ == "__main__":
+    cli.run(main, cli.doc_with_choices(__doc__), allocator="default")
