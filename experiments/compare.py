@@ -5,7 +5,7 @@
   python -m experiments.compare --cells=gru,lstm,lstm:chrono=100 --tasks=adding --seeds=8
   python -m experiments.compare --tasks=delayed_recall --config.task.gap=50 --steps=3000
 
-Prints a table and writes, into --workdir: every run, tidy results (curves.csv, seeds.csv,
+Prints a table and writes, into --workdir: every run, tidy results (curves and seeds as .csv and .parquet,
 summary.csv), learning curves and times to threshold (PNG), and a page that shows them (index.html).
 The same command again goes on where it was stopped. A run that fails is told of, and the others go on.
 

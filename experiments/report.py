@@ -3,8 +3,8 @@
   python -m experiments.report runs/compare
   python -m experiments.report --out=report runs/compare runs/more
 
-Writes curves.csv, seeds.csv, summary.csv, learning_curves.png, time_to_threshold.png and index.html: the
-runs are read, never changed, so that it can be repeated at any time.
+Writes curves and seeds (.csv, .parquet), summary.csv, learning_curves.png, time_to_threshold.png and
+index.html: the runs are read, never changed, so that it can be repeated at any time.
 """
 
 import base64

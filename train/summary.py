@@ -4,6 +4,7 @@ The columns of every table of runs are the fields of these records.
 """
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ class Record(Mapping):
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Of the fields, in order."""
-        return tuple(field.name for field in dataclasses.fields(cls))
+        return tuple(_kinds(cls))
 
     needed: ClassVar[tuple[str, ...]] = ()  # fields that every version wrote
 
@@ -32,7 +33,7 @@ class Record(Mapping):
         for name in cls.needed:
             if values.get(name) is None:
                 raise ValueError(f"no {name}")
-        return cls(**{field.name: _read(field, values) for field in dataclasses.fields(cls)})
+        return cls(**{name: _read(name, kinds, values) for name, kinds in _kinds(cls).items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -56,15 +57,20 @@ class Record(Mapping):
         return {**other, **self}
 
 
-def _read(field: dataclasses.Field, values: Mapping):
-    kinds = typing.get_args(field.type) or (field.type,)
-    value = values.get(field.name)
+@functools.cache
+def _kinds(cls) -> dict[str, tuple]:
+    """The types that each field may have."""
+    return {field.name: typing.get_args(field.type) or (field.type,) for field in dataclasses.fields(cls)}
+
+
+def _read(name: str, kinds: tuple, values: Mapping):
+    value = values.get(name)
     if value is None:  # JSON has no number for it
-        return math.nan if field.name in values and field.type is float else None
+        return math.nan if name in values and kinds == (float,) else None
     if float in kinds and type(value) is int:
         return float(value)
     if type(value) not in kinds:
-        raise ValueError(f"{field.name} is {value!r:.40}, not {kinds[0].__name__}")
+        raise ValueError(f"{name} is {value!r:.40}, not {kinds[0].__name__}")
     return value
 
 

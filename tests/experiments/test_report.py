@@ -6,7 +6,10 @@ import pytest
 import commands
 from experiments import plots, report, results
 
-FILES = "curves.csv index.html learning_curves.png seeds.csv summary.csv time_to_threshold.png".split()
+FILES = (
+    "curves.csv curves.parquet index.html learning_curves.png seeds.csv seeds.parquet summary.csv "
+    "time_to_threshold.png"
+).split()
 
 
 class Page(HTMLParser):

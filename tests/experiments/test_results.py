@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments import results
+from experiments import output, results
 from train.summary import RunSummary, SeedSummary, Summary
 
 
@@ -290,9 +290,19 @@ def test_markdown_is_one_table_per_task(comparison):
     assert out.count("| --- |") == 3
 
 
+def test_a_column_of_several_types_is_text_in_parquet(tmp_path):
+    frame = pd.DataFrame({"a": [1, "x", None], "b": [0.5, None, 1.5], "c": [True, None, False]})
+    output.write_parquet(tmp_path / "a.parquet", frame)
+    read = pd.read_parquet(tmp_path / "a.parquet")
+    assert read["a"].tolist() == ["1", "x", None]
+    assert read["b"].dropna().tolist() == [0.5, 1.5] and read["c"].dropna().tolist() == [True, False]
+
+
 def test_tidy_files_read_back(comparison, tmp_path):
     paths = results.write_tidy(comparison, tmp_path / "new" / "out")
-    assert sorted(paths) == ["curves.csv", "seeds.csv", "summary.csv"]
+    assert sorted(paths) == ["curves.csv", "curves.parquet", "seeds.csv", "seeds.parquet", "summary.csv"]
+    for name, load in (("curves", results.load_curves), ("seeds", results.load_seeds)):
+        pd.testing.assert_frame_equal(pd.read_parquet(paths[f"{name}.parquet"]), load(comparison))
     summary = pd.read_csv(paths["summary.csv"])
     expected = results.aggregate(results.load_seeds(comparison))
     pd.testing.assert_frame_equal(summary, expected, check_dtype=False)
