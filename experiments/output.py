@@ -17,8 +17,8 @@ def write_frame(path: Path, frame: "pd.DataFrame", **options) -> None:
 
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
-    """Writes a Parquet file, which pandas, polars and duckdb read alike. A column of several types, as options of
-    different runs may be, becomes text."""
+    """Writes a Parquet file, which pandas, polars and duckdb read alike. A column of several types, as options
+    of different runs may be, becomes text."""
     import pyarrow
     from pyarrow import parquet
 
@@ -27,7 +27,8 @@ def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
         try:
             columns[str(name)] = pyarrow.Array.from_pandas(column)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-            columns[str(name)] = pyarrow.array([None if value is None else str(value) for value in column])
+            texts = column.map(str).where(column.notna(), None)
+            columns[str(name)] = pyarrow.array(texts.tolist())
     buffer = BytesIO()
     parquet.write_table(pyarrow.table(columns), buffer)
     write(path, buffer.getvalue())

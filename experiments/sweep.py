@@ -8,6 +8,9 @@ Every run has a folder in --workdir: finished ones are skipped, others go on fro
 the same command again goes on where it was stopped. A process that dies or makes no progress is replaced. At
 the end failures are listed with their line, and all runs are in seeds.parquet.
 
+Clusters: --engine=slurm submits the runs as an array (--dry-run prints the script), --engine=ray gives them
+to a Ray cluster (--address). Their machines need to share --workdir.
+
 --config     a sweep file, of configs/sweeps/ or your own: CELLS, TASKS, SHARED and VARY
 --cells      cells with commas between; a cell's options after colons: gru:reset_after=true
 --tasks      tasks with commas between; options likewise: delayed_recall:gap=50
@@ -39,6 +42,10 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("retries", 2, "How often a run whose process died is tried again.", lower_bound=0)
 flags.DEFINE_float("patience", 900.0, "Seconds without progress after which a process is replaced.", 1.0)
+flags.DEFINE_enum("engine", "local", ["local", "slurm", "ray"], "Where the runs train.")
+flags.DEFINE_boolean("dry-run", False, "slurm: print the script and do nothing.")
+flags.DEFINE_multi_string("sbatch", None, "slurm: another option of sbatch: --sbatch=--time=4:00:00.")
+flags.DEFINE_string("address", None, "ray: the cluster, auto or its address; none: this machine alone.")
 flags.DEFINE_string("workdir", "runs/sweep", "Where everything is written.")
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
@@ -47,16 +54,22 @@ FLAGS = flags.FLAGS
 def main(config: str | None, overrides: dict[str, str]) -> int:
     """Runs the sweep; returns the exit code."""
     import configs
-    from experiments.engines import Job
+    from experiments.engines import Job, slurm
 
     if config is None:
         raise ValueError("name a sweep: --config=rates, or a file of your own")
+    for name, engine in (("dry-run", "slurm"), ("sbatch", "slurm"), ("address", "ray")):
+        if FLAGS[name].value and FLAGS.engine != engine:
+            raise ValueError(f"--{name} has no effect: it is of --engine={engine}")
     overrides = cli.add_flags(overrides, {"train.seeds": FLAGS.seeds, "train.steps": FLAGS.steps})
     runs = configs.sweep(
         config, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir, varied(FLAGS.vary or ())
     )
     workdir = Path(FLAGS.workdir)
     jobs = [Job(name, configs.freeze(run), workdir / "runs" / name) for name, run in runs.items()]
+    if FLAGS["dry-run"].value:
+        print(slurm.script(jobs, workdir, FLAGS.workers, FLAGS.sbatch or []), end="")
+        return 0
     workdir.mkdir(parents=True, exist_ok=True)
     return run_all(jobs, workdir, cli.console())
 
@@ -81,7 +94,7 @@ def varied(texts) -> dict[str, list[str]]:
 def run_all(jobs, workdir: Path, console) -> int:
     """Trains what is not finished yet; returns the exit code: 1 if some run failed, 128 + a signal."""
     from experiments import results
-    from experiments.engines import local
+    from experiments.engines import local, on_ray
     from train.files import locked
     from train.record import clear, finished
 
@@ -94,6 +107,8 @@ def run_all(jobs, workdir: Path, console) -> int:
         console.print(
             f"{len(jobs)} runs, {len(todo)} of them to train; results go to {workdir}", soft_wrap=True
         )
+        if FLAGS.engine == "slurm":
+            return submit(jobs, todo, board, workdir, console)
         for job in todo:
             results.mark_failed(job.folder, None)
         stop, received = threading.Event(), []
@@ -117,14 +132,32 @@ def run_all(jobs, workdir: Path, console) -> int:
         try:
             with Live(console=console, refresh_per_second=2, get_renderable=board.table) as live:
                 live.auto_refresh = console.is_terminal
-                local.run(
-                    todo, tell, workdir / "workers.log", FLAGS.data_dir, FLAGS.workers, FLAGS.retries,
-                    FLAGS.patience, stop,
-                )  # fmt: skip
+                if FLAGS.engine == "ray":
+                    on_ray.run(todo, tell, FLAGS.data_dir, FLAGS.address, FLAGS.retries, stop)
+                else:
+                    log, patience = workdir / "workers.log", FLAGS.patience
+                    local.run(todo, tell, log, FLAGS.data_dir, FLAGS.workers, FLAGS.retries, patience, stop)
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
         return finish(jobs, board, workdir, console, received)
+
+
+def submit(jobs, todo, board, workdir: Path, console) -> int:
+    """Gives SLURM what has neither finished nor failed; where nothing is left, puts the results together."""
+    from experiments import results
+    from experiments.engines import slurm
+
+    failed = [job for job in todo if (job.folder / results.FAILED).exists()]
+    todo = [job for job in todo if job not in failed]
+    if todo:
+        text = slurm.script(todo, workdir, FLAGS.workers, FLAGS.sbatch or [])
+        console.print(slurm.submit(todo, workdir, text, FLAGS.data_dir), soft_wrap=True)
+        console.print("when they have ended, the same command puts the results together", soft_wrap=True)
+        return 0
+    for job in failed:
+        board.failed[job.name] = results.load_failures(job.folder)["error"].iloc[0]
+    return finish(jobs, board, workdir, console, [])
 
 
 def finish(jobs, board, workdir: Path, console, received: list[int]) -> int:

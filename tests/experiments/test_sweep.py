@@ -188,3 +188,96 @@ def test_what_varies_is_read_from_flags():
     }
     runs = configs.sweep("rates", ["gru"], ["adding"], {}, vary={"train.seed": ["7"]})
     assert list(runs) == ["adding-gru-learning_rate=0.003-seed=7", "adding-gru-learning_rate=0.01-seed=7"]
+
+
+# --- clusters
+
+
+SBATCH = """#!{python}
+# A stand-in: runs the tasks of an array, one after the other; the first one is warned in the middle, and again.
+import os, re, signal, subprocess, sys, time
+script = sys.argv[1]
+last = int(re.search(r"--array=0-(\\d+)", open(script).read())[1])
+for task in range(last + 1):
+    env = os.environ | {{"SLURM_ARRAY_TASK_ID": str(task)}}
+    process = subprocess.Popen(["bash", script], env=env, stdout=subprocess.DEVNULL)
+    if task == 0:
+        time.sleep({warn})
+        process.send_signal(signal.SIGTERM)
+        print("task 0 exits with", process.wait(), file=sys.stderr)
+        process = subprocess.Popen(["bash", script], env=env, stdout=subprocess.DEVNULL)
+    process.wait()
+print("Submitted batch job 7")
+"""
+
+
+@pytest.mark.slow
+def test_slurm_runs_the_array_and_the_same_sweep_puts_the_results_together(tmp_path):
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(SBATCH.format(python=sys.executable, warn=6))
+    sbatch.chmod(0o755)
+    flags = ["--config=rates", "--engine=slurm", "--cells=gru", "--tasks=delayed_recall", "--steps=2000"]
+    flags += ["--config.train.stop_when_solved=false", "--vary=train.seed=0,1"]
+    flags += ["--vary=optim.learning_rate=0.01", f"--workdir={tmp_path / 'out'}"]
+    command = [sys.executable, "-m", "experiments.sweep", *flags]
+    env = os.environ | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}"}
+    first = subprocess.run(command, cwd=commands.ROOT, env=env, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert "2 runs, 2 of them to train" in first.stdout and "Submitted batch job 7" in first.stdout
+    second = subprocess.run(command, cwd=commands.ROOT, env=env, capture_output=True, text=True)
+    assert "2 of 2 runs done (2 before), 0 failed" in second.stdout, second.stdout + second.stderr
+    assert len(pd.read_parquet(tmp_path / "out" / "seeds.parquet")) == 2
+
+
+def test_the_script_of_an_array(tmp_path):
+    flags = ["--config=rates", "--engine=slurm", "--dry-run", "--cells=gru", f"--workdir={tmp_path / 'a b'}"]
+    done = commands.Commands().run("experiments.sweep", *flags, "--workers=3", "--sbatch=--time=1:00:00")
+    assert done.returncode == 0, done.stderr
+    for line in ("#SBATCH --array=0-15%3", "#SBATCH --time=1:00:00", "#SBATCH --requeue"):
+        assert line in done.stdout.splitlines()
+    assert f"'{tmp_path}/a b/jobs.json' \"$SLURM_ARRAY_TASK_ID\"" in done.stdout
+    assert not any(tmp_path.iterdir())
+    checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.slow
+def test_ray_gives_the_numbers_of_the_run_alone_though_a_process_is_killed(tmp_path):
+    """A local cluster of two nodes."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    from experiments.engines import on_ray
+
+    runs = {name: config("gru", train=SLOW | {"seed": str(seed)}) for seed, name in enumerate("abc")}
+    runs["bad"] = config(model={"strategy": "associative"})
+    cluster, killed, events = Cluster(initialize_head=True, head_node_args={"num_cpus": 1}), [], []
+    cluster.add_node(num_cpus=1)
+
+    def kill():
+        while not killed:
+            time.sleep(0.05)
+            there = tmp_path / "a" / "metrics.jsonl"
+            if there.exists() and len(lines(tmp_path / "a")) > 5:
+                pids = subprocess.run(
+                    ["pgrep", "-f", "^ray::a$"], capture_output=True, text=True
+                ).stdout.split()
+                killed.extend(map(int, pids))
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    try:
+        thread.start()
+        on_ray.run(jobs_in(tmp_path, **runs), events.append, address=cluster.address)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    thread.join(10)
+    assert len(killed) == 1
+    assert {event.job: event.kind for event in events} == dict.fromkeys("abc", "done") | {"bad": "failed"}
+    assert "GRU cannot use strategy" in next(event.line for event in events if event.job == "bad")
+    alone = train(runs["a"], tmp_path / "alone")
+    assert alone.summary.run.status == "finished"
+    assert without_times(lines(tmp_path / "a")) == without_times(lines(tmp_path / "alone"))
