@@ -18,7 +18,8 @@ def write_frame(path: Path, frame: "pd.DataFrame", **options) -> None:
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
     """Writes a Parquet file, which pandas, polars and duckdb read alike. A column of several types, as options
-    of different runs may be, becomes text."""
+    of different runs may be, becomes text.
+    """
     import pyarrow
     from pyarrow import parquet
 
@@ -27,8 +28,10 @@ def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
         try:
             columns[str(name)] = pyarrow.Array.from_pandas(column)
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-            texts = column.map(str).where(column.notna(), None)
-            columns[str(name)] = pyarrow.array(texts.tolist())
+            known = column.notna().tolist()
+            columns[str(name)] = pyarrow.array(
+                [str(x) if k else None for x, k in zip(column, known, strict=True)]
+            )
     buffer = BytesIO()
     parquet.write_table(pyarrow.table(columns), buffer)
     write(path, buffer.getvalue())

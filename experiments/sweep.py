@@ -21,14 +21,13 @@ to a Ray cluster (--address). Their machines need to share --workdir.
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 from absl import flags
 from rich.live import Live
-from rich.table import Table
 
 from experiments import cli
+from experiments.engines import board
 
 flags.DEFINE_list("cells", None, "Cells (default: those of the sweep file).")
 flags.DEFINE_list("tasks", None, "Tasks (default: those of the sweep file).")
@@ -63,7 +62,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
             raise ValueError(f"--{name} has no effect: it is of --engine={engine}")
     overrides = cli.add_flags(overrides, {"train.seeds": FLAGS.seeds, "train.steps": FLAGS.steps})
     runs = configs.sweep(
-        config, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir, varied(FLAGS.vary or ())
+        config, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir, board.varied(FLAGS.vary or ())
     )
     workdir = Path(FLAGS.workdir)
     jobs = [Job(name, configs.freeze(run), workdir / "runs" / name) for name, run in runs.items()]
@@ -72,23 +71,6 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         return 0
     workdir.mkdir(parents=True, exist_ok=True)
     return run_all(jobs, workdir, cli.console())
-
-
-def varied(texts) -> dict[str, list[str]]:
-    """{"optim.learning_rate": ["0.1", "0.01"]} of "optim.learning_rate=0.1,0.01".
-
-    Raises:
-      ValueError: one is not of this form, or names a field that another has named.
-    """
-    fields = {}
-    for text in texts:
-        path, equals, values = text.partition("=")
-        if not equals or not path or not values:
-            raise ValueError(f"--vary={text}: write FIELD=VALUE,VALUE")
-        if path in fields:
-            raise ValueError(f"--vary names {path} twice")
-        fields[path] = values.split(",")
-    return fields
 
 
 def run_all(jobs, workdir: Path, console) -> int:
@@ -103,12 +85,12 @@ def run_all(jobs, workdir: Path, console) -> int:
             for job in jobs:
                 clear(job.folder)
         todo = [job for job in jobs if finished(job.folder) is None]
-        board = Board(len(jobs), len(jobs) - len(todo), FLAGS.workers or len(jobs))
+        state = board.Board(len(jobs), len(jobs) - len(todo), FLAGS.workers or len(jobs))
         console.print(
             f"{len(jobs)} runs, {len(todo)} of them to train; results go to {workdir}", soft_wrap=True
         )
         if FLAGS.engine == "slurm":
-            return submit(jobs, todo, board, workdir, console)
+            return submit(jobs, todo, state, workdir, console)
         for job in todo:
             results.mark_failed(job.folder, None)
         stop, received = threading.Event(), []
@@ -122,7 +104,7 @@ def run_all(jobs, workdir: Path, console) -> int:
         by_name = {job.name: job for job in jobs}
 
         def tell(event):
-            board.take(event)
+            state.take(event)
             if event.kind == "failed":
                 job = by_name[event.job]
                 results.mark_failed(job.folder, RuntimeError(event.line), job.config)
@@ -130,7 +112,7 @@ def run_all(jobs, workdir: Path, console) -> int:
                 live.console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
 
         try:
-            with Live(console=console, refresh_per_second=2, get_renderable=board.table) as live:
+            with Live(console=console, refresh_per_second=2, get_renderable=state.table) as live:
                 live.auto_refresh = console.is_terminal
                 if FLAGS.engine == "ray":
                     on_ray.run(todo, tell, FLAGS.data_dir, FLAGS.address, FLAGS.retries, stop)
@@ -140,7 +122,7 @@ def run_all(jobs, workdir: Path, console) -> int:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-        return finish(jobs, board, workdir, console, received)
+        return finish(jobs, state, workdir, console, received)
 
 
 def submit(jobs, todo, board, workdir: Path, console) -> int:
@@ -156,11 +138,11 @@ def submit(jobs, todo, board, workdir: Path, console) -> int:
         console.print("when they have ended, the same command puts the results together", soft_wrap=True)
         return 0
     for job in failed:
-        board.failed[job.name] = results.load_failures(job.folder)["error"].iloc[0]
-    return finish(jobs, board, workdir, console, [])
+        state.failed[job.name] = results.load_failures(job.folder)["error"].iloc[0]
+    return finish(jobs, state, workdir, console, [])
 
 
-def finish(jobs, board, workdir: Path, console, received: list[int]) -> int:
+def finish(jobs, state, workdir: Path, console, received: list[int]) -> int:
     """Writes what all runs together say, and lists what failed."""
     from experiments import output, results
 
@@ -172,51 +154,13 @@ def finish(jobs, board, workdir: Path, console, received: list[int]) -> int:
         if len(aggregated) <= 40:
             console.print(results.table(aggregated))
         console.print(f"wrote {workdir / 'seeds.parquet'}: {len(seeds)} seeds", soft_wrap=True)
-    for name, line in board.failed.items():
+    for name, line in state.failed.items():
         console.print(f"failed: {name}: {line}", soft_wrap=True)
-    console.print(board.text(), soft_wrap=True)
+    console.print(state.text(), soft_wrap=True)
     if received:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 128 + received[0]
-    return int(bool(board.failed))
-
-
-class Board:
-    """How a sweep stands: what runs, what is done, what failed, how long the rest will take."""
-
-    def __init__(self, runs: int, finished: int, workers: int):
-        self.runs, self.before, self.workers = runs, finished, workers
-        self.done, self.failed, self.running = 0, {}, {}
-        self.start = time.monotonic()
-
-    def take(self, event) -> None:
-        """An engine's event."""
-        if event.kind == "progress":
-            self.running[event.job] = (event.step, event.steps)
-            return
-        self.running.pop(event.job, None)
-        if event.kind == "failed":
-            self.failed[event.job] = event.line
-        self.done += event.kind == "done"
-
-    def text(self) -> str:
-        """In a line."""
-        took, ended = time.monotonic() - self.start, self.done + len(self.failed)
-        left = self.runs - self.before - ended
-        eta = f", about {took / ended * left:.0f} s to go" if ended and left else ""
-        before = f" ({self.before} before)" if self.before else ""
-        return (
-            f"{self.before + self.done} of {self.runs} runs done{before}, {len(self.failed)} failed, "
-            f"{len(self.running)} running, {took:.0f} s{eta}"
-        )
-
-    def table(self) -> Table:
-        """For a terminal: a line for every run that trains."""
-        table = Table(box=None, show_header=False, pad_edge=False)
-        for name, (step, steps) in self.running.items():
-            table.add_row(name, f"{step}/{steps}")
-        table.add_row(self.text())
-        return table
+    return int(bool(state.failed))
 
 
 if __name__ == "__main__":

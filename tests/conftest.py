@@ -25,15 +25,16 @@ gc.set_threshold(50_000, 20, 20)  # tracing makes many objects that live as long
 def on_two_devices():
     """Runs a file's tests marked `two_devices`, all in one process; fails with what that process told.
 
-    Those marked `slow` too only if asked.
+    Those marked `slow` too only if asked; with more devices where that is asked for.
     """
 
-    def run(file, slow=False):
+    def run(file, slow=False, devices=2):
         which = "two_devices" if slow else "two_devices and not slow"
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+        number = {"JAX_NUM_CPU_DEVICES": str(devices)}
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which, file],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | number,
             capture_output=True,
             text=True,
             timeout=300,

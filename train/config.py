@@ -96,6 +96,7 @@ class TrainConfig:
       seed_batching: how the seeds of one device train together: "vmap", in one batched program; "map",
         one after the other inside the program; "auto": see `train.lanes.seed_batching`.
       batch_devices: how many devices share the batch of a seed; 0: see `train.lanes.layout`.
+      time_devices: how many devices share the steps of a sequence; above 1 the cell has to be linear.
       eval_every: steps between evaluations on held-out data; also the steps of one dispatch.
       eval_batch_size: sequences per evaluation batch.
       stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends
@@ -112,6 +113,7 @@ class TrainConfig:
     seed: int = 0
     seed_batching: str = "auto"
     batch_devices: int = 0
+    time_devices: int = 1
     eval_every: int = 100
     eval_batch_size: int = 256
     stop_when_solved: bool = True
@@ -122,6 +124,7 @@ class TrainConfig:
     def __post_init__(self):
         _require_whole(self, 1, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
         _require_whole(self, 0, "seed", "batch_devices")
+        _require_whole(self, 1, "time_devices")
         _require_at_least_0(self, "checkpoint_seconds")
         last = self.seed + self.seeds - 1
         require(self, "seeds", last <= INT32, f"so few that the last seed, {last}, is at most {INT32}")

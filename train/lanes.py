@@ -40,7 +40,7 @@ class Run(NamedTuple):
     model: Model
     data: Any
     programs: Programs
-    mesh: Mesh  # lanes x rows of a batch
+    mesh: Mesh  # lanes x rows of a batch x steps
     strategy: str  # of the cells over time
     seed_batching: str  # of the seeds on one device
     effort: str  # of compiling it
@@ -79,23 +79,33 @@ SPLIT_FROM = 1024
 
 
 def layout(config: RunConfig, devices: list) -> Mesh:
-    """Devices as lanes x rows of a batch: lanes first, which need not talk; what is left shares batches.
+    """Devices as lanes x rows of a batch x steps: lanes first, which need not talk; what is left shares
+    batches. Steps are shared only where that is asked for.
 
     Raises:
-      ValueError: `train.batch_devices` does not fit the batch or the devices.
+      ValueError: `train.batch_devices` or `train.time_devices` does not fit the batch, the devices, the cell.
     """
-    batch_size, split = config.train.batch_size, config.train.batch_devices
+    batch_size, split, time = config.train.batch_size, config.train.batch_devices, config.train.time_devices
+    asked = f"train.time_devices = {time}"
+    if time > len(devices):
+        raise ValueError(f"{asked} must be at most the {len(devices)} device(s) there are; see --devices")
+    if time > 1 and not isinstance(config.cell, cells.Linear):
+        raise ValueError(f"{asked} needs a linear cell, such as sru; {type(config.cell).__name__} is none")
+    if time > 1 and config.model.remat:
+        raise ValueError(f"{asked} and config.model.remat={config.model.remat} exclude each other")
+    together = len(devices) // time  # groups of devices, each with all the steps of its rows
     if split == 0:
         worth = jax.default_backend() != "cpu" or batch_size * config.cell.hidden_size >= SPLIT_FROM
-        left = len(devices) // min(len(config.lanes), len(devices)) if worth else 1
+        left = together // min(len(config.lanes), together) if worth else 1
         split = math.gcd(left, batch_size)
-    elif batch_size % split or split > len(devices):
+    elif batch_size % split or split > together:
         raise ValueError(
             f"train.batch_devices = {split} must divide train.batch_size = {batch_size} "
-            f"and be at most the {len(devices)} device(s) there are"
+            f"and be at most the {together} device(s) there are"
         )
-    lanes = min(len(config.lanes), len(devices) // split)
-    return Mesh(np.array(devices[: lanes * split]).reshape(lanes, split), ("lanes", "batch"))
+    lanes = min(len(config.lanes), together // split)
+    used = np.array(devices[: lanes * split * time]).reshape(lanes, split, time)
+    return Mesh(used, ("lanes", "batch", "time"))
 
 
 def make_run(config: RunConfig, data_dir: str | None = None, devices: list | None = None) -> Run:
@@ -148,7 +158,7 @@ def make_programs(config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batch
       sizes: (split, number of examples) of the held-out splits.
       batching: "vmap" or "map".
     """
-    model = build(config.cell, spec, config.model)
+    model = build(config.cell, spec, config.model, mesh.shape["time"])
     share = Share(mesh.shape["batch"])
     one_step = make_step(config, spec, model, share)
     # Of one shape in both splits where they have as many batches: one program scores both.

@@ -111,8 +111,8 @@ class Model(NamedTuple):
 class Recurrent(nnx.Module):
     """One cell as a Flax module that runs over time."""
 
-    def __init__(self, cell: cells.Cell, input_size: int, reverse: bool, config: ModelConfig, rngs: nnx.Rngs):
-        self.cell, self.reverse, self.config = cell, reverse, config
+    def __init__(self, cell: cells.Cell, input_size: int, reverse: bool, over_time: Callable, rngs: nnx.Rngs):
+        self.cell, self.reverse, self.over_time = cell, reverse, over_time
         params = cell.init(rngs.params(), input_size)
         self.names = tuple(params)
         for name, value in params.items():
@@ -120,19 +120,18 @@ class Recurrent(nnx.Module):
 
     def __call__(self, xs, **steps):
         params = {name: getattr(self, name)[...] for name in self.names}
-        how = {"reverse": self.reverse, "strategy": self.config.strategy, "remat": self.config.remat}
-        return cells.scan(self.cell, params, xs, **how, **steps)[1]
+        return self.over_time(self.cell, params, xs, reverse=self.reverse, **steps)
 
 
 class Layer(nnx.Module):
     """Norm, cell (or two, one for each direction), dropout, connection, norm."""
 
-    def __init__(self, cell: cells.Cell, input_size: int, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, cell, input_size: int, config: ModelConfig, over_time: Callable, rngs: nnx.Rngs):
         self.config = config
         self.width = cell.hidden_size * (2 if config.bidirectional else 1)
-        self.forward = Recurrent(cell, input_size, False, config, rngs)
+        self.forward = Recurrent(cell, input_size, False, over_time, rngs)
         if config.bidirectional:
-            self.backward = Recurrent(cell, input_size, True, config, rngs)
+            self.backward = Recurrent(cell, input_size, True, over_time, rngs)
         if config.connection != "none" and input_size != self.width:
             self.shortcut = nnx.Linear(input_size, self.width, use_bias=False, rngs=rngs)
         if config.connection == "highway":
@@ -161,7 +160,7 @@ class Layer(nnx.Module):
 class Network(nnx.Module):
     """Embedding or dense input, the stack, the head."""
 
-    def __init__(self, cell: cells.Cell, spec: Spec, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, cell, spec: Spec, config: ModelConfig, over_time: Callable, rngs: nnx.Rngs):
         self.spec, self.config = spec, config
         size = input_width(cell.hidden_size, spec, config)
         if spec.inputs == "tokens":
@@ -173,7 +172,7 @@ class Network(nnx.Module):
             self.dense = nnx.Linear(spec.input_size, size, rngs=rngs)
         self.layers = nnx.Dict()
         for number in range(config.depth):
-            self.layers[str(number)] = Layer(cell, size, config, rngs)
+            self.layers[str(number)] = Layer(cell, size, config, over_time, rngs)
             size = self.layers[str(number)].width
         self.head = nnx.Linear(size, spec.output_size, rngs=rngs)
 
@@ -299,16 +298,27 @@ def largest(ys):
     return jnp.take_along_axis(ys, jnp.argmax(ys, axis=1, keepdims=True), axis=1)[:, 0]
 
 
-def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig()) -> Model:
+def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig(), time_devices: int = 1) -> Model:
     """The model of a cell for a task.
+
+    Args:
+      time_devices: devices that share the steps; above 1 the model is to be applied under a `jax.shard_map`
+        over an axis "time" of that size, with everything the same on all of them.
 
     Raises:
       ValueError: the cell cannot use the strategy.
     """
     cells.scans.resolve(cell, config.strategy)
 
+    def over_time(cell, params, xs, **steps):
+        if time_devices > 1:
+            return cells.scans.over_devices.within(
+                cell, params, xs, time_devices, strategy=config.strategy, **steps
+            )
+        return cells.scan(cell, params, xs, strategy=config.strategy, remat=config.remat, **steps)[1]
+
     def network(key):
-        return Network(cell, spec, config, nnx.Rngs(key))
+        return Network(cell, spec, config, over_time, nnx.Rngs(key))
 
     def init(key):
         return nnx.to_pure_dict(nnx.split(network(key))[1])

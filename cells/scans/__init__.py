@@ -7,7 +7,7 @@ from jax import lax
 
 from cells import base
 from cells.base import Array, Carry, Cell, Params
-from cells.scans import linear, sequence, sequential
+from cells.scans import linear, over_devices, sequence, sequential
 from cells.scans import newton as newton_
 from cells.scans import remat as rematerialise
 from cells.scans.newton import Report
@@ -29,7 +29,7 @@ from cells.scans.strategies import (
 
 __all__ = [
     "STRATEGIES", "Associative", "Chunked", "Chunkwise", "Newton", "Parallel", "Report", "Sequential",
-    "Stepwise", "Strategy", "parse", "resolve", "scan", "strategies",
+    "Stepwise", "Strategy", "over_devices", "parse", "resolve", "scan", "strategies",
 ]  # fmt: skip
 
 
@@ -90,20 +90,10 @@ def scan(
     choose(cell, strategy)  # refused before anything else is looked at
     if isinstance(remat, bool) or not isinstance(remat, int) or remat < -1:
         raise ValueError(f"remat must be a number of steps, 0 (off) or -1 (sqrt(time)), got {remat!r}")
-    dtype = _check(cell, params, xs, lengths, mask, resets)
+    dtype = check_inputs(cell, params, xs, lengths, mask, resets)
     batch, time, _ = xs.shape
     strategy = choose(cell, strategy, time=time)
-    state_dtype = jnp.promote_types(dtype, jnp.float32)
-
-    initial = cell.initial_carry(batch, state_dtype)
-    if carry is None:
-        carry = initial
-    else:
-        want, got = (jax.tree.map(jnp.shape, c) for c in (initial, carry))
-        if want != got:
-            raise ValueError(f"carry must look like cell.initial_carry({batch}): {want}, got {got}")
-        carry = jax.tree.map(lambda c, like: jnp.asarray(c).astype(like.dtype), carry, initial)
-
+    initial, carry = states_from(cell, carry, batch, jnp.promote_types(dtype, jnp.float32))
     valid = mask
     if lengths is not None:
         real = jnp.arange(time) < jnp.asarray(lengths)[:, None]
@@ -130,10 +120,21 @@ def scan(
     return (carry, ys.astype(dtype), did) if report else (carry, ys.astype(dtype))
 
 
+def states_from(cell, carry, batch, dtype):
+    """The state after a reset, and the one before the first step, which is the same unless it is given."""
+    initial = cell.initial_carry(batch, dtype)
+    if carry is None:
+        return initial, initial
+    want, got = (jax.tree.map(jnp.shape, c) for c in (initial, carry))
+    if want != got:
+        raise ValueError(f"carry must look like cell.initial_carry({batch}): {want}, got {got}")
+    return initial, jax.tree.map(lambda c, like: jnp.asarray(c).astype(like.dtype), carry, initial)
+
+
 def _by_states(strategy, cell, params, xs, carry, initial, valid, resets, reverse):
     """All states, then all outputs -> (carry, ys), report; valid, resets (batch, time) or None."""
     report = Report()
-    us, rest = _projected(cell, params, xs, initial)
+    us, rest = projected(cell, params, xs, initial)
     valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
     flags = initial, valid, resets, reverse
     match strategy:
@@ -159,7 +160,7 @@ def _in_order(strategy, cell, params, xs, carry, initial, valid, resets, reverse
     if isinstance(strategy, Stepwise):
         carry, ys = sequence.stepwise(cell, params, carry, jnp.swapaxes(xs, 0, 1), initial, taken, resets)
     else:
-        us, rest = _projected(cell, params, xs, initial)
+        us, rest = projected(cell, params, xs, initial)
         carry, ys = sequence.run(cell, params, carry, us, rest, taken, resets, strategy)
     ys = jnp.swapaxes(ys, 0, 1)
     if indices is not None:
@@ -167,7 +168,7 @@ def _in_order(strategy, cell, params, xs, carry, initial, valid, resets, reverse
     return (carry, ys if valid is None else jnp.where(valid[..., None], ys, 0)), Report()
 
 
-def _projected(cell, params, xs, initial):
+def projected(cell, params, xs, initial):
     """`cell.project` of xs (batch, time, features): (time, batch, k) each, in the dtype of the state."""
     batch, time, features = xs.shape
     state_dtype = jnp.real(jax.tree.leaves(initial)[0]).dtype
@@ -194,7 +195,7 @@ def _project(cell, params, xs):
     return projected
 
 
-def _check(cell, params, xs, lengths, mask, resets):
+def check_inputs(cell, params, xs, lengths, mask, resets):
     """Refuses wrong shapes and dtypes with one line; returns the dtype of the computation."""
     shape = jnp.shape(xs)
     if len(shape) != 3 or 0 in shape:

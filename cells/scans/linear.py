@@ -17,12 +17,17 @@ CHUNK = 64  # steps solved in parallel by `chunked`
 
 def run(a, b, carry, initial, valid, resets, reverse, solver):
     """`solve` with flags; see `sequential.run` for their meaning and what it returns."""
+    return solve(*flagged(a, b, initial, valid, resets), carry, reverse, solver)
+
+
+def flagged(a, b, initial, valid, resets):
+    """The coefficients of steps of which some are resets and some are skipped."""
     if resets is not None:
         # The state before a reset is `initial`, whatever came before.
         a, b = jnp.where(resets, 0, a), jnp.where(resets, a * initial + b, b)
     if valid is not None:
         a, b = jnp.where(valid, a, 1), jnp.where(valid, b, 0)
-    return solve(a, b, carry, reverse, solver)
+    return a, b
 
 
 def solve(a, b, first, reverse, solver):
@@ -37,12 +42,17 @@ def solve(a, b, first, reverse, solver):
       All the states, (time, batch, hidden_size).
     """
     start = -1 if reverse else 0
-    b = b.at[start].add(_times(a[start], first))
+    return solved(a, b.at[start].add(_times(a[start], first)), reverse, solver, _shift)
 
-    def shift(cs, reverse):
-        zero = jnp.zeros_like(cs[:1])
-        return jnp.concatenate([cs[1:], zero] if reverse else [zero, cs[:-1]])
 
+def _shift(cs, reverse):
+    """The states that the steps start from, of those that they end in: zeros at the first."""
+    zero = jnp.zeros_like(cs[:1])
+    return jnp.concatenate([cs[1:], zero] if reverse else [zero, cs[:-1]])
+
+
+def solved(a, b, reverse, solver, shift):
+    """The states from zeros, and the derivative rule; `shift` is S, (states, reverse) -> states."""
     return lax.custom_linear_solve(
         lambda cs: cs - a * shift(cs, reverse),
         b,

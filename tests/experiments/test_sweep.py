@@ -14,7 +14,7 @@ import pytest
 import commands
 import configs
 from experiments.engines import Job, local
-from experiments.sweep import Board, varied
+from experiments.engines.board import Board, varied
 from tiny_runs import config, lines, without_times
 from train.loop import train
 
@@ -194,7 +194,7 @@ def test_what_varies_is_read_from_flags():
 
 
 SBATCH = """#!{python}
-# A stand-in: runs the tasks of an array, one after the other; the first one is warned in the middle, and again.
+# A stand-in: runs the tasks of an array in turn; the first one is warned in the middle, and run again.
 import os, re, signal, subprocess, sys, time
 script = sys.argv[1]
 last = int(re.search(r"--array=0-(\\d+)", open(script).read())[1])

@@ -76,11 +76,41 @@ def test_a_batch_shared_by_devices_trains_and_scores_as_on_one(tiny, dropout):
     def results(devices):
         options = {"train": SHARED | {"batch_devices": devices}, "model": {"dropout": dropout}}
         run, trained = dispatched(tiny(**options), devices)
-        assert dict(run.mesh.shape) == {"lanes": 1, "batch": devices}
+        assert dict(run.mesh.shape) == {"lanes": 1, "batch": devices, "time": 1}
         args = jax.tree.map(jnp.asarray, trained), held_out(run, "valid"), jnp.int32(10)
         return trained, executable(run.programs.evaluate, *args)(*args)
 
     assert_close(results(2), results(1), 1e-5)
+
+
+@pytest.mark.two_devices
+@pytest.mark.parametrize("batching", ["vmap", "map"])
+def test_steps_shared_by_devices_train_and_score_as_on_one(tiny, batching):
+    """Of both directions of a stack of linear cells; five steps, which two devices do not share evenly."""
+
+    def results(devices):
+        options = SHARED | {"batch_devices": 1, "time_devices": devices, "seed_batching": batching}
+        model = {"depth": 2, "bidirectional": True, "dropout": 0.2}
+        run, trained = dispatched(tiny("sru", train=options, model=model), devices)
+        assert dict(run.mesh.shape) == {"lanes": 1, "batch": 1, "time": devices}
+        args = jax.tree.map(jnp.asarray, trained), held_out(run, "valid"), jnp.int32(10)
+        return trained, executable(run.programs.evaluate, *args)(*args)
+
+    assert_close(results(2), results(1), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "cell, train, model, told",
+    [
+        ("gru", {"time_devices": 2}, {}, "needs a linear cell, such as sru; GRU is none"),
+        ("sru", {"time_devices": 2}, {"remat": -1}, "and config.model.remat=-1 exclude each other"),
+        ("sru", {"time_devices": 5}, {}, "must be at most the 4 device"),
+    ],
+)
+def test_steps_that_cannot_be_shared_are_refused_with_one_line(tiny, cell, train, model, told):
+    with pytest.raises(ValueError, match="train.time_devices") as refusal:
+        layout(tiny(cell, train=train, model=model), jax.devices()[:1] * 4)
+    assert told in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.two_devices
@@ -91,7 +121,7 @@ def test_a_batch_shared_by_devices_trains_and_scores_as_on_one(tiny, dropout):
 )
 def test_devices_go_to_lanes_then_to_large_batches(tiny, seeds, hidden_size, batch_size, lanes, rows):
     config = tiny(cell={"hidden_size": hidden_size}, train={"seeds": seeds, "batch_size": batch_size})
-    assert dict(layout(config, jax.devices()).shape) == {"lanes": lanes, "batch": rows}
+    assert dict(layout(config, jax.devices()).shape) == {"lanes": lanes, "batch": rows, "time": 1}
 
 
 @pytest.mark.parametrize("share, devices", [(3, 4), (2, 1)], ids=["no-divisor", "too-many"])
