@@ -125,7 +125,7 @@ def run_all(jobs, workdir: Path, console) -> int:
         return finish(jobs, state, workdir, console, received)
 
 
-def submit(jobs, todo, board, workdir: Path, console) -> int:
+def submit(jobs, todo, state, workdir: Path, console) -> int:
     """Gives SLURM what has neither finished nor failed; where nothing is left, puts the results together."""
     from experiments import results
     from experiments.engines import slurm
