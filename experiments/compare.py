@@ -33,6 +33,9 @@ flags.DEFINE_integer("steps", None, "Budget of optimiser steps of every run.", l
 flags.DEFINE_integer(
     "parameters", None, "Parameter budget of every model; 0: cell.hidden_size as it is.", lower_bound=0
 )
+flags.DEFINE_integer(
+    "workers", 0, "Train in so many processes side by side, a core each; 0: in this one.", lower_bound=0
+)
 flags.DEFINE_string("workdir", "runs/compare", "Where everything is written.")
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
@@ -49,7 +52,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     run_configs = {name: configs.freeze(run) for name, run in runs.items()}  # all are checked before any runs
     console = cli.console()
     workdir = Path(FLAGS.workdir)
-    status = run_all(run_configs, workdir, console)
+    status = (side_by_side if FLAGS.workers else run_all)(run_configs, workdir, console)
     report_on(workdir, [workdir / "runs" / name for name in run_configs], console)
     return status
 
@@ -115,6 +118,25 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     if errors and len(errors) == len(run_configs):
         raise errors[0]
     return int(bool(errors) or diverged)
+
+
+def side_by_side(run_configs: dict, workdir: Path, console: Console) -> int:
+    """The same by `experiments.engines.local`, each run in a process with a core of its own."""
+    from experiments.engines import Job, drive, local
+
+    jobs = [Job(name, config, workdir / "runs" / name) for name, config in run_configs.items()]
+    todo, state = drive.left(jobs, FLAGS.overwrite)
+    workdir.mkdir(parents=True, exist_ok=True)
+    console.print(f"{len(jobs)} runs, {len(todo)} to train; results go to {workdir}", soft_wrap=True)
+
+    def engine(todo, tell, stop):
+        log = workdir / "workers.log"
+        local.run(todo, tell, log, FLAGS.data_dir, FLAGS.workers, stop=stop)
+
+    if received := drive.train(todo, state, engine, console):
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(128 + received)
+    return int(bool(state.failed))
 
 
 def report_on(workdir: Path, runs: list[Path], console: Console) -> None:

@@ -17,8 +17,9 @@ def write_frame(path: Path, frame: "pd.DataFrame", **options) -> None:
 
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
-    """Writes a Parquet file, which pandas, polars and duckdb read alike. A column of several types, as options
-    of different runs may be, becomes text.
+    """Writes a Parquet file, which pandas, polars and duckdb read alike.
+
+    A column of several types, as options of different runs may be, becomes text.
     """
     import pyarrow
     from pyarrow import parquet

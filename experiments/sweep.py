@@ -18,13 +18,10 @@ to a Ray cluster (--address). Their machines need to share --workdir.
 --config.X   replaces a field in every run that has it: --config.optim.learning_rate=0.001
 """
 
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from absl import flags
-from rich.live import Live
 
 from experiments import cli
 from experiments.engines import board
@@ -49,6 +46,17 @@ flags.DEFINE_string("workdir", "runs/sweep", "Where everything is written.")
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
 
+ACT = {  # flags of some engines only
+    "dry-run": ["slurm"],
+    "sbatch": ["slurm"],
+    "address": ["ray"],
+    "workers": ["local", "slurm"],
+    "retries": ["local", "ray"],
+    "patience": ["local"],
+    "devices": [],
+    "allocator": [],
+}
+
 
 def main(config: str | None, overrides: dict[str, str]) -> int:
     """Runs the sweep; returns the exit code."""
@@ -57,9 +65,10 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
     if config is None:
         raise ValueError("name a sweep: --config=rates, or a file of your own")
-    for name, engine in (("dry-run", "slurm"), ("sbatch", "slurm"), ("address", "ray")):
-        if FLAGS[name].value and FLAGS.engine != engine:
-            raise ValueError(f"--{name} has no effect: it is of --engine={engine}")
+    for name, engines in ACT.items():
+        if FLAGS[name].present and FLAGS.engine not in engines:
+            of = " or ".join(engines) or "no engine: each process has one core"
+            raise ValueError(f"--{name} has no effect with --engine={FLAGS.engine}: it is of {of}")
     overrides = cli.add_flags(overrides, {"train.seeds": FLAGS.seeds, "train.steps": FLAGS.steps})
     runs = configs.sweep(
         config, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir, board.varied(FLAGS.vary or ())
@@ -75,53 +84,24 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
 def run_all(jobs, workdir: Path, console) -> int:
     """Trains what is not finished yet; returns the exit code: 1 if some run failed, 128 + a signal."""
-    from experiments import results
-    from experiments.engines import local, on_ray
+    from experiments.engines import drive, local, on_ray
     from train.files import locked
-    from train.record import clear, finished
+
+    def on_this_machine(todo, tell, stop):
+        log, patience = workdir / "workers.log", FLAGS.patience
+        local.run(todo, tell, log, FLAGS.data_dir, FLAGS.workers, FLAGS.retries, patience, stop)
+
+    def by_ray(todo, tell, stop):
+        on_ray.run(todo, tell, FLAGS.data_dir, FLAGS.address, FLAGS.retries, stop)
 
     with locked(workdir):
-        if FLAGS.overwrite:
-            for job in jobs:
-                clear(job.folder)
-        todo = [job for job in jobs if finished(job.folder) is None]
-        state = board.Board(len(jobs), len(jobs) - len(todo), FLAGS.workers or len(jobs))
+        todo, state = drive.left(jobs, FLAGS.overwrite)
         console.print(
             f"{len(jobs)} runs, {len(todo)} of them to train; results go to {workdir}", soft_wrap=True
         )
         if FLAGS.engine == "slurm":
             return submit(jobs, todo, state, workdir, console)
-        for job in todo:
-            results.mark_failed(job.folder, None)
-        stop, received = threading.Event(), []
-
-        def ask(number, frame):
-            received.append(number)
-            stop.set()
-            signal.signal(number, signal.SIG_DFL)  # the second one ends it
-
-        old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        by_name = {job.name: job for job in jobs}
-
-        def tell(event):
-            state.take(event)
-            if event.kind == "failed":
-                job = by_name[event.job]
-                results.mark_failed(job.folder, RuntimeError(event.line), job.config)
-            if event.kind in ("done", "failed", "retried"):
-                live.console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
-
-        try:
-            with Live(console=console, refresh_per_second=2, get_renderable=state.table) as live:
-                live.auto_refresh = console.is_terminal
-                if FLAGS.engine == "ray":
-                    on_ray.run(todo, tell, FLAGS.data_dir, FLAGS.address, FLAGS.retries, stop)
-                else:
-                    log, patience = workdir / "workers.log", FLAGS.patience
-                    local.run(todo, tell, log, FLAGS.data_dir, FLAGS.workers, FLAGS.retries, patience, stop)
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+        received = drive.train(todo, state, by_ray if FLAGS.engine == "ray" else on_this_machine, console)
         return finish(jobs, state, workdir, console, received)
 
 
@@ -139,10 +119,10 @@ def submit(jobs, todo, state, workdir: Path, console) -> int:
         return 0
     for job in failed:
         state.failed[job.name] = results.load_failures(job.folder)["error"].iloc[0]
-    return finish(jobs, state, workdir, console, [])
+    return finish(jobs, state, workdir, console, None)
 
 
-def finish(jobs, state, workdir: Path, console, received: list[int]) -> int:
+def finish(jobs, state, workdir: Path, console, received: int | None) -> int:
     """Writes what all runs together say, and lists what failed."""
     from experiments import output, results
 
@@ -159,7 +139,7 @@ def finish(jobs, state, workdir: Path, console, received: list[int]) -> int:
     console.print(state.text(), soft_wrap=True)
     if received:
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 128 + received[0]
+        return 128 + received
     return int(bool(state.failed))
 
 

@@ -136,6 +136,12 @@ TYPED = {
         ("--config=rates --workers=-1", "--workers=-1"),
         ("--config=rates --patience=0", "--patience=0"),
         ("--config=rates --retries=many", "--retries=many"),
+        ("--config=rates --dry-run", "--dry-run has no effect with --engine=local: it is of slurm"),
+        ("--config=rates --engine=slurm --patience=9", "--patience has no effect with --engine=slurm"),
+        ("--config=rates --engine=ray --workers=2", "--workers has no effect with --engine=ray"),
+        ("--config=rates --devices=2", "--devices has no effect"),
+        ("--config=rates --allocator=kept", "--allocator has no effect"),
+        ("--config=rates --engine=spark", "--engine=spark"),
     ],
     "claims": [
         ("extra", "unexpected argument 'extra'"),

@@ -54,8 +54,7 @@ class Result(NamedTuple):
         shell's."""
         if self.summary.run.status == "interrupted":
             return 128 + self.signal
-        lost = all(seed.diverged_step is not None for seed in self.summary.seeds)
-        return int(lost or self.summary.run.status == "diverged")
+        return int(self.summary.lost)
 
 
 def train(

@@ -146,6 +146,11 @@ class Summary(Record):
     run: RunSummary
     seeds: tuple[SeedSummary, ...]
 
+    @property
+    def lost(self) -> bool:
+        """Whether it has no result: all its seeds diverged, or one did where that stops the run."""
+        return self.run.status == "diverged" or all(seed.diverged_step is not None for seed in self.seeds)
+
     @classmethod
     def from_dict(cls, values):
         run, seeds = (values.get(name) if isinstance(values, Mapping) else None for name in cls.names())

@@ -8,8 +8,8 @@ from rich.table import Table
 class Board:
     """How a sweep stands: what runs, what is done, what failed, how long the rest will take."""
 
-    def __init__(self, runs: int, finished: int, workers: int):
-        self.runs, self.before, self.workers = runs, finished, workers
+    def __init__(self, runs: int, finished: int):
+        self.runs, self.before = runs, finished
         self.done, self.failed, self.running = 0, {}, {}
         self.start = time.monotonic()
 

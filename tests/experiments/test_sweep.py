@@ -54,6 +54,8 @@ def test_a_sweep_from_the_command_line(tmp_path):
     again = commands.Commands().run("experiments.sweep", *flags, "--vary=model.strategy=auto")
     assert again.returncode == 0, again.stderr
     assert "1 runs, 0 of them to train" in again.stdout
+    other = commands.Commands().run("experiments.sweep", *flags, "--vary=model.strategy=auto", "--steps=40")
+    assert other.returncode == 2 and "train.steps 20 there, 40 now" in other.stderr
 
 
 @pytest.mark.slow
@@ -172,7 +174,7 @@ def test_the_board_says_how_long_it_will_take(monkeypatch):
 
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    board = Board(6, 1, 2)
+    board = Board(6, 1)
     board.take(Event("a", "progress", step=3, steps=10))
     assert board.text() == "1 of 6 runs done (1 before), 0 failed, 1 running, 0 s"
     now[0] = 30.0

@@ -1,0 +1,82 @@
+"""From a list of runs to an engine and back: what is left to do, what is told, when to stop."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+
+from rich.live import Live
+
+from experiments import results
+from experiments.engines import Job
+from experiments.engines.board import Board
+from train import same_run
+from train.record import clear, finished
+
+Engine = Callable[[list[Job], Callable, threading.Event], None]  # jobs, tell(event), stop
+
+
+def left(jobs: list[Job], overwrite: bool) -> tuple[list[Job], Board]:
+    """The jobs that have not finished, and how things stand.
+
+    Args:
+      overwrite: removes all runs first.
+
+    Raises:
+      WorkdirError: a folder holds another run than the job's.
+    """
+    if overwrite:
+        for job in jobs:
+            clear(job.folder)
+    todo, lost = [], {}
+    for job in jobs:
+        _check(job)
+        summary = finished(job.folder)
+        if summary is None:
+            todo.append(job)
+        elif summary.lost:
+            lost[job.name] = results.line(summary)
+    state = Board(len(jobs), len(jobs) - len(todo) - len(lost))
+    state.failed |= lost
+    return todo, state
+
+
+def _check(job: Job) -> None:
+    path = job.folder / "config.json"
+    if path.exists() and path.with_name("resolved.json").exists():
+        try:
+            saved = json.loads(path.read_text())
+        except ValueError:
+            return  # the run itself refuses it
+        same_run.check(saved, job.config.to_dict(), job.folder)
+
+
+def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
+    """Trains; what fails leaves word in its folder. Returns the signal that asked for a stop, if one did."""
+    for job in todo:
+        results.mark_failed(job.folder, None)
+    stop, received, by_name = threading.Event(), [], {job.name: job for job in todo}
+
+    def ask(number, frame):
+        received.append(number)
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # the second one ends it
+
+    def tell(event):
+        state.take(event)
+        if event.kind == "failed":
+            job = by_name[event.job]
+            results.mark_failed(job.folder, RuntimeError(event.line), job.config)
+        if event.kind in ("done", "failed", "retried"):
+            live.console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
+
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    old = {number: signal.signal(number, ask) for number in signals}
+    try:
+        with Live(console=console, refresh_per_second=2, get_renderable=state.table) as live:
+            live.auto_refresh = console.is_terminal
+            engine(todo, tell, stop)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    return received[0] if received else None
