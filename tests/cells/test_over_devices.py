@@ -38,9 +38,14 @@ def loss(run, flags, params, xs, carry):
     return told + jnp.sum(jnp.cos(ys * jnp.arange(1, TIME + 1)[:, None]))
 
 
+QUICK = ("sru", "lru")  # a real state and a complex one
+
+
 @pytest.mark.two_devices
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in LINEAR]
+)
 def test_values_and_gradients_are_those_of_one_device(name, reverse):
     with jax.enable_x64(True):
         cell = cells.get(name, hidden_size=HIDDEN)
@@ -80,7 +85,7 @@ def test_on_two_devices(on_two_devices):
 
 @pytest.mark.slow
 def test_on_eight_devices(on_two_devices):
-    on_two_devices(__file__, devices=8)
+    on_two_devices(__file__, slow=True, devices=8)
 
 
 @pytest.mark.parametrize("name", [name for name in cells.names() if name not in LINEAR])
