@@ -78,8 +78,27 @@ def sweep(
     for told in refusals.values():
         if len(told) == len(runs):
             raise told[0]
-    distinct({name: configs.freeze(config) for name, config in runs.items()}, data_dir)
+    frozen = {name: configs.freeze(config) for name, config in runs.items()}
+    distinct(frozen, data_dir)
+    _check_seeds(frozen)
     return runs
+
+
+def _check_seeds(runs: dict[str, RunConfig]) -> None:
+    """Refuses runs that are the same but for their first seed, and have seeds in common: a table of results
+    would count those twice."""
+    alike = collections.defaultdict(list)
+    for name, run in runs.items():
+        same = dataclasses.replace(run, train=dataclasses.replace(run.train, seed=0))
+        alike[repr(same)].append((run.train.seed, name))
+    for group in alike.values():
+        group.sort()
+        for (first, name), (second, other) in itertools.pairwise(group):
+            if second < first + runs[name].train.seeds:
+                raise ValueError(
+                    f"{name} and {other} have seed {second} in common; with "
+                    f"config.train.seeds={runs[name].train.seeds} vary config.train.seed in steps of that"
+                )
 
 
 def _overridden(config, own: dict, shared: dict, refusals: dict):

@@ -59,7 +59,10 @@ def read(text, kind: type, flag: str, items: type | None = None, optional: bool 
     elif kind is str and value is not None:
         value = str(value)
     elif kind is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"{flag} must be float, got a number of {len(str(text))} digits") from None
     fits = optional if value is None else _is_a(value, kind)
     if fits and items in (int, float) and value is not None:
         fits = all(_is_a(item, items) or type(item) is int for item in value)

@@ -77,9 +77,9 @@ def one_clear_line():
     except OSError as error:
         if error.errno == errno.ENOSPC:
             fail(f"the disk is full: {error.filename or ''}; what was written before is kept", 1)
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EPERM):
-            fail(f"cannot write: {error}")
-        raise
+        if os.environ.get("RECURRENT_TRACEBACK"):
+            raise
+        fail(f"cannot read or write: {error}")
     except MemoryError:
         fail(OUT_OF_MEMORY, 1)
     except RuntimeError as error:

@@ -104,10 +104,11 @@ def load_environments(*dirs) -> pd.DataFrame:
     return pd.DataFrame([{"run": run["run"]} | _json(path / "environment.json") for path, run in runs])
 
 
-def mark_failed(folder: Path, error: Exception | None, config=None) -> None:
+def mark_failed(folder: Path, error: Exception | str | None, config=None) -> None:
     """Leaves word of a run that failed, for `load_failures`; without an error takes it away.
 
     Args:
+      error: what it raised, or the line that says so.
       config: the run's RunConfig.
     """
     path = Path(folder) / FAILED
@@ -116,7 +117,8 @@ def mark_failed(folder: Path, error: Exception | None, config=None) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     failed = {"task": config.to_dict()["task"]["name"], "label": config.label or type(config.cell).__name__}
-    text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {str(error).strip()}"
+    text = text.splitlines()[0]
     write_json(path, failed | {"error": text})
 
 

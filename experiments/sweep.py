@@ -61,7 +61,7 @@ ACT = {  # flags of some engines only
 def main(config: str | None, overrides: dict[str, str]) -> int:
     """Runs the sweep; returns the exit code."""
     import configs
-    from experiments.engines import Job, slurm
+    from experiments.engines import Job, drive, slurm
 
     if config is None:
         raise ValueError("name a sweep: --config=rates, or a file of your own")
@@ -76,7 +76,9 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     workdir = Path(FLAGS.workdir)
     jobs = [Job(name, configs.freeze(run), workdir / "runs" / name) for name, run in runs.items()]
     if FLAGS["dry-run"].value:
-        print(slurm.script(jobs, workdir, FLAGS.workers, FLAGS.sbatch or []), end="")
+        todo, listed = drive.left(jobs, overwrite=False)[0], slurm.list_file(workdir)
+        if todo:
+            print(slurm.script(todo, listed, workdir, FLAGS.workers, FLAGS.sbatch or []), end="")
         return 0
     workdir.mkdir(parents=True, exist_ok=True)
     return run_all(jobs, workdir, cli.console())
@@ -109,12 +111,14 @@ def submit(jobs, todo, state, workdir: Path, console) -> int:
     """Gives SLURM what has neither finished nor failed; where nothing is left, puts the results together."""
     from experiments import results
     from experiments.engines import slurm
+    from train.files import in_use
 
     failed = [job for job in todo if (job.folder / results.FAILED).exists()]
-    todo = [job for job in todo if job not in failed]
+    todo = [job for job in todo if job not in failed and not in_use(job.folder)]
     if todo:
-        text = slurm.script(todo, workdir, FLAGS.workers, FLAGS.sbatch or [])
-        console.print(slurm.submit(todo, workdir, text, FLAGS.data_dir), soft_wrap=True)
+        listed = slurm.list_file(workdir)
+        text = slurm.script(todo, listed, workdir, FLAGS.workers, FLAGS.sbatch or [])
+        console.print(slurm.submit(todo, listed, text, FLAGS.data_dir), soft_wrap=True)
         console.print("when they have ended, the same command puts the results together", soft_wrap=True)
         return 0
     for job in failed:
@@ -140,7 +144,7 @@ def finish(jobs, state, workdir: Path, console, received: int | None) -> int:
     if received:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 128 + received
-    return int(bool(state.failed))
+    return int(bool(state.failed) or len(folders) < len(jobs))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ class WorkdirError(RuntimeError):
     """A directory holds something else than what was asked for, or is in use."""
 
 
+class InUseError(WorkdirError):
+    """Another process has the directory."""
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Writes a file so that a crash or a full disk leaves the old one or the new one, never half of one."""
     path = Path(path)
@@ -64,24 +68,36 @@ def set_aside(path: Path, directory: Path) -> Path:
     """
     folder = directory / SET_ASIDE
     folder.mkdir(exist_ok=True)
+    taken = [int(old.name.split("-")[0]) for old in folder.iterdir() if old.name.split("-")[0].isdigit()]
     name = "-".join(path.relative_to(directory).parts)
-    return path.rename(folder / f"{1 + sum(1 for _ in folder.iterdir())}-{name}")
+    return path.rename(folder / f"{max(taken, default=0) + 1}-{name}")
 
 
 def lock(directory: Path) -> filelock.BaseFileLock:
     """Takes a directory for this process until the lock's `release`, or until the process dies.
 
     Raises:
-      WorkdirError: another process has it.
+      InUseError: another process has it.
     """
     held = filelock.FileLock(Path(directory) / LOCK)
     try:
         held.acquire(timeout=0)
     except filelock.Timeout:
-        raise WorkdirError(
+        raise InUseError(
             f"{directory} is in use by another process; wait for it, or use another --workdir"
         ) from None
     return held
+
+
+def in_use(directory: Path) -> bool:
+    """Whether a process has it now."""
+    if not (Path(directory) / LOCK).exists():
+        return False
+    try:
+        lock(directory).release()
+    except InUseError:
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -132,6 +132,8 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
     dispatch, budget = dispatch_steps(config), options.steps
     saved_at, saved_step = time.monotonic(), step
     status = "finished"
+    if options.on_nan == "stop" and (np.asarray(state.diverged_step)[: len(lanes)] >= 0).any():
+        status = "diverged"  # as the run said before
 
     def tell(loss, metric, rate):
         solved = int((np.asarray(state.solved_step)[: len(lanes)] >= 0).sum())
@@ -141,7 +143,7 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
 
     tell(math.nan, math.nan, math.nan)
     with _Interrupt() as interrupted:
-        while step < budget and running().any():
+        while status == "finished" and step < budget and running().any():
             if interrupted.by is not None:
                 status = "interrupted"
                 break
@@ -284,7 +286,8 @@ class _Interrupt:
         self.by = None  # the signal that asked
         self._old = {}
         if threading.current_thread() is threading.main_thread():
-            self._old = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+            heeded = (number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
+            self._old = {number: signal.signal(number, self._ask) for number in heeded}  # not under nohup
         return self
 
     def _ask(self, number, frame):

@@ -51,11 +51,12 @@ def needs(config: RunConfig, spec: Spec, model: Model, sizes: dict, devices: int
     states = steps * config.cell.hidden_size * directions * config.model.depth
     inputs = spec.time * input_width(config.cell.hidden_size, spec, config.model)
     example = spec.time * (1 if spec.inputs == "tokens" else spec.input_size)
+    width = 2 if config.model.compute_dtype == "bfloat16" else 4  # bytes
     each = 1 + SLOTS[config.optim.optimizer]
     seeds = f"{at_once} seed{'s' * (at_once > 1)} at once"
     what = f"states of {options.batch_size} x {spec.time} steps, {seeds}"
     return {
-        what: int(4 * at_once * options.batch_size * (states + inputs)),
+        what: int(width * at_once * options.batch_size * (states + inputs)),
         "parameters and optimiser": 4 * model.parameters * (lanes * each + at_once),
         "held-out examples": 4 * example * sum(sizes.values()),
     }

@@ -23,8 +23,13 @@ def check_own(directory: Path) -> None:
       WorkdirError: one of them is another program's.
     """
     there = [name for name in (*FILES, *FOLDERS) if (directory / name).exists()]
-    sure = {"resolved.json", "metrics.jsonl", "failed.json", "checkpoints"}
-    if there and sure.isdisjoint(there) and not _is_of_a_run(directory / "config.json"):
+    checkpoints = directory / "checkpoints"
+    other = checkpoints.exists() and not _holds_checkpoints(checkpoints)
+    sure = _is_of_a_run(directory / "config.json") or (directory / "resolved.json").exists()
+    sure |= (
+        checkpoints.exists() or (directory / "failed.json").exists() or _has_rows(directory / "metrics.jsonl")
+    )
+    if there and (other or not sure):
         raise WorkdirError(
             f"{directory} holds {', '.join(there)}, but no run: nothing is overwritten; use another --workdir"
         )
@@ -55,6 +60,21 @@ def _is_of_a_run(config: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(saved, dict) and {"task", "cell", "train"} <= saved.keys()
+
+
+def _holds_checkpoints(folder: Path) -> bool:
+    """Nothing but steps that orbax wrote, or was writing."""
+    inside = list(folder.iterdir()) if folder.is_dir() else [folder]
+    return all(path.is_dir() and path.name.split(".")[0].isdigit() for path in inside)
+
+
+def _has_rows(path: Path) -> bool:
+    try:
+        first = _text(path).splitlines()[0]
+        Evaluation.from_dict(json.loads(first))
+    except (IndexError, ValueError, OSError):
+        return False
+    return True
 
 
 class Record:
@@ -89,10 +109,22 @@ class Record:
         self._tensorboard, self._events = tensorboard, None
         self._grid = len(resolved.get("optim", {}).get("learning_rates", ())) > 1
 
+    def write_configs(self, all_of_them: bool = True) -> None:
+        """Writes what the run is: both configs, or those that are missing."""
+        for name, content in self._configs.items():
+            if all_of_them or not (self.directory / name).exists():
+                write_json(self.directory / name, content)
+
+    @property
+    def complete(self) -> bool:
+        """Whether both configs are there."""
+        return all((self.directory / name).exists() for name in self._configs)
+
     def begin(self) -> None:
-        """Writes what the run is, and on what it runs."""
-        for name, content in (self._configs | {"environment.json": environment()}).items():
-            write_json(self.directory / name, content)
+        """Writes what the run is, and on what it runs; it has not ended from now on."""
+        self.write_configs()
+        write_json(self.directory / "environment.json", environment())
+        (self.directory / "summary.json").unlink(missing_ok=True)
         self._events = _event_writer(self.directory) if self._tensorboard else None
 
     @property

@@ -103,14 +103,17 @@ class Workdir(Nowhere):
             if not self._record.holds(metrics):
                 self._own()
                 self._record.resume(metrics, step, ended=True)
+        if not self._record.complete:
+            self._own()
+            self._record.write_configs(all_of_them=False)
         return summary, step, state
 
     def begin(self, like):
         self._own()
         restored = self._checkpoints.restore(like)
-        self._record.begin()
         step, _, progress = restored or (0, None, {})
         self._record.resume(progress.get("metrics"), step)
+        self._record.begin()
         return restored
 
     def append(self, rows):

@@ -42,6 +42,10 @@ def scan(
     """
     if "time" not in mesh.axis_names:
         raise ValueError(f"the mesh needs an axis 'time', it has {', '.join(mesh.axis_names)}")
+    if jnp.shape(xs)[0] % mesh.shape.get("batch", 1):
+        raise ValueError(
+            f"{jnp.shape(xs)[0]} rows are not shared by the {mesh.shape['batch']} devices of 'batch'"
+        )
     parts, time, dtype = mesh.shape["time"], jnp.shape(xs)[1], xs.dtype
     strategy, xs, initial, carry, valid, resets = _prepared(
         cell, params, xs, carry, lengths, mask, resets, strategy, parts

@@ -19,7 +19,7 @@ class Job(NamedTuple):
 
     def message(self, data_dir: str | None) -> dict:
         """What a worker is told, for JSON."""
-        folder = str(Path(self.folder).absolute())
+        folder, data_dir = (path and str(Path(path).absolute()) for path in (self.folder, data_dir))
         return {"name": self.name, "config": self.config.to_dict(), "folder": folder, "data_dir": data_dir}
 
 

@@ -19,7 +19,7 @@ class Board:
             self.running[event.job] = (event.step, event.steps)
             return
         self.running.pop(event.job, None)
-        if event.kind == "failed":
+        if event.kind in ("failed", "busy"):
             self.failed[event.job] = event.line
         self.done += event.kind == "done"
 

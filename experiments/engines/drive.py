@@ -1,6 +1,5 @@
 """From a list of runs to an engine and back: what is left to do, what is told, when to stop."""
 
-import json
 import signal
 import threading
 from collections.abc import Callable
@@ -11,7 +10,8 @@ from experiments import results
 from experiments.engines import Job
 from experiments.engines.board import Board
 from train import same_run
-from train.record import clear, finished
+from train.files import locked
+from train.record import check_own, clear, finished
 
 Engine = Callable[[list[Job], Callable, threading.Event], None]  # jobs, tell(event), stop
 
@@ -26,8 +26,12 @@ def left(jobs: list[Job], overwrite: bool) -> tuple[list[Job], Board]:
       WorkdirError: a folder holds another run than the job's.
     """
     if overwrite:
-        for job in jobs:
-            clear(job.folder)
+        there = [job.folder for job in jobs if job.folder.exists()]
+        for folder in there:
+            check_own(folder)
+        for folder in there:
+            with locked(folder):
+                clear(folder)
     todo, lost = [], {}
     for job in jobs:
         _check(job)
@@ -44,11 +48,7 @@ def left(jobs: list[Job], overwrite: bool) -> tuple[list[Job], Board]:
 def _check(job: Job) -> None:
     path = job.folder / "config.json"
     if path.exists() and path.with_name("resolved.json").exists():
-        try:
-            saved = json.loads(path.read_text())
-        except ValueError:
-            return  # the run itself refuses it
-        same_run.check(saved, job.config.to_dict(), job.folder)
+        same_run.check_saved(path, job.config.to_dict(), {})
 
 
 def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
@@ -66,12 +66,14 @@ def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
         state.take(event)
         if event.kind == "failed":
             job = by_name[event.job]
-            results.mark_failed(job.folder, RuntimeError(event.line), job.config)
-        if event.kind in ("done", "failed", "retried"):
+            results.mark_failed(job.folder, event.line, job.config)
+        if event.kind in ("done", "failed", "busy", "retried"):
             live.console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
 
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    old = {number: signal.signal(number, ask) for number in signals}
+    names = (name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+    signals = [getattr(signal, name) for name in names]
+    heeded = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]  # not under nohup
+    old = {number: signal.signal(number, ask) for number in heeded}
     try:
         with Live(console=console, refresh_per_second=2, get_renderable=state.table) as live:
             live.auto_refresh = console.is_terminal

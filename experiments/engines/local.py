@@ -1,6 +1,7 @@
 """Runs in processes of this machine, side by side, each pinned to a core."""
 
 import collections
+import contextlib
 import itertools
 import json
 import os
@@ -41,7 +42,8 @@ class Worker:
 
     def _listen(self, events):
         for line in self.process.stdout:
-            events.put((self, json.loads(line)))
+            with contextlib.suppress(ValueError):  # torn, by its death
+                events.put((self, json.loads(line)))
         events.put((self, None))
 
     def give(self, job: Job, data_dir: str | None) -> None:
@@ -130,11 +132,13 @@ def run(
             if worker.job is None:
                 alive.pop(worker)
                 if code != 0 and waiting and not stop.is_set():
-                    raise RuntimeError(f"a worker cannot start, exit code {code}; see {log}")
+                    raise ValueError(f"a worker cannot start, exit code {code}; see {log}")
             else:
                 dead(worker, f"the worker died ({_cause(code)})")
             continue
         kind = message.pop("kind")
+        if kind == "stopped" and not stop.is_set():
+            continue  # somebody else's signal: when it has ended, its job goes to another worker
         if kind != "ready":
             tell(Event(worker.job.name, kind, **message))
         if kind != "progress":

@@ -8,60 +8,67 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from experiments.engines import Job
 from train.files import write
 
 SCRIPT = """#!/bin/bash
-#SBATCH --job-name={name}
+#SBATCH --job-name="{name}"
 #SBATCH --array=0-{last}{at_once}
 #SBATCH --cpus-per-task=1
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@120
-#SBATCH --output={log}
+#SBATCH --output="{log}"
 {options}
 cd {here}
 exec {python} -m experiments.engines.task {jobs} "$SLURM_ARRAY_TASK_ID"
 """
 
 
-def script(jobs: list[Job], workdir: Path, workers: int = 0, options: list[str] = ()) -> str:
+def script(jobs: list[Job], listed: Path, workdir: Path, workers: int = 0, options: list[str] = ()) -> str:
     """What `sbatch` is given.
 
     Args:
       jobs: a task each.
+      listed: the file that lists them.
       workdir: on a file system that the machines share.
       workers: how many tasks run at once; 0: as many as SLURM gives.
       options: more of sbatch's, "--time=4:00:00".
     """
     workdir = workdir.absolute()
     return SCRIPT.format(
-        name=workdir.name,
+        name=workdir.name.replace("%", "%%"),
         last=len(jobs) - 1,
         at_once=f"%{workers}" if workers else "",
-        log=workdir / "slurm-%a.txt",
+        log=str(workdir).replace("%", "%%") + "/slurm-%A-%a.txt",
         options="".join(f"#SBATCH {option}\n" for option in options),
         here=shlex.quote(str(Path(__file__).parents[2])),
         python=shlex.quote(sys.executable),
-        jobs=shlex.quote(str(workdir / "jobs.json")),
+        jobs=shlex.quote(str(listed.absolute())),
     )
 
 
-def submit(jobs: list[Job], workdir: Path, text: str, data_dir: str | None = None) -> str:
+def list_file(workdir: Path) -> Path:
+    """A new one for each submission: the tasks of an earlier one still read theirs."""
+    return workdir / time.strftime("jobs-%Y%m%d-%H%M%S.json")
+
+
+def submit(jobs: list[Job], listed: Path, text: str, data_dir: str | None = None) -> str:
     """Writes the list and the script, and gives them to `sbatch`; returns what that says.
 
     Raises:
       ValueError: there is no sbatch here, or it refuses.
     """
-    write(workdir / "jobs.json", json.dumps([job.message(data_dir) for job in jobs], indent=1))
-    write(workdir / "sweep.sbatch", text)
+    file = listed.with_suffix(".sbatch")
+    write(listed, json.dumps([job.message(data_dir) for job in jobs], indent=1))
+    write(file, text)
     try:
-        done = subprocess.run(["sbatch", str(workdir / "sweep.sbatch")], capture_output=True, text=True)
+        done = subprocess.run(["sbatch", str(file)], capture_output=True, text=True)
     except FileNotFoundError:
-        raise ValueError(
-            f"no sbatch on this machine; the script is in {workdir / 'sweep.sbatch'}, --dry-run prints it"
-        ) from None
+        raise ValueError(f"no sbatch on this machine; the script is {file}, --dry-run prints it") from None
     if done.returncode:
-        raise ValueError(f"sbatch refuses: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ValueError(f"sbatch refuses: {said[-1]}")
     return done.stdout.strip()

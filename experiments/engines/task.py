@@ -19,7 +19,11 @@ def main(argv: list[str]) -> int:
     from train.config import RunConfig
 
     host.prepare(allocator="default")
-    asked = json.loads(Path(argv[0]).read_text())[int(argv[1])]
+    try:
+        asked = json.loads(Path(argv[0]).read_text())[int(argv[1])]
+    except (OSError, ValueError, IndexError) as error:
+        print(f"error: {' '.join(argv)}: {error}", file=sys.stderr)
+        return 2
     ended = {}
 
     def tell(kind, **message):
@@ -28,11 +32,10 @@ def main(argv: list[str]) -> int:
 
     train(asked, tell)
     print(f"{asked['name']}: {ended['kind']}: {ended['line']}", flush=True)
-    if ended["kind"] == "failed":
-        results.mark_failed(
-            asked["folder"], RuntimeError(ended["line"]), RunConfig.from_dict(asked["config"])
-        )
-    return {"done": 0, "failed": 1, "stopped": 143}[ended["kind"]]
+    if ended["kind"] in ("done", "failed"):
+        line = ended["line"] if ended["kind"] == "failed" else None
+        results.mark_failed(asked["folder"], line, RunConfig.from_dict(asked["config"]))
+    return {"done": 0, "failed": 1, "busy": 75, "stopped": 143}[ended["kind"]]
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ listens any longer.
 import contextlib
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 
 EVERY = 0.2  # seconds between reports of progress
+PATIENCE = 30  # seconds for which a folder may be in use
 
 
 def main(argv: list[str]) -> int:
@@ -37,9 +40,23 @@ def main(argv: list[str]) -> int:
             os.kill(os.getpid(), signal.SIGTERM)  # the run keeps a checkpoint and ends
 
     tell(kind="ready")
-    for line in sys.stdin:
-        if train(json.loads(line), tell):
-            return 0
+    asked = queue.Queue()
+
+    def listen():
+        for line in sys.stdin:
+            asked.put(json.loads(line))
+        asked.put(None)
+        if busy:  # who asked has died: the run keeps a checkpoint, or has not begun, and the folder is free
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    busy = False
+    threading.Thread(target=listen, daemon=True).start()
+    while (one := asked.get()) is not None:
+        busy = True
+        ends = train(one, tell)
+        busy = False
+        if ends:
+            break
     return 0
 
 
@@ -47,6 +64,7 @@ def train(asked: dict, tell) -> bool:
     """Trains one run, and tells how it went; returns whether a signal wants this process to end."""
     from experiments import results
     from train.config import RunConfig
+    from train.files import InUseError
     from train.loop import train
 
     last = 0.0
@@ -62,7 +80,15 @@ def train(asked: dict, tell) -> bool:
 
     try:
         config = RunConfig.from_dict(asked["config"])
-        result = train(config, asked["folder"], asked["data_dir"], watch=watch, say=say)
+        for wait in range(PATIENCE, -1, -1):  # a process that was told to stop may take its time
+            try:
+                result = train(config, asked["folder"], asked["data_dir"], watch=watch, say=say)
+                break
+            except InUseError as error:
+                if not wait:
+                    tell(kind="busy", line=str(error))
+                    return False
+                time.sleep(1)
     except Exception as error:  # told, and the next run is another
         first = (str(error).strip().splitlines() or [""])[0]
         tell(kind="failed", line=f"{type(error).__name__}: {first}")

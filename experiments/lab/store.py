@@ -12,9 +12,9 @@ from experiments import cli
 from experiments.lab import runs
 from train.compile import make_room
 from train.config import RunConfig
-from train.files import WorkdirError, digest, lock, write_json
+from train.files import WorkdirError, digest, lock, locked, write_json
 from train.loop import Result, train
-from train.record import clear
+from train.record import check_own, clear
 
 
 class Lab:
@@ -42,10 +42,15 @@ class Lab:
         self._held.release()
 
     def _clear(self):
+        folders = [folder for folder in self.workdir.glob("runs/*") if folder.is_dir()]
+        for folder in folders:  # of all, before anything is removed
+            check_own(folder)
         for piece in self.workdir.glob("done/*.json"):
-            piece.unlink()
-        for folder in self.workdir.glob("runs/*"):  # one without a readable config too
-            clear(folder)
+            if _is_piece(piece):
+                piece.unlink()
+        for folder in folders:  # one without a readable config too
+            with locked(folder):
+                clear(folder)
 
     def do(self, name: str, settings: dict, make: Callable[[], list[dict]]) -> list[dict]:
         """The rows of a piece of work: made now, or before, with the same settings.
@@ -104,6 +109,15 @@ class Lab:
             return [shared | seed for seed in seeds]
 
         return self.do(name, {"config": config.to_dict()} | (settings or {}), make)
+
+
+def _is_piece(path: Path) -> bool:
+    """Whether it is a piece of work, or was one before it was damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        return True
+    return isinstance(content, dict) and {"settings", "rows"} <= content.keys()
 
 
 def _kept(path: Path, settings: dict) -> list[dict]:

@@ -39,7 +39,7 @@ def test_work_is_done_once_and_read_again(tmp_path):
         (tmp_path / name).write_text("mine")
     damaged = tmp_path / "runs" / "a"
     damaged.mkdir(parents=True)
-    for name in ("config.json", "metrics.jsonl"):
+    for name in ("config.json", "resolved.json", "metrics.jsonl"):
         (damaged / name).write_text("{")
     Lab(tmp_path, QUIET, overwrite=True).do("piece", {"steps": (1, 2)}, make)
     assert len(calls) == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -238,7 +239,8 @@ def test_the_script_of_an_array(tmp_path):
     assert done.returncode == 0, done.stderr
     for line in ("#SBATCH --array=0-15%3", "#SBATCH --time=1:00:00", "#SBATCH --requeue"):
         assert line in done.stdout.splitlines()
-    assert f"'{tmp_path}/a b/jobs.json' \"$SLURM_ARRAY_TASK_ID\"" in done.stdout
+    assert re.search(rf"'{tmp_path}/a b/jobs-[\d-]+\.json' \"\$SLURM_ARRAY_TASK_ID\"", done.stdout)
+    assert f'#SBATCH --output="{tmp_path}/a b/slurm-%A-%a.txt"' in done.stdout.splitlines()
     assert not any(tmp_path.iterdir())
     checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, capture_output=True)
     assert checked.returncode == 0, checked.stderr

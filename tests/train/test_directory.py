@@ -14,6 +14,7 @@ import chex
 import jax
 import pytest
 
+from experiments import results
 from tiny_runs import Killed, config, kill_after, lines, without_times
 from train.checkpoint import CheckpointError, Checkpoints
 from train.environment import environment
@@ -90,6 +91,16 @@ def test_another_programs_config_is_not_overwritten(tmp_path, content):
         train(config(), tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert (tmp_path / "config.json").read_text() == content
+
+
+@pytest.mark.parametrize("name, file", [("checkpoints", "model.pt"), ("metrics.jsonl", None)])
+def test_what_only_has_the_name_of_a_runs_is_not_overwritten(tmp_path, name, file):
+    mine = tmp_path / name / file if file else tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text('{"loss": 3}')
+    with pytest.raises(WorkdirError, match="but no run: nothing is overwritten"):
+        train(config(), tmp_path, overwrite=True)
+    assert mine.read_text() == '{"loss": 3}'
 
 
 def damage(checkpoint):
@@ -287,6 +298,50 @@ def test_a_stop_after_the_last_step_finishes_the_run(tmp_path, whole):
     assert (result.summary.run.status, result.exit_code, result.signal) == ("finished", 0, signal.SIGINT)
     assert result.summary.run.message == ""
     assert finished(tmp_path) is not None
+
+
+def test_the_summary_of_an_interrupted_run_goes_when_it_goes_on(tmp_path):
+    """Else its digest of the metrics would not be that of the metrics there are."""
+
+    def stop(progress):
+        if progress.step == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert train(config(**WHOLE), tmp_path, watch=stop).summary.run.status == "interrupted"
+    with pytest.raises(Killed):
+        train(config(**WHOLE), tmp_path, watch=kill_after(30))
+    assert not (tmp_path / "summary.json").exists()
+    assert len(results.load_curves(tmp_path)) == 6
+
+
+def test_a_run_that_diverged_has_diverged_when_it_is_asked_for_again(tmp_path):
+    rule = {"optimizer": "sgd", "clip_norm": "0.0", "warmup_steps": "0"}
+    lanes = {"optim": rule | {"learning_rates": (0.01, 1e38)}, "train": {"seeds": "1"}}
+    first = train(config(**lanes), tmp_path)
+    assert first.summary.run.status == "diverged"
+    before = lines(tmp_path)
+    again = train(config(**lanes), tmp_path)
+    assert (again.summary.run.status, again.exit_code) == ("diverged", 1)
+    assert again.summary.run.message == first.summary.run.message
+    assert lines(tmp_path) == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    """As nohup asks."""
+    old, seen = signal.signal(signal.SIGHUP, signal.SIG_IGN), []
+    try:
+        train(config(), watch=lambda progress: seen.append(signal.getsignal(signal.SIGHUP)))
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    assert set(seen) == {signal.SIG_IGN}
+
+
+def test_a_finished_run_gets_back_the_configs_that_somebody_took_away(ended):
+    wanted = {name: (ended / name).read_text() for name in ("config.json", "resolved.json")}
+    for name in wanted:
+        (ended / name).unlink()
+    train(config(**WHOLE), ended)
+    assert {name: (ended / name).read_text() for name in wanted} == wanted
 
 
 def test_json_has_no_nan(tmp_path):
