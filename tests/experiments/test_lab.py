@@ -44,7 +44,7 @@ def test_work_is_done_once_and_read_again(tmp_path):
     Lab(tmp_path, QUIET, overwrite=True).do("piece", {"steps": (1, 2)}, make)
     assert len(calls) == 2
     assert (tmp_path / "thesis.tex").read_text() == (tmp_path / "done" / "mine.txt").read_text() == "mine"
-    assert not any(damaged.iterdir())
+    assert [path.name for path in damaged.iterdir()] == [".lock"]
 
 
 def test_work_with_other_settings_or_a_damaged_file_is_refused_in_one_line(tmp_path):
