@@ -1,6 +1,7 @@
 """How every command begins and ends: its flags read, and one clear line for what it cannot do."""
 
 import contextlib
+import difflib
 import errno
 import os
 import sys
@@ -37,6 +38,11 @@ def _parsed(argv: list[str]) -> list[str]:
     """absl's parser, with one line for what it refuses."""
     try:
         return FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        line = str(error).splitlines()[0]
+        if "Did you mean" not in line and difflib.get_close_matches(error.flagname, ["config"]):
+            line += ". Did you mean: config ?"  # which absl does not know
+        fail(line)
     except flags.Error as error:
         fail(str(error).splitlines()[0])
 

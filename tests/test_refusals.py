@@ -123,6 +123,7 @@ TYPED = {
         ("", "name a sweep"),
         ("extra", "unexpected argument 'extra'"),
         ("--config=", "--config names nothing"),
+        ("--cnofig=rates", "'cnofig'. Did you mean: config"),
         ("--config=ratez", "no config 'ratez'; did you mean 'rates'?"),
         ("--config=sru", "sru is not a sweep"),
         ("--config=rates --workdir=", "--workdir is empty"),

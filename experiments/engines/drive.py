@@ -1,5 +1,6 @@
 """From a list of runs to an engine and back: what is left to do, what is told, when to stop."""
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable
@@ -68,15 +69,15 @@ def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
             job = by_name[event.job]
             results.mark_failed(job.folder, event.line, job.config)
         if event.kind in ("done", "failed", "busy", "retried"):
-            live.console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
+            console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
 
     names = (name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
     signals = [getattr(signal, name) for name in names]
     heeded = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]  # not under nohup
     old = {number: signal.signal(number, ask) for number in heeded}
+    live = Live(console=console, refresh_per_second=2, get_renderable=state.table, transient=True)
     try:
-        with Live(console=console, refresh_per_second=2, get_renderable=state.table) as live:
-            live.auto_refresh = console.is_terminal
+        with live if console.is_terminal else contextlib.nullcontext():
             engine(todo, tell, stop)
     finally:
         for number, handler in old.items():
