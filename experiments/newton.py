@@ -61,6 +61,7 @@ class Settings(protocol.Settings):
     repeats: int = 3
 
     least: ClassVar = {"times": 3, "error_time": 2}
+    optional: ClassVar = ("feedback", "scales")
 
     def configs(self):
         return [_config(self, text) for text in {*self.cells, *self.trained, *self.timed}]

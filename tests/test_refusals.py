@@ -236,6 +236,8 @@ def settings():
             for text in other_values(field.name, value, is_whole):
                 if text == "0" and protocol.least.get(field.name) == 0:
                     continue
+                if text == "()" and field.name in protocol.optional:
+                    continue
                 part = "unknown" if field.name in experiment.OF_CELLS else field.name
                 yield name, f"--config.{field.name}={text}", part
 

@@ -23,12 +23,13 @@ class Settings:
 
     least: ClassVar[dict[str, int]] = {}
     choices: ClassVar[dict[str, tuple]] = {}
+    optional: ClassVar[tuple[str, ...]] = ()  # tuples that may be empty: that part is left out
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             several = isinstance(value, tuple)
-            if several and not value:
+            if several and not value and field.name not in self.optional:
                 raise ValueError(f"config.{field.name} names none")
             if several and len(set(value)) < len(value):
                 twice = next(item for item in value if value.count(item) > 1)
