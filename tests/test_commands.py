@@ -21,7 +21,8 @@ TINY = {"train.steps": 2, "train.eval_every": 2, "train.batch_size": 4, "train.e
 TINY = [f"--config.{name}={value}" for name, value in TINY.items()]
 SHORT = {
     "compare": [*TINY, "--seeds=1", "--config.cell.hidden_size=4"],
-    "train": [*TINY, "--config.train.seeds=1", "--config.cell.hidden_size=4", "--overwrite"],
+    "train": [*TINY, "--config.train.seeds=1", "--config.cell.hidden_size=4"],
+    "sweep": ["--engine=slurm", "--dry-run"],  # test_sweep.py lets them train
     "speed": [
         "--sizes=2x6x4",
         "--repeats=1",
@@ -133,7 +134,10 @@ def run(folder):
         elif command.name == "compare":
             short = [*short, "--cells=gru,tcn"] if "--cells=all" in command.flags else short
             short = [*short, f"--workdir=runs/{abs(hash(command))}"]
-        flags = [flag for flag in command.flags if not flag.startswith(("--write", "--steps"))]
+        elif command.name == "train" and any(flag.startswith("--workdir") for flag in command.flags):
+            short = [*short, "--overwrite"]
+        without = ("--write", "--steps", "--address")
+        flags = [flag for flag in command.flags if not flag.startswith(without)]
         return commands.run(f"experiments.{command.name}", *flags, *short, cwd=folder, JAX_PLATFORMS="cpu")
 
     done = run(Command("train", ("--workdir=runs/x",)))
