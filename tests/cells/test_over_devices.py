@@ -38,7 +38,7 @@ def loss(run, flags, params, xs, carry):
     return told + jnp.sum(jnp.cos(ys * jnp.arange(1, TIME + 1)[:, None]))
 
 
-QUICK = ("sru", "lru")  # a real state and a complex one
+QUICK = ("lru",)  # its state is complex
 
 
 @pytest.mark.two_devices

@@ -69,7 +69,7 @@ def test_lanes_over_devices_train_as_on_one(tiny):
 
 
 @pytest.mark.two_devices
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_a_batch_shared_by_devices_trains_and_scores_as_on_one(tiny, dropout):
     """What is dropped belongs to rows of the batch, not to devices."""
 
@@ -84,7 +84,7 @@ def test_a_batch_shared_by_devices_trains_and_scores_as_on_one(tiny, dropout):
 
 
 @pytest.mark.two_devices
-@pytest.mark.parametrize("batching", ["vmap", "map"])
+@pytest.mark.parametrize("batching", ["vmap", pytest.param("map", marks=pytest.mark.slow)])
 def test_steps_shared_by_devices_train_and_score_as_on_one(tiny, batching):
     """Of both directions of a stack of linear cells; five steps, which two devices do not share evenly."""
 
