@@ -28,7 +28,7 @@ def _is_number(value):
 def _require_positive(owner, *options):
     for option in options:
         value = getattr(owner, option)
-        require(owner, option, _is_number(value) and 0 < value < math.inf, "above 0")
+        require(owner, option, _is_number(value) and value > 0, "above 0")
 
 
 def _require_at_least_0(owner, *options, most=math.inf):

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import sys
 
 ALLOCATORS = ("kept", "default")
@@ -78,6 +79,14 @@ def cache_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def stop_signals() -> list[int]:
+    """The signals that ask for a stop (Ctrl-C, and what schedulers and terminals send), without those that
+    this process was told to ignore, as by nohup."""
+    names = (name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+    numbers = (getattr(signal, name) for name in names)
+    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def crowded() -> bool:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cells import CELLS
+from train import host
 from train.ahead import Prepared
 from train.compile import make_room
 from train.config import RunConfig
@@ -280,14 +281,11 @@ class _Interrupt:
     So do SIGTERM, which schedulers send, and SIGHUP.
     """
 
-    SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
     def __enter__(self):
         self.by = None  # the signal that asked
         self._old = {}
         if threading.current_thread() is threading.main_thread():
-            heeded = (number for number in self.SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
-            self._old = {number: signal.signal(number, self._ask) for number in heeded}  # not under nohup
+            self._old = {number: signal.signal(number, self._ask) for number in host.stop_signals()}
         return self
 
     def _ask(self, number, frame):

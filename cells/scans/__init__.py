@@ -94,10 +94,7 @@ def scan(
     batch, time, _ = xs.shape
     strategy = choose(cell, strategy, time=time)
     initial, carry = states_from(cell, carry, batch, jnp.promote_types(dtype, jnp.float32))
-    valid = mask
-    if lengths is not None:
-        real = jnp.arange(time) < jnp.asarray(lengths)[:, None]
-        valid = real if mask is None else mask & real
+    valid = valid_steps(lengths, mask, time)
     if valid is not None:
         xs = jnp.where(valid[..., None], xs, 0)  # whatever padding holds, NaN too, stays out
 
@@ -118,6 +115,14 @@ def scan(
     if isinstance(strategy, Newton):
         newton_.warn(did)
     return (carry, ys.astype(dtype), did) if report else (carry, ys.astype(dtype))
+
+
+def valid_steps(lengths, mask, time):
+    """(batch, time) bool: the steps that are taken; None: all of them."""
+    if lengths is None:
+        return mask
+    real = jnp.arange(time) < jnp.asarray(lengths)[:, None]
+    return real if mask is None else mask & real
 
 
 def states_from(cell, carry, batch, dtype):

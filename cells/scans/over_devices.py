@@ -101,7 +101,7 @@ def within(cell, params, xs, parts, lengths=None, mask=None, resets=None, revers
 
 def _prepared(cell, params, xs, carry, lengths, mask, resets, strategy, parts):
     """Checked, and filled up to a multiple of `parts` steps."""
-    from cells.scans import check_inputs, states_from
+    from cells.scans import check_inputs, states_from, valid_steps
 
     if not isinstance(cell, base.Linear):
         linears = "a Linear cell, such as sru or lru"
@@ -112,10 +112,7 @@ def _prepared(cell, params, xs, carry, lengths, mask, resets, strategy, parts):
     if not isinstance(strategy, Associative | Chunked | Sequential):
         raise ValueError(f"strategy {strategy} cannot run with time over devices")
     initial, carry = states_from(cell, carry, batch, jnp.promote_types(dtype, jnp.float32))
-    valid = mask
-    if lengths is not None:
-        real = jnp.arange(time) < jnp.asarray(lengths)[:, None]
-        valid = real if mask is None else mask & real
+    valid = valid_steps(lengths, mask, time)
     if more := -time % parts:
         ends = ((0, 0), (0, more))
         valid = jnp.pad(jnp.ones((batch, time), bool) if valid is None else valid, ends)

@@ -10,7 +10,7 @@ from rich.live import Live
 from experiments import results
 from experiments.engines import Job
 from experiments.engines.board import Board
-from train import same_run
+from train import host, same_run
 from train.files import locked
 from train.record import check_own, clear, finished
 
@@ -71,10 +71,7 @@ def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
         if event.kind in ("done", "failed", "busy", "retried"):
             console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
 
-    names = (name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-    signals = [getattr(signal, name) for name in names]
-    heeded = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]  # not under nohup
-    old = {number: signal.signal(number, ask) for number in heeded}
+    old = {number: signal.signal(number, ask) for number in host.stop_signals()}
     live = Live(console=console, refresh_per_second=2, get_renderable=state.table, transient=True)
     try:
         with live if console.is_terminal else contextlib.nullcontext():
