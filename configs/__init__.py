@@ -22,12 +22,14 @@ from configs.precedence import HIDDEN_SIZE, NoEffectError
 from configs.recipes import RECIPES
 from train import effects, tasks
 from train.config import RunConfig
+from train.same_run import flat
 
 __all__ = [
     "FOLDER",
     "all_cells",
     "apply",
     "distinct",
+    "flat",
     "freeze",
     "literal",
     "load",
@@ -70,17 +72,6 @@ def _defaults(cls, **values) -> ConfigDict:
             empty = field.default is None
             section[field.name] = config_dict.placeholder(*kinds) if empty else field.default
     return section
-
-
-def flat(sections: dict) -> dict:
-    """{"task": {"gap": 50}, "parameters": 0} -> {"task.gap": 50, "parameters": 0}."""
-    fields = {}
-    for section, value in sections.items():
-        if isinstance(value, dict):
-            fields |= {f"{section}.{field}": item for field, item in value.items()}
-        else:
-            fields[section] = value
-    return fields
 
 
 def update(config: ConfigDict, sections: dict) -> None:
