@@ -71,11 +71,4 @@ def train(asked: dict) -> dict:
     from train import host
 
     host.prepare(allocator="default")
-    ended = {}
-
-    def tell(kind, **message):
-        if kind != "progress":
-            ended.update(message, kind=kind)
-
-    worker.train(asked, tell)
-    return ended
+    return worker.outcome(asked)

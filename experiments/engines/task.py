@@ -14,7 +14,7 @@ from pathlib import Path
 def main(argv: list[str]) -> int:
     """Trains; returns the exit code."""
     from experiments import results
-    from experiments.engines.worker import train
+    from experiments.engines.worker import outcome
     from train import host
     from train.config import RunConfig
 
@@ -24,13 +24,7 @@ def main(argv: list[str]) -> int:
     except (OSError, ValueError, IndexError) as error:
         print(f"error: {' '.join(argv)}: {error}", file=sys.stderr)
         return 2
-    ended = {}
-
-    def tell(kind, **message):
-        if kind != "progress":
-            ended.update(message, kind=kind)
-
-    train(asked, tell)
+    ended = outcome(asked)
     print(f"{asked['name']}: {ended['kind']}: {ended['line']}", flush=True)
     if ended["kind"] in ("done", "failed"):
         line = ended["line"] if ended["kind"] == "failed" else None

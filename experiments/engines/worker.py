@@ -101,5 +101,17 @@ def train(asked: dict, tell) -> bool:
     return result.signal is not None
 
 
+def outcome(asked: dict) -> dict:
+    """Trains one run; how it ended, {"kind": ..., "line": ...}."""
+    ended = {}
+
+    def tell(kind, **message):
+        if kind != "progress":
+            ended.update(message, kind=kind)
+
+    train(asked, tell)
+    return ended
+
+
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
