@@ -53,6 +53,7 @@ def run(main, doc: str, allocator: str = "kept") -> None:
             entry.fail(f"unexpected argument {words[0]!r}; flags begin with --")
         # It tells which accelerators it did not find.
         logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+        logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)  # where it listens
         logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # and which fonts it did
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)

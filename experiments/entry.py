@@ -61,9 +61,14 @@ def set_paths() -> None:
             FLAGS[name].value = os.path.expanduser(path)
 
 
+def say(message: str) -> None:
+    """Tells in one line what went wrong."""
+    sys.stderr.write(f"error: {message}\n")  # at once: other threads and C++ write there, too
+
+
 def fail(message: str, code: int = 2) -> None:
     """Ends the program with one line."""
-    print(f"error: {message}", file=sys.stderr)
+    say(message)
     sys.exit(code)
 
 
@@ -72,10 +77,13 @@ def one_clear_line():
     """Turns what a user can mend into one line on stderr and exit code 2."""
     from train.checkpoint import CheckpointError
     from train.files import WorkdirError
+    from train.hosts import PeerError
     from train.tasks.datasets import DataError
 
     try:
         yield
+    except PeerError as error:
+        fail(str(error), 1)
     except (ValueError, CheckpointError, WorkdirError, DataError, FileNotFoundError) as error:
         if os.environ.get("RECURRENT_TRACEBACK"):
             raise

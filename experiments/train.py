@@ -7,6 +7,13 @@
              --config.task.name=adding --config.train.steps=500 (--show_config prints them all)
 --workdir    run directory: config, metrics, summary, checkpoints. The same command again goes on
              where it was stopped.
+
+On several machines the same command runs on each, told apart by --process:
+
+  python -m experiments.train --config=sru --workdir=runs/x --coordinator=HOST:PORT --processes=2 --process=0
+
+--coordinator  where the first process is reached; auto: a cluster says this, and the rest (SLURM, Open MPI,
+               Kubernetes, TPU). Process 0 has the run's folder; the others write nothing.
 """
 
 import sys
@@ -17,15 +24,25 @@ from experiments import cli
 
 flags.DEFINE_string("workdir", None, "Run directory. Without it nothing is written.")
 flags.DEFINE_boolean("show_config", False, "Print the config with all its fields, and stop.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a run on several machines; or auto.")
+flags.DEFINE_integer("processes", None, "How many processes train the run.", lower_bound=1)
+flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+flags.DEFINE_integer(
+    "patience", 900, "Of several processes: seconds without progress after which they end.", lower_bound=1
+)
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
 
 
 def main(config: str | None, overrides: dict[str, str]) -> int:
     """Trains; returns the exit code."""
+    from experiments import supervise
+
+    check_processes()
+    if FLAGS.coordinator is not None and not supervise.inside():
+        return supervise.run("experiments.train", FLAGS.coordinator, FLAGS.patience)
+
     import configs
-    from experiments import results
-    from train.loop import train
 
     cli.check_written(FLAGS.workdir, overrides)
     built = configs.apply(configs.load("sru" if config is None else config), overrides)
@@ -33,10 +50,70 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         print(built)
         return 0
     run_config = configs.freeze(built)
+    if FLAGS.coordinator is None:
+        return train_one(run_config)
+    supervise.end(lambda: train_together(run_config))
+
+
+def check_processes() -> None:
+    """Refuses flags of several processes that do not fit together.
+
+    Raises:
+      ValueError: with the flag.
+    """
+    names, auto = ("processes", "process"), FLAGS.coordinator == "auto"
+    for name in (*names, "patience"):
+        if FLAGS[name].present and FLAGS.coordinator is None:
+            raise ValueError(f"--{name} has no effect without --coordinator=HOST:PORT")
+        if FLAGS[name].present and auto and name in names:
+            raise ValueError(f"--{name} has no effect with --coordinator=auto: the cluster says it")
+    if FLAGS.coordinator is None or auto:
+        return
+    host, colon, port = FLAGS.coordinator.rpartition(":")
+    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"--coordinator={FLAGS.coordinator} must be HOST:PORT, or auto")
+    for name in names:
+        if FLAGS[name].value is None:
+            raise ValueError(f"--coordinator={FLAGS.coordinator} needs --{name} as well")
+    if FLAGS.process >= FLAGS.processes:
+        raise ValueError(f"--process={FLAGS.process} must be below --processes={FLAGS.processes}")
+
+
+def train_together(config) -> int:
+    """`train_one` by several processes."""
+    from experiments import supervise
+    from train import hosts
+
+    # Who watches loses patience before jax, which would abort.
+    hosts.join(FLAGS.coordinator, FLAGS.processes, FLAGS.process, wait=FLAGS.patience + 60)
+    alive = supervise.SignOfLife()
+    alive()
+    code = train_one(config, alive)
+    hosts.leave()
+    return code
+
+
+def train_one(config, alive=lambda: None) -> int:
+    """Trains; returns the exit code.
+
+    Args:
+      alive: called now and then.
+    """
+    from experiments import results
+    from train import hosts
+    from train.loop import train
+
     console = cli.console()
-    title = f"{built.label or built.cell.name} on {built.task.name}"
+    console.quiet = not hosts.first()
+    asked = config.to_dict()
+    title = f"{config.label or asked['cell']['name']} on {asked['task']['name']}"
     with cli.ProgressBar(console, title) as bar:
-        result = train(run_config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch=bar)
+
+        def watch(progress):
+            alive()
+            bar(progress)
+
+        result = train(config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch=watch)
     run = result.summary.run
     console.print(
         f"{title}: {run.parameters:,} parameters (hidden size {run.hidden_size}), "

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import jax.numpy as jnp
+import numpy as np
 
-from train import host
+from train import host, hosts
 from train.compile import Once, executable
 from train.config import RunConfig
 from train.lanes import Run, compiled, held_out, initial_state, make_run, state_like
@@ -38,7 +38,7 @@ class Prepared:
     def _compile(self, name: str, data) -> None:
         run, start = self.run(), time.perf_counter()
         program = getattr(run.programs, name)
-        executable(program, state_like(run), data, jnp.int32(0), effort=run.effort)
+        executable(program, state_like(run), data, np.int32(0), effort=run.effort)
         self.seconds += time.perf_counter() - start
 
     def programs(self) -> Run:
@@ -49,7 +49,8 @@ class Prepared:
 
 
 def side_by_side(runs: Iterable[Prepared]) -> None:
-    """Makes runs ready for their first step in as many threads as there are cores.
+    """Makes runs ready for their first step in as many threads as there are cores; in one where several
+    processes have to do the same in the same order.
 
     XLA compiles without holding Python's lock. An error is passed over: it comes again, and is told, where
     the run asks for the stage.
@@ -59,7 +60,7 @@ def side_by_side(runs: Iterable[Prepared]) -> None:
         with contextlib.suppress(Exception):
             stage()
 
-    pool = ThreadPoolExecutor(host.cores(), "compile")
+    pool = ThreadPoolExecutor(1 if hosts.several() else host.cores(), "compile")
     try:
         # The first stages of all, then the second ones: short ones at the end keep all threads busy.
         stages = zip(*(run.stages for run in runs if run.stages), strict=True)

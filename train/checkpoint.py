@@ -56,8 +56,14 @@ class Checkpoints:
         _quiet_threads()
         self._ocp, self._config, self._check, self._say, self._own = ocp, config or {}, check, say, own
         self.directory = Path(directory).absolute()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        here = jax.process_index()  # of several processes this one alone, see `train.hosts`
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+        )
         self._manager = ocp.CheckpointManager(
-            self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+            self.directory,
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, create=False, multiprocessing_options=alone),
         )
 
     def save(self, step: int, state: Any, progress: dict) -> None:

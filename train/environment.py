@@ -26,6 +26,7 @@ def environment() -> dict:
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
+        "processes": jax.process_count(),
         "git_commit": commit,
         "git_dirty": dirty,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

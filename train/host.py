@@ -34,10 +34,14 @@ def use_cores(devices: int = 0) -> None:
     """
     import jax
 
-    chosen = "JAX_NUM_CPU_DEVICES" in os.environ
-    chosen |= "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if devices or not chosen:
+    if devices or not devices_chosen():
         jax.config.update("jax_num_cpu_devices", devices or cores())
+
+
+def devices_chosen() -> bool:
+    """Whether the environment says how many CPU devices jax sees."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags
 
 
 def keep_memory() -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cells
-from train import memory
+from train import hosts, memory
 from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
@@ -85,6 +85,7 @@ def layout(config: RunConfig, devices: list) -> Mesh:
     Raises:
       ValueError: `train.batch_devices` or `train.time_devices` does not fit the batch, the devices, the cell.
     """
+    processes = {device.process_index for device in devices}
     batch_size, split, time = config.train.batch_size, config.train.batch_devices, config.train.time_devices
     asked = f"train.time_devices = {time}"
     if time > len(devices):
@@ -96,6 +97,7 @@ def layout(config: RunConfig, devices: list) -> Mesh:
     together = len(devices) // time  # groups of devices, each with all the steps of its rows
     if split == 0:
         worth = jax.default_backend() != "cpu" or batch_size * config.cell.hidden_size >= SPLIT_FROM
+        worth |= len(processes) > 1
         left = together // min(len(config.lanes), together) if worth else 1
         split = math.gcd(left, batch_size)
     elif batch_size % split or split > together:
@@ -104,8 +106,13 @@ def layout(config: RunConfig, devices: list) -> Mesh:
             f"and be at most the {together} device(s) there are"
         )
     lanes = min(len(config.lanes), together // split)
-    used = np.array(devices[: lanes * split * time]).reshape(lanes, split, time)
-    return Mesh(used, ("lanes", "batch", "time"))
+    used = devices[: lanes * split * time]
+    if idle := processes - {device.process_index for device in used}:
+        raise ValueError(
+            f"{len(processes)} processes have {len(devices)} devices, and this run has work for {len(used)}, "
+            f"none for process {min(idle)}: take more train.seeds, or a train.batch_size that more divide"
+        )
+    return Mesh(np.array(used).reshape(lanes, split, time), ("lanes", "batch", "time"))
 
 
 def make_run(config: RunConfig, data_dir: str | None = None, devices: list | None = None) -> Run:
@@ -126,7 +133,7 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     sizes = tuple((split, config.task.eval_size(data, split)) for split in SPLITS)
     memory.check(config, spec, model, dict(sizes), devices)
     mesh = layout(config, devices)
-    data = jax.device_put(data, NamedSharding(mesh, WHOLE))
+    data = hosts.place(data, NamedSharding(mesh, WHOLE))
     batching = seed_batching(config, spec, mesh)
     rows = config.train.batch_size // mesh.shape["batch"]
     strategy = cells.scans.resolve(config.cell, config.model.strategy, time=spec.time, batch=rows)
@@ -215,7 +222,7 @@ def initial_state(run: Run) -> State:
     seeds = np.array([seed for seed, _ in lanes], np.int32)
     rates = np.array([rate for _, rate in lanes], np.float32)
     state = executable(run.programs.init, seeds, rates, effort="once")(seeds, rates)
-    return jax.device_put(state, NamedSharding(run.mesh, EACH))
+    return hosts.place(state, NamedSharding(run.mesh, EACH))
 
 
 def state_like(run: Run) -> State:
@@ -234,7 +241,7 @@ def padded_lanes(run: Run) -> list[tuple[int, float]]:
 def unpadded(run: Run, state: State) -> State:
     """The state of the asked-for lanes, without those that fill up the devices."""
     n = len(run.config.lanes)
-    return state if run.mesh.size == 1 else jax.tree.map(lambda x: np.asarray(x)[:n], state)
+    return state if run.mesh.size == 1 else jax.tree.map(lambda x: x[:n], hosts.fetch(state))
 
 
 def padded(run: Run, like: State, state: State) -> State:
@@ -242,21 +249,22 @@ def padded(run: Run, like: State, state: State) -> State:
 
     def place(x, like):
         rows = np.minimum(np.arange(len(like)), len(x) - 1)
-        return jax.device_put(np.asarray(x)[rows], like.sharding)
+        return hosts.place(np.asarray(x)[rows], like.sharding)
 
     return jax.tree.map(place, state, like)
 
 
 def held_out(run: Run, split: str) -> Batch:
     """All batches of a split, on every device."""
-    batches = executable(run.programs.held_out[split], run.data, effort="once")(run.data)
-    return jax.device_put(batches, NamedSharding(run.mesh, WHOLE))
+    data = hosts.local(run.data)
+    batches = executable(run.programs.held_out[split], data, effort="once")(data)
+    return hosts.place(batches, NamedSharding(run.mesh, WHOLE))
 
 
 def compiled(run: Run, state: State, *splits: Batch) -> tuple[Run, float]:
     """The run with its training program, and its evaluation of each split, compiled; seconds that took."""
     start = time.perf_counter()
-    step = jnp.int32(0)
+    step = np.int32(0)
     train = executable(run.programs.train, state, run.data, step, effort=run.effort)
     for batches in splits:
         executable(run.programs.evaluate, state, batches, step, effort=run.effort)

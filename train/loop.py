@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cells import CELLS
-from train import host
+from train import host, hosts
 from train.ahead import Prepared
+from train.checkpoint import digest_of
 from train.compile import make_room
 from train.config import RunConfig
 from train.lanes import Run, dispatch_steps, padded, state_like, unpadded
@@ -85,19 +85,23 @@ def train(
       happened.
 
     Raises:
-      ValueError, DataError, WorkdirError, CheckpointError, OSError: with one clear line.
+      ValueError, DataError, WorkdirError, CheckpointError, PeerError, OSError: with one clear line.
     """
     make_room()
     prepared = prepared or Prepared(config, data_dir)
-    run = prepared.run()
-    directory = Nowhere()
-    if workdir is not None:
-        runs_as = pinned(run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
-        directory = Workdir(Path(workdir), config, runs_as, overwrite, say)
-    try:
-        return _train(run, prepared, directory, watch)
-    finally:
-        directory.close()  # what was saved is on disk, whatever ended the loop
+    with hosts.one_clear_error():
+        run = prepared.run()
+        directory = Nowhere()
+        if workdir is not None and hosts.first():
+            runs_as = pinned(run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
+            directory = Workdir(Path(workdir), config, runs_as, overwrite, say)
+        try:
+            if hosts.several():
+                hosts.check_same(config.to_dict(), {"data": digest_of(run.data), "jax": jax.__version__})
+                directory = hosts.Shared(directory)
+            return _train(run, prepared, directory, watch)
+        finally:
+            directory.close()  # what was saved is on disk, whatever ended the loop
 
 
 def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Progress], None]) -> Result:
@@ -121,7 +125,7 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
         last_rows = {int(lane): Evaluation.from_dict(row) for lane, row in progress["last_rows"].items()}
 
     def running():
-        solved, diverged = jax.device_get((state.solved_step, state.diverged_step))
+        solved, diverged = hosts.fetch((state.solved_step, state.diverged_step))
         alive = is_running(config, state._replace(solved_step=solved, diverged_step=diverged))
         return alive[: len(lanes)]
 
@@ -130,14 +134,14 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
         progress = {"seconds": seconds, "solved_seconds": solved_seconds, "last_rows": rows}
         directory.save(step, unpadded(run, state), progress)
 
-    dispatch, budget = dispatch_steps(config), options.steps
+    dispatch, budget, asked = dispatch_steps(config), options.steps, 0
     saved_at, saved_step = time.monotonic(), step
     status = "finished"
-    if options.on_nan == "stop" and (np.asarray(state.diverged_step)[: len(lanes)] >= 0).any():
+    if options.on_nan == "stop" and (hosts.fetch(state.diverged_step)[: len(lanes)] >= 0).any():
         status = "diverged"  # as the run said before
 
     def tell(loss, metric, rate):
-        solved = int((np.asarray(state.solved_step)[: len(lanes)] >= 0).sum())
+        solved = int((hosts.fetch(state.solved_step)[: len(lanes)] >= 0).sum())
         watch(
             Progress(step, budget, loss, metric, run.spec.metric, solved, len(lanes), rate, prepared.seconds)
         )
@@ -145,20 +149,23 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
     tell(math.nan, math.nan, math.nan)
     with _Interrupt() as interrupted:
         while status == "finished" and step < budget and running().any():
-            if interrupted.by is not None:
+            due = time.monotonic() - saved_at >= options.checkpoint_seconds
+            asked, due = map(int, hosts.most(interrupted.by or 0, due))  # all processes do the same
+            if asked:
                 status = "interrupted"
                 break
+            if due and step > saved_step:
+                save()
+                saved_at, saved_step = time.monotonic(), step
             was_running = running()
             start = time.perf_counter()
-            state, logs = run.programs.train(state, run.data, jnp.int32(step))
+            state, logs = run.programs.train(state, run.data, np.int32(step))
             jax.block_until_ready(logs)
             took = time.perf_counter() - start
             done = min(dispatch, budget - step)
             step, seconds = step + done, seconds + took
-            state, valid = run.programs.evaluate(state, valid_batches, jnp.int32(step))
-            logs, valid, solved, diverged = jax.device_get(
-                (logs, valid, state.solved_step, state.diverged_step)
-            )
+            state, valid = run.programs.evaluate(state, valid_batches, np.int32(step))
+            logs, valid, solved, diverged = hosts.fetch((logs, valid, state.solved_step, state.diverged_step))
             rows = []
             for lane in map(int, np.flatnonzero(was_running)):
                 finite = diverged[lane] < 0  # else its parameters are, but its loss was not
@@ -184,13 +191,10 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
             if options.on_nan == "stop" and (diverged[: len(lanes)] >= 0).any():
                 status = "diverged"
                 break
-            if time.monotonic() - saved_at >= options.checkpoint_seconds:
-                save()
-                saved_at, saved_step = time.monotonic(), step
         if step > saved_step or not restored:
             save()
-        _, test = run.programs.evaluate(state, prepared.test(), jnp.int32(step))
-        seeds = _seed_summaries(run, state, jax.device_get(test), step, solved_seconds, last_rows)
+        _, test = run.programs.evaluate(state, prepared.test(), np.int32(step))
+        seeds = _seed_summaries(run, state, hosts.fetch(test), step, solved_seconds, last_rows)
         shared = RunSummary(
             task=TASKS.name_of(config.task),
             cell=CELLS.name_of(config.cell),
@@ -215,7 +219,7 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
             devices=run.mesh.size,
         )
         directory.summary(Summary(shared, seeds))
-    return Result(Summary(shared, seeds), unpadded(run, state), run, interrupted.by)
+    return Result(Summary(shared, seeds), unpadded(run, state), run, asked or interrupted.by)
 
 
 def _like(run: Run) -> State:
@@ -229,7 +233,7 @@ def _like(run: Run) -> State:
 def _seed_summaries(run, state, test, step, solved_seconds, last_rows) -> tuple[SeedSummary, ...]:
     """One for each lane; `test` are the logs of the evaluation on the test split."""
     options = run.config.train
-    ends = jax.device_get((state.solved_step, state.diverged_step))
+    ends = hosts.fetch((state.solved_step, state.diverged_step))
     seeds = []
     for lane, (seed, learning_rate) in enumerate(run.config.lanes):
         solved, diverged = (int(at[lane]) if at[lane] >= 0 else None for at in ends)

@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+import jax
+
 from train.config import RunConfig
 from train.model import Model, input_width
 from train.tasks.base import Spec
@@ -21,7 +23,9 @@ def check(config: RunConfig, spec: Spec, model: Model, sizes: dict[str, int], de
     Raises:
       ValueError: with what it needs, what there is, and what would need less.
     """
-    there, needed = available(devices), needs(config, spec, model, sizes, len(devices))
+    here = [device for device in devices if device.process_index == jax.process_index()]
+    hosts = len({device.process_index for device in devices})
+    there, needed = hosts * available(here), needs(config, spec, model, sizes, len(devices))
     total = sum(needed.values())
     if total <= there:
         return

@@ -44,26 +44,31 @@ def check_saved(path: Path, asked: dict, resolved: dict) -> None:
 def check(saved: dict, asked: dict, directory: Path, ignored=frozenset()) -> None:
     """Refuses a saved config that is not the one that was asked for.
 
-    A field that an older version did not know has its default there.
-
     Raises:
       WorkdirError: with the fields that differ.
     """
-    there, now = flat(saved), flat(json.loads(json.dumps(asked)))
+    if differing := differences(saved, asked, ignored):
+        more = ", ..." if len(differing) > 3 else ""
+        raise WorkdirError(
+            f"{directory} holds another run ({', '.join(differing[:3])}{more}); "
+            "use another --workdir, or --overwrite to start again"
+        )
+
+
+def differences(saved: dict, asked: dict, ignored=frozenset()) -> list[str]:
+    """The fields in which two configs are different runs, in words.
+
+    A field that an older version did not know has its default in what was saved.
+    """
+    there, now = (flat(json.loads(json.dumps(config))) for config in (saved, asked))
     defaults = _defaults(asked)
-    differing = [
+    return [
         f"{name} {there.get(name, defaults.get(name))!r} there, {now.get(name)!r} now"
         for name in there | now
         if name not in ignored
         and name not in ONLY_WRITTEN
         and there.get(name, defaults.get(name)) != now.get(name)
     ]
-    if differing:
-        more = ", ..." if len(differing) > 3 else ""
-        raise WorkdirError(
-            f"{directory} holds another run ({', '.join(differing[:3])}{more}); "
-            "use another --workdir, or --overwrite to start again"
-        )
 
 
 def flat(tree: dict, prefix: str = "") -> dict:
