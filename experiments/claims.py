@@ -8,7 +8,7 @@ Runs the experiments of the laboratory one after the other and writes, into --wo
 its own command does, and the verdicts, claims.md and claims.csv. The same command again goes on where it was
 stopped. The fast preset takes about 20 minutes on 2 CPU cores. The full preset repeats it with more seeds,
 larger models, longer sequences and a finer grid of learning rates; it would take days there and has not been
-run: give it a GPU, or run its parts by --only on several machines.
+run: give it a GPU, many cores (--workers), or run its parts by --only on several machines.
 """
 
 from pathlib import Path
@@ -51,9 +51,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     names = FLAGS.only or EXPERIMENTS
     chosen = [experiment.of(name) for name in names]
     settings = [experiment.settings_of(one, FLAGS.preset, experiment.shared_flags(one)) for one in chosen]
-    for number, (one, its) in enumerate(zip(chosen, settings, strict=True), 1):
-        console.print(f"[{number}/{len(names)}]", end=" ")
-        experiment.run(one, its, workdir / one.name, console, FLAGS.data_dir, FLAGS.overwrite)
+    several = [(one, its, workdir / one.name) for one, its in zip(chosen, settings, strict=True)]
+    experiment.run_all(several, console, FLAGS.data_dir, FLAGS.overwrite, FLAGS.workers)
     found = judge(workdir)
     output.write_frame(workdir / "claims.csv", found)
     write(workdir / "claims.md", page(found))

@@ -50,8 +50,11 @@ class Settings(protocol.Settings):
     rows: int = 32  # sequences on which trained gates are looked at
     convolution_steps: int = 256
 
-    def configs(self):
-        return [_config(self, *of) for of in itertools.product(self.tasks, self.cells)]
+    def runs(self, ended=None):
+        return {
+            runs.file_name(f"work-{task}-{cell}"): _config(self, task, cell)
+            for task, cell in itertools.product(self.tasks, self.cells)
+        }
 
 
 PRESETS = {
@@ -79,17 +82,13 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
         ),
     )
     work, units = [], []
-    for task in settings.tasks:
-        for cell in settings.cells:
-            config = _config(settings, task, cell)
-            probe = (lambda result: _probe(settings, result)) if cell.split(":")[0] == "sru" else None
-            name = runs.file_name(f"work-{task}-{cell}")
-            both = lab.train(name, config, probe, probe and {"rows": settings.rows})
-            seeds = runs.with_chosen(
-                [row for row in both if "unit" not in row], runs.higher_is_better(config)
-            )
-            work.append(seeds.assign(task=task, **runs.labels(cell)))
-            units += [runs.labels(cell) | {"task": task} | row for row in both if "unit" in row]
+    models = itertools.product(settings.tasks, settings.cells)
+    for (task, cell), (name, config) in zip(models, settings.runs().items(), strict=True):
+        probe = (lambda result: _probe(settings, result)) if cell.split(":")[0] == "sru" else None
+        both = lab.train(name, config, probe, probe and {"rows": settings.rows})
+        seeds = runs.with_chosen([row for row in both if "unit" not in row], runs.higher_is_better(config))
+        work.append(seeds.assign(task=task, **runs.labels(cell)))
+        units += [runs.labels(cell) | {"task": task} | row for row in both if "unit" in row]
     frames = {"identities": pd.DataFrame(rows), "work": pd.concat(work, ignore_index=True)}
     return frames | ({"units": pd.DataFrame(units)} if units else {})
 

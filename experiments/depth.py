@@ -46,9 +46,10 @@ class Settings(protocol.Settings):
     threshold: float = 0.9  # validation accuracy from which on a stack counts as trained
     rows: int = 128  # images for what is measured before training
 
-    def configs(self):
+    def runs(self, ended=None):
         self.require("threshold", self.threshold <= 1, "at most 1")
-        return [_config(self, *of) for of in itertools.product(self.depths, self.cells)]
+        stacks = itertools.product(self.depths, self.cells)
+        return {f"{runs.file_name(cell)}-{depth}": _config(self, depth, cell) for depth, cell in stacks}
 
 
 PRESETS = {
@@ -73,13 +74,13 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     output and norm of the gradient of each layer of the deepest stacks, at initialisation (layer 0: what the
     first one sees)."""
     rows = []
-    for depth in settings.depths:
-        for cell in settings.cells:
-            deepest, name = depth == max(settings.depths), f"{runs.file_name(cell)}-{depth}"
-            probe = functools.partial(_probe, settings, lab.workdir / "runs" / name, deepest)
-            fields = {"rows": settings.rows, "threshold": settings.threshold, "layers": deepest}
-            found = lab.train(name, _config(settings, depth, cell), probe, fields)
-            rows += [{**runs.labels(cell), "depth": depth} | row for row in found]
+    stacks = itertools.product(settings.depths, settings.cells)
+    for (depth, cell), (name, config) in zip(stacks, settings.runs().items(), strict=True):
+        deepest = depth == max(settings.depths)
+        probe = functools.partial(_probe, settings, lab.folder(name), deepest)
+        fields = settings.of("rows", "threshold") | {"layers": deepest}
+        found = lab.train(name, config, probe, fields)
+        rows += [{**runs.labels(cell), "depth": depth} | row for row in found]
     return runs.by_kind(rows, run="runs", layer="layers")
 
 

@@ -61,8 +61,8 @@ class Settings(protocol.Settings):
     learning_rates: tuple = (0.003, 0.01, 0.03, 0.1, 0.3)
     rows: int = 32  # sequences that are probed
 
-    def configs(self):
-        return [_config(cell, self) for cell in self.cells]
+    def runs(self, ended=None):
+        return {f"train-{runs.file_name(cell)}": _config(cell, self) for cell in self.cells}
 
 
 PRESETS = {
@@ -80,10 +80,8 @@ PRESETS = {
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`training`: the run of each seed, at the learning rate that was best for the others; `units`: one row
     for each unit, gate and stage."""
-    rows = []
-    for cell in settings.cells:
-        config = _config(cell, settings)
-        name, probe = f"train-{runs.file_name(cell)}", functools.partial(_probe, settings)
+    rows, probe = [], functools.partial(_probe, settings)
+    for cell, (name, config) in zip(settings.cells, settings.runs().items(), strict=True):
         rows += [runs.labels(cell) | row for row in lab.train(name, config, probe, {"rows": settings.rows})]
     return runs.by_kind(rows, run="training", unit="units")
 

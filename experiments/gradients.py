@@ -30,6 +30,7 @@ CLAIMS = {"rnn_gradient": Claim("A plain RNN's gradients vanish or explode", "sc
 FLOOR = 1e-6  # a gradient below it is lost in the sum over time in float32
 FAR = 100  # the distance, in steps, at which RNNs of all scales are compared
 SMALL, LARGE = -3, 3  # decades of gain within which a gradient counts as kept
+CLIPS = (0.0, 1.0)  # norms to which gradients are clipped; 0: they are not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +52,15 @@ class Settings(protocol.Settings):
 
     least: ClassVar = {"time": 3}
 
-    def configs(self):
-        return [_config(cell, self, self.gap) for cell in self.cells]
+    def runs(self, ended=None):
+        cells = {f"train-{runs.file_name(cell)}": _config(cell, self, self.gap) for cell in self.cells}
+        return cells | dict(_clipped(self, *of) for of in itertools.product(self.clip_scales, CLIPS))
 
 
 PRESETS = {
     "quick": Settings(
-        cells=("rnn", "lstm"), seeds=2, hidden_size=4, time=110, rows=2, gap=3, steps=20,
+        cells=("rnn", "lstm"), seeds=2, hidden_size=4, time=110, rows=2, gap=3, steps=20, clip_gap=3,
         learning_rates=(0.01,), scales=(1.0, 4.0), input_scales=(1.0,), clip_scales=(4.0,), clip_rates=(0.1,),
-        clip_gap=3,
     ),
     "fast": Settings(),
     "full": Settings(
@@ -73,12 +74,9 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`gains`: log10 of both gradients by cell, stage, seed and k; `scaled`: gains of RNNs by scale;
     `clipping`: training runs of scaled RNNs; `lyapunov`: exponents, if asked for; `training`: which runs
     the trained stage is of."""
-    rows = []
-    for cell in settings.cells:
-        fields = {"time": settings.time, "rows": settings.rows, "lyapunov": settings.lyapunov}
-        name, probe = f"train-{runs.file_name(cell)}", functools.partial(_probe, settings)
-        found = lab.train(name, _config(cell, settings, settings.gap), probe, fields)
-        rows += [runs.labels(cell) | row for row in found]
+    rows, probe, fields = [], functools.partial(_probe, settings), settings.of("time", "rows", "lyapunov")
+    for cell, run in zip(settings.cells, settings.runs().items(), strict=False):
+        rows += [runs.labels(cell) | row for row in lab.train(*run, probe, fields)]
     names = {"gain": "gains", "run": "training"} | ({"exponent": "lyapunov"} if settings.lyapunov else {})
     frames = runs.by_kind(rows, **names)
     frames["scaled"] = pd.DataFrame(lab.do("scaled", dataclasses.asdict(settings), lambda: _scaled(settings)))
@@ -147,8 +145,8 @@ def _scaled(settings) -> list[dict]:
             for seed in range(settings.seeds):
                 key_params, key_xs = jax.random.split(jax.random.key(seed))
                 params = cell.init(key_params, settings.hidden_size)
-                shape = (settings.rows, settings.time, settings.hidden_size)
-                state = np.asarray(gains(params, input_scale * jax.random.normal(key_xs, shape)))
+                xs = jax.random.normal(key_xs, (settings.rows, settings.time, settings.hidden_size))
+                state = np.asarray(gains(params, input_scale * xs))
                 told = {"scale": scale, "input_scale": input_scale, "seed": seed}
                 rows += [told | {"k": int(k), "state": float(state[k])} for k in _distances(settings.time)]
     return rows
@@ -158,13 +156,16 @@ def _clipping(settings, lab) -> pd.DataFrame:
     """Training of RNNs that start with a scaled-up matrix, with and without clipping, on a gap that some of
     them can learn. Plain SGD: Adam divides by the size of the gradients, and hides what clipping does."""
     frames = []
-    for scale, clip in itertools.product(settings.clip_scales, (0.0, 1.0)):
-        sgd = {"optimizer": "sgd", "schedule": "constant", "learning_rates": settings.clip_rates}
-        cell = f"rnn:recurrent_scale={scale}"
-        config = _config(cell, settings, settings.clip_gap, clip_norm=clip, **sgd)
-        rows = lab.train(f"clip-{scale:g}-{clip:g}", config)
-        frames.append(pd.DataFrame(rows).assign(scale=scale, clip_norm=clip, gap=settings.clip_gap))
+    for scale, clip in itertools.product(settings.clip_scales, CLIPS):
+        frame = pd.DataFrame(lab.train(*_clipped(settings, scale, clip)))
+        frames.append(frame.assign(scale=scale, clip_norm=clip, gap=settings.clip_gap))
     return pd.concat(frames, ignore_index=True)
+
+
+def _clipped(settings, scale, clip):
+    cell, rates = f"rnn:recurrent_scale={scale}", settings.clip_rates
+    sgd = {"optimizer": "sgd", "schedule": "constant", "learning_rates": rates, "clip_norm": clip}
+    return f"clip-{scale:g}-{clip:g}", _config(cell, settings, settings.clip_gap, **sgd)
 
 
 # --- the rule

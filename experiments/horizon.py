@@ -53,6 +53,12 @@ class Settings(protocol.Settings):
     choices: ClassVar = {"chrono": CHRONO, "tasks": STRETCHABLE}
     least: ClassVar = {"bisections": 0}
 
+    def runs(self, ended=lambda name, config: None):
+        known = protocol.Known(ended)
+        for part, *of in itertools.product((_search, _beyond), self.tasks, self.cells):
+            known.follow(part, self, *of)
+        return known.runs
+
     def configs(self):
         self.require("longest", self.longest >= self.shortest, f"at least config.shortest = {self.shortest}")
         for gap in {self.shortest, self.longest, self.trained_at}:
@@ -78,8 +84,8 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     searched, lengths = [], []
     for task in settings.tasks:
         for cell in settings.cells:
-            searched += _search(settings, lab, task, cell)
-            lengths += _beyond(settings, lab, task, cell)
+            searched += _search(lab.train, settings, task, cell)
+            lengths += _beyond(lab.train, settings, task, cell)
     return {"runs": pd.DataFrame(searched), "lengths": pd.DataFrame(lengths)}
 
 
@@ -92,10 +98,8 @@ def _config(settings, task, cell, gap, longest):
         # One width for all tasks and cells, so that a cell without recurrent matrix is not all embedding.
         model={"embedding_size": 32},
         optim={"learning_rates": settings.learning_rates},
-        train={
-            "steps": settings.steps, "seeds": settings.seeds, "batch_size": settings.batch_size,
-            "eval_every": max(1, min(25, settings.steps // 4)),
-        },
+        train=settings.of("steps", "seeds", "batch_size")
+        | {"eval_every": max(1, min(25, settings.steps // 4))},
         parameters=settings.parameters,
         chrono=settings.chrono,
     )  # fmt: skip
@@ -110,13 +114,13 @@ def _program_length(settings, gap) -> int:
     return max(gap, min(length, settings.longest))
 
 
-def _search(settings, lab, task, cell) -> list[dict]:
-    """Doubling, then bisection: the rows of every gap tried."""
+def _search(train, settings, task, cell) -> list[dict]:
+    """Doubling, then bisection: the rows of every gap tried, from `train(name, config)`."""
     rows, solved, failed = [], 0, None
 
     def half_solve(gap):
         config = _config(settings, task, cell, gap, _program_length(settings, gap))
-        seeds = lab.train(f"{task}-{runs.file_name(cell)}-{gap}", config)
+        seeds = train(f"{task}-{runs.file_name(cell)}-{gap}", config)
         frame = runs.with_chosen(seeds, runs.higher_is_better(config))
         rows.extend(frame.assign(task=task, **runs.labels(cell), gap=gap).to_dict("records"))
         return 2 * frame["solved"][frame["chosen"]].sum() >= settings.seeds
@@ -133,7 +137,7 @@ def _search(settings, lab, task, cell) -> list[dict]:
     return rows
 
 
-def _beyond(settings, lab, task, cell) -> list[dict]:
+def _beyond(train, settings, task, cell) -> list[dict]:
     """The test metric at multiples of the gap that the seeds were trained on."""
     name = f"{task}-{runs.file_name(cell)}-beyond-{settings.trained_at}"
     config = _config(settings, task, cell, settings.trained_at, settings.trained_at)
@@ -159,7 +163,7 @@ def _beyond(settings, lab, task, cell) -> list[dict]:
             ]
         return rows
 
-    rows = pd.DataFrame(lab.train(name, config, probe, {"factors": FACTORS}))
+    rows = pd.DataFrame(train(name, config, probe, {"factors": FACTORS}))
     rows = runs.with_chosen(rows, runs.higher_is_better(config))
     rows = rows[rows.pop("chosen")]
     return rows.assign(task=task, **runs.labels(cell)).to_dict("records")

@@ -63,6 +63,9 @@ class Settings(protocol.Settings):
     least: ClassVar = {"times": 3, "error_time": 2}
     optional: ClassVar = ("feedback", "scales")
 
+    def runs(self, ended=None):
+        return {f"train-{runs.file_name(text)}": _config(self, text) for text in self.trained}
+
     def configs(self):
         return [_config(self, text) for text in {*self.cells, *self.trained, *self.timed}]
 
@@ -92,8 +95,7 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     for text, (_, name) in DIALS.items():
         fields = shared | {"values": getattr(settings, name), "hidden_size": settings.sized}
         rows += lab.do(f"dial-{text}", fields, lambda text=text: [*_dial(settings, text)])
-    for text in settings.trained:
-        name, config = f"train-{runs.file_name(text)}", _config(settings, text)
+    for name, config in settings.runs().items():
         rows += lab.train(name, config, lambda result: [*_probe(settings, result)], shared)
     for text in settings.cells:
         fields = {"time": settings.error_time, "seeds": settings.seeds, "hidden_size": settings.hidden_size}

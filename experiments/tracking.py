@@ -58,8 +58,14 @@ class Settings(protocol.Settings):
 
     choices: ClassVar = {"groups": tuple(word_problem.GENERATORS), "tokens": word_problem.TOKENS}
 
-    def configs(self):
-        return [_config(self, *of) for of in itertools.product(self.groups, self.depths, self.cells)]
+    def runs(self, ended=None):
+        return {
+            f"{group}-{depth}-{runs.file_name(cell)}": _config(self, group, depth, cell)
+            for group, depth, cell in self.models()
+        }
+
+    def models(self):
+        return itertools.product(self.groups, self.depths, self.cells)
 
 
 PRESETS = {
@@ -80,8 +86,7 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`runs`: every seed and learning rate, and which were `chosen`; `positions`: accuracy of the chosen
     ones against the place in the word, the last of each window."""
     rows, fields = [], {"rows": settings.rows, "factors": FACTORS, "windows": WINDOWS}
-    for group, depth, cell in itertools.product(settings.groups, settings.depths, settings.cells):
-        name, config = f"{group}-{depth}-{runs.file_name(cell)}", _config(settings, group, depth, cell)
+    for (group, depth, cell), (name, config) in zip(settings.models(), settings.runs().items(), strict=True):
         found = lab.train(name, config, functools.partial(_probe, settings), fields)
         rows += [{"group": group, "depth": depth, **runs.labels(cell)} | row for row in found]
     return runs.by_kind(rows, run="runs", position="positions")

@@ -136,7 +136,13 @@ def run(folder):
             short = [*short, f"--workdir=runs/{abs(hash(command))}"]
         elif command.name == "train" and any(flag.startswith("--workdir") for flag in command.flags):
             short = [*short, "--overwrite"]
-        without = ("--write", "--steps", "--address")
+        without = (
+            "--write",
+            "--steps",
+            "--address",
+            "--coordinator",
+            "--process",
+        )  # 2 of them: test_hosts.py
         flags = [flag for flag in command.flags if not flag.startswith(without)]
         return commands.run(f"experiments.{command.name}", *flags, *short, cwd=folder, JAX_PLATFORMS="cpu")
 

@@ -167,6 +167,7 @@ TYPED = {
         ("--config.seeds=3", "claims has presets only"),
         ("--cells=gru", "claims has presets only"),
         ("--seeds=0", "--seeds=0"),
+        ("--workers=-1", "--workers=-1"),
         ("--workdir=", "--workdir is empty"),
     ],
     "speed": [

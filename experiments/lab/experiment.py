@@ -21,6 +21,14 @@ from train import files
 flags.DEFINE_enum("preset", "fast", ["quick", "fast", "full"], "Values of all settings: see above.")
 flags.DEFINE_list("cells", None, "Cells, with options after colons: lstm:peepholes=true; all: every cell.")
 flags.DEFINE_integer("seeds", None, "Seeds per cell.", lower_bound=1)
+flags.DEFINE_integer(
+    "workers",
+    0,
+    "Train the models first, in so many processes side by side, a core each; 0: one after the other, in this "
+    "process, on all cores.",
+    lower_bound=0,
+    upper_bound=1024,
+)
 flags.DEFINE_string("workdir", None, "Where everything is written (default: runs/NAME-PRESET).")
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
@@ -95,7 +103,7 @@ def command(experiment: Experiment) -> None:
         settings = settings_of(experiment, FLAGS.preset, overrides | shared_flags(experiment))
         workdir = Path(FLAGS.workdir or f"runs/{experiment.name}-{FLAGS.preset}")
         console = cli.console()
-        run(experiment, settings, workdir, console, FLAGS.data_dir, FLAGS.overwrite)
+        run(experiment, settings, workdir, console, FLAGS.data_dir, FLAGS.overwrite, FLAGS.workers)
         return 0
 
     cli.run(main, help_of(experiment))
@@ -188,17 +196,49 @@ def _elsewhere(experiment, name) -> str:
 
 
 def run(
-    experiment, settings, workdir: Path, console: Console, data_dir: str | None = None, overwrite=False
+    experiment,
+    settings,
+    workdir: Path,
+    console: Console,
+    data_dir: str | None = None,
+    overwrite: bool = False,
+    workers: int = 0,
 ) -> Frames:
     """Measures (or goes on measuring), then writes and prints all that follows from it.
 
     Into `workdir`: a CSV per frame, a PNG per figure, report.md, environment.json, and `done/`, the pieces
     of work; `load` reads the frames again.
     """
+    return run_all([(experiment, settings, workdir)], console, data_dir, overwrite, workers)[0]
+
+
+def run_all(
+    several: list[tuple], console: Console, data_dir: str | None = None, overwrite=False, workers: int = 0
+) -> list[Frames]:
+    """`run`, of one experiment after the other: (experiment, settings, workdir) each.
+
+    Args:
+      workers: 0, or how many processes first train the models of all of them.
+    """
     from experiments.lab.store import Lab
 
-    with contextlib.closing(Lab(workdir, console, data_dir, overwrite)) as lab:
-        return _run(experiment, settings, workdir, console, lab)
+    with contextlib.ExitStack() as stack:
+        labs = [
+            stack.enter_context(contextlib.closing(Lab(workdir, console, data_dir, overwrite)))
+            for _, _, workdir in several
+        ]
+        if workers:
+            from experiments.lab import workers as processes
+
+            named = {one.name: (lab, its) for (one, its, _), lab in zip(several, labs, strict=True)}
+            log = several[0][2] / "workers.log"
+            processes.train(named, workers, log, console, data_dir)
+        frames = []
+        for number, ((one, its, workdir), lab) in enumerate(zip(several, labs, strict=True), 1):
+            if len(several) > 1:
+                console.print(f"[{number}/{len(several)}]", end=" ")
+            frames.append(_run(one, its, workdir, console, lab))
+        return frames
 
 
 def _run(experiment, settings, workdir, console, lab) -> Frames:

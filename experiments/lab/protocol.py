@@ -1,8 +1,9 @@
 """The settings of an experiment: one rule for what they may be, checked before anything is made."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from cells.registry import nearest
@@ -11,14 +12,43 @@ from train.model import INT32
 from train.sizes import check_budget
 from train.tasks.base import Synthetic
 
+Ended = Callable[[str, RunConfig], list[dict] | None]
+
+
+class NotYet(Exception):
+    """What comes next is not known before a run has ended."""
+
+
+class Known:
+    """The runs of a part of an experiment of which it is known that they are needed.
+
+    Args:
+      ended: as for `Settings.runs`.
+    """
+
+    def __init__(self, ended: Ended):
+        self.runs, self._ended = {}, ended
+
+    def follow(self, part: Callable, *args) -> None:
+        """Goes through `part(train, *args)`, with what stands for `store.Lab.train`, as far as that leads."""
+        with contextlib.suppress(NotYet):
+            part(self._train, *args)
+
+    def _train(self, name, config, probe=None, settings=None) -> list[dict]:
+        self.runs[name] = config
+        rows = None if probe else self._ended(name, config)
+        if rows is None:
+            raise NotYet
+        return rows
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Fields with defaults, one per setting. Numbers are above 0, whole ones at least 1, and below 2**31;
     tuples hold something, and nothing twice.
 
-    A subclass says where a whole number has to be larger, what the choices are of a text, and by `configs`
-    what its runs are: `check`, which a command calls before it begins, makes them.
+    A subclass says where a whole number has to be larger, what the choices are of a text, and by `runs` what
+    trains: `check`, which a command calls before it begins, makes their configs.
     """
 
     least: ClassVar[dict[str, int]] = {}
@@ -37,9 +67,18 @@ class Settings:
             for item in value if several else (value,):
                 self._check(field.name, item)
 
+    def runs(self, ended: Ended = lambda name, config: None) -> dict[str, RunConfig]:
+        """The training runs, by name; without those of which it is not known yet whether they are needed.
+
+        Args:
+          ended: the rows of a run that has ended, or None.
+        """
+        return {}
+
     def configs(self) -> Iterable[RunConfig]:
-        """The runs that they make, or some of each kind; settings that do not go together are refused."""
-        return ()
+        """Of the runs, and of others that show what a model may be; settings that do not go together are
+        refused."""
+        return self.runs().values()
 
     def check(self) -> None:
         """Makes the configs, and sees whether every model can be as small as its budget.

@@ -14,7 +14,7 @@ from train.compile import make_room
 from train.config import RunConfig
 from train.files import WorkdirError, digest, lock, locked, write_json
 from train.loop import Result, train
-from train.record import check_own, clear
+from train.record import check_own, clear, finished
 
 
 class Lab:
@@ -52,6 +52,24 @@ class Lab:
             with locked(folder):
                 clear(folder)
 
+    def folder(self, name: str) -> Path:
+        """Of a training run."""
+        return self.workdir / "runs" / name
+
+    def has(self, name: str) -> bool:
+        """Whether a piece of work has been done."""
+        return self._file(name).exists()
+
+    def ended(self, name: str, config: RunConfig) -> list[dict] | None:
+        """The rows of a training run without a probe; None: it has not ended."""
+        if self.has(name):
+            return _kept(self._file(name), json.loads(json.dumps({"config": config.to_dict()})))
+        summary = finished(self.folder(name))
+        return summary and _rows(summary)
+
+    def _file(self, name: str) -> Path:
+        return self.workdir / "done" / f"{name}.json"
+
     def do(self, name: str, settings: dict, make: Callable[[], list[dict]]) -> list[dict]:
         """The rows of a piece of work: made now, or before, with the same settings.
 
@@ -63,7 +81,7 @@ class Lab:
         Raises:
           WorkdirError: the folder holds the same piece with other settings, or a damaged file.
         """
-        path = self.workdir / "done" / f"{name}.json"
+        path = self._file(name)
         settings = json.loads(json.dumps(settings))
         if path.exists():
             return _kept(path, settings)
@@ -92,7 +110,7 @@ class Lab:
 
         def make():
             with cli.ProgressBar(self.console, name) as bar:
-                result = train(config, self.workdir / "runs" / name, self.data_dir, watch=bar)
+                result = train(config, self.folder(name), self.data_dir, watch=bar)
             if result.signal is not None:
                 print(result.summary.run.message or "interrupted", file=sys.stderr)
                 raise SystemExit(128 + result.signal)
@@ -103,12 +121,15 @@ class Lab:
                 f"+ {run['compile_seconds']:.0f} s to compile",
                 soft_wrap=True,
             )
-            if probe:
-                return probe(result)
-            shared = runs.fields(result, "parameters", "hidden_size", "budget_steps")
-            return [shared | seed for seed in seeds]
+            return probe(result) if probe else _rows(result.summary)
 
         return self.do(name, {"config": config.to_dict()} | (settings or {}), make)
+
+
+def _rows(summary) -> list[dict]:
+    """A row per seed and learning rate."""
+    shared = {name: summary["run"][name] for name in ("parameters", "hidden_size", "budget_steps")}
+    return [shared | dict(seed) for seed in summary["seeds"]]
 
 
 def _is_piece(path: Path) -> bool:

@@ -143,10 +143,19 @@ def measured(tmp_path, monkeypatch):
     from rich.console import Console
 
     from experiments.lab import experiment
+    from experiments.lab.store import Lab
 
     def measured(one, settings):
-        monkeypatch.setattr("experiments.lab.store.train", train_nothing)
+        trained = {}
+
+        def train(config, workdir, *rest, **named):
+            trained[workdir.name] = config
+            return train_nothing(config, workdir, *rest, **named)
+
+        monkeypatch.setattr("experiments.lab.store.train", train)
         frames = experiment.run(one, settings, tmp_path, Console(quiet=True))
+        # What `--workers` would have trained before.
+        assert settings.runs(Lab(tmp_path, Console(quiet=True)).ended) == trained
         for name in [*(f"{frame}.csv" for frame in frames), "report.md", "environment.json"]:
             assert (tmp_path / name).stat().st_size > 0
         for name in one.figures(frames):

@@ -37,7 +37,7 @@ def _settings(**values):
 
 def test_the_gap_is_doubled_until_half_of_the_seeds_fail_and_then_bisected():
     lab = _Made([5, 22, 40])
-    rows = pd.DataFrame(horizon._search(_settings(), lab, "delayed_recall", "gru"))
+    rows = pd.DataFrame(horizon._search(lab.train, _settings(), "delayed_recall", "gru"))
     assert lab.tried == [4, 8, 16, 32, 24, 20]
     found = statistics.horizons(rows)
     assert found["horizon"].tolist() == [4, 20, np.inf]  # the last one solved all that were tried
@@ -46,7 +46,7 @@ def test_the_gap_is_doubled_until_half_of_the_seeds_fail_and_then_bisected():
 
 def test_a_cell_that_never_fails_is_censored_at_the_longest_gap():
     lab = _Made([1000] * 3)
-    rows = pd.DataFrame(horizon._search(_settings(), lab, "delayed_recall", "gru"))
+    rows = pd.DataFrame(horizon._search(lab.train, _settings(), "delayed_recall", "gru"))
     assert lab.tried == [4, 8, 16, 32, 64]
     found = statistics.horizons(rows)
     assert np.isinf(found["horizon"]).all() and (found["longest"] == 64).all()

@@ -94,6 +94,19 @@ def test_a_trained_piece_has_a_row_per_seed_and_rate_and_is_not_trained_again(tm
     assert Lab(tmp_path, QUIET).train("run", config, probe) == rows
 
 
+@pytest.mark.slow
+def test_models_trained_by_processes_give_the_same_rows(tmp_path):
+    """The gaps of a search follow from those before; a second time there is nothing to train."""
+    one = experiment.of("horizon")
+    settings = one.protocol["quick"]
+    alone = experiment.run(one, settings, tmp_path / "alone", QUIET)
+    for _ in range(2):
+        several = experiment.run(one, settings, tmp_path / "several", QUIET, workers=2)
+        for name in alone:
+            here, there = (frames[name].drop(columns="solved_seconds") for frames in (alone, several))
+            pd.testing.assert_frame_equal(here, there, rtol=1e-4)
+
+
 # --- statistics
 
 

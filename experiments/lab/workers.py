@@ -1,0 +1,53 @@
+"""The training runs of experiments, in processes side by side, before anything is measured."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.engines import Job, drive, local
+from experiments.lab.protocol import Settings
+from experiments.lab.store import Lab
+from train.record import finished
+
+
+def train(
+    experiments: dict[str, tuple[Lab, Settings]],
+    workers: int,
+    log: Path,
+    console: Console,
+    data_dir: str | None = None,
+) -> None:
+    """Trains what experiments need and has not been trained; they find it in their folders.
+
+    What the next runs are may follow from those before: then it goes in rounds.
+
+    Args:
+      experiments: by name.
+      workers: processes.
+      log: file that gets what they print.
+
+    Raises:
+      ValueError: a run failed. SystemExit: Ctrl-C or the like; the same command goes on from there.
+    """
+
+    def engine(jobs, tell, stop):
+        local.run(jobs, tell, log, data_dir, workers, stop=stop)
+
+    while jobs := _jobs(experiments):
+        todo, board = drive.left(jobs, overwrite=False)
+        console.print(f"{len(todo)} runs to train by {workers} processes", soft_wrap=True)
+        if received := drive.train(todo, board, engine, console):
+            raise SystemExit(128 + received)
+        for job in todo:
+            if finished(job.folder) is None:
+                raise ValueError(f"{job.name} failed: {board.failed.get(job.name, 'it did not end')}")
+
+
+def _jobs(experiments: dict) -> list[Job]:
+    """The runs that have not ended, those of all experiments."""
+    return [
+        Job(f"{experiment} {name}", config, lab.folder(name))
+        for experiment, (lab, settings) in experiments.items()
+        for name, config in settings.runs(lab.ended).items()
+        if not lab.has(name) and finished(lab.folder(name)) is None
+    ]
