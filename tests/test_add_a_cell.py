@@ -86,6 +86,7 @@ def test_it_is_a_config_of_its_own(run):
     assert done.returncode == 0 and "mgu" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_timed(run, tmp_path):
     flags = [
         "--preset=quick",

@@ -4,8 +4,8 @@ and `step` alone.
 A test that asks for `case` runs for every cell and option, one that asks for `strategy` as well for
 every way to run it, one that asks for `recurrence` for the cases that differ in a step over time. A new cell
 in the registry gets all of them. Other strategies than the first one see the default options, and laws
-marked `kinds`, which do not depend on a cell's equation, one cell of each kind and strategy; with -m slow,
-all of them. With --hypothesis-profile=thorough a law sees many more examples.
+marked `kinds`, which do not depend on a cell's equation, one cell of each kind and strategy, or those that
+the mark names; with -m slow, all of them. With --hypothesis-profile=thorough a law sees many more examples.
 """
 
 import dataclasses
@@ -134,7 +134,8 @@ def representatives():
     The textbook step over time is tested on the cell that has nothing else, Newton's method, which asks
     nothing of a cell but its step, on one with two arrays.
     """
-    chosen, most = {}, {"stepwise": 0, "newton": 2}  # arrays for which another cell takes the place
+    # Strategies that one cell of any kind stands for, and the arrays for which another takes its place.
+    chosen, most = {}, {"stepwise": 0, "newton": 2, "chunked": 1}
     for case in all_cases():
         if not case.options:
             cell = case.cell(2)
@@ -166,8 +167,10 @@ def pytest_generate_tests(metafunc):
 
     names = {name for name, _ in representatives()}
 
+    named = kinds.args if kinds else ()
+
     def rare(case):
-        return bool(kinds and (case.options or case.name not in names))
+        return bool(kinds and (case.options or case.name not in (named or names)))
 
     if "strategy" in metafunc.fixturenames:
         pairs = []
@@ -176,7 +179,10 @@ def pytest_generate_tests(metafunc):
                 continue
             for i, s in enumerate(all_strategies(case.cell(1))):
                 usual = i == 0 or not case.options and s != "stepwise"
-                pairs.append(param(case, s, slow=not (is_representative(case, s) or usual and not kinds)))
+                usual = (
+                    not kinds and usual or is_representative(case, s) and (not named or case.name in named)
+                )
+                pairs.append(param(case, s, slow=not usual))
         metafunc.parametrize("case, strategy", pairs)
     elif "recurrence" in metafunc.fixturenames:
         metafunc.parametrize("recurrence", [param(case, slow=rare(case)) for case in all_recurrences()])

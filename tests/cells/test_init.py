@@ -171,7 +171,11 @@ def uniform(x, low, high):
     close(x.std(), (high - low) / math.sqrt(12), 0.1)
 
 
-@pytest.mark.parametrize("ring", [{}, {"r_min": 0.8, "r_max": 0.99, "max_phase": 0.3}], ids=str)
+@pytest.mark.parametrize(
+    "ring",
+    [pytest.param({}, marks=pytest.mark.slow), {"r_min": 0.8, "r_max": 0.99, "max_phase": 0.3}],
+    ids=str,
+)
 def test_lru_eigenvalues_are_uniform_on_a_ring(ring):
     cell = cells.get("lru", hidden_size=2000, **ring)
     p = cell.init(KEY, 3)

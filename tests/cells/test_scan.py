@@ -16,6 +16,9 @@ from laws import BATCH, TIME
 pytestmark = pytest.mark.usefixtures("x64")
 
 KINDS = pytest.mark.kinds  # one cell of each kind and strategy; all others with -m slow
+FEW = pytest.mark.kinds(
+    "lstm", "sru", "lru", "step_alone"
+)  # likewise, of these: derivatives take long to compile
 
 
 def others(name):
@@ -199,7 +202,7 @@ def test_gradients_are_those_of_finite_differences(case, strategy, draw, along, 
     laws.same(laws.dot(gradients, tangents), change, 1e-6)
 
 
-@KINDS
+@FEW
 @given(seed=laws.seeds, along=laws.seeds)
 def test_forward_mode_and_second_derivatives(case, strategy, seed, along):
     """The jvp of the loss and of its gradient (a Hessian-vector product), without flags."""
@@ -213,7 +216,7 @@ def test_forward_mode_and_second_derivatives(case, strategy, seed, along):
     laws.same(hvp, laws.difference(lambda p: run(p).gradients, p, tangents), 1e-6, "hessian")
 
 
-@KINDS
+@FEW
 @given(draws=st.tuples(laws.draws, laws.draws))
 def test_gradients_under_checkpoint_and_mapped_over_seeds_and_inputs(case, strategy, draws):
     cell = case.cell(laws.HIDDEN)
@@ -224,7 +227,7 @@ def test_gradients_under_checkpoint_and_mapped_over_seeds_and_inputs(case, strat
     laws.same(laws.mapped_gradient(cell, strategy)(*ps), want)
 
 
-@KINDS
+@FEW
 @given(draw=laws.draws)
 def test_states_computed_again_change_nothing(case, strategy, draw):
     """In chunks that do not divide the time, backwards in time; forwards is in test_remat.py."""

@@ -18,7 +18,11 @@ from train.model import build
 BATCH, TIME, FEATURES, HIDDEN = 2, 5, 3, 3
 each = pytest.mark.parametrize("name", cells.names())
 # A carry of each kind: one array, several, what is pending, complex numbers, a matrix memory.
-some = pytest.mark.parametrize("name", ["rnn", "lstm", "qrnn", "lru", "mlstm", "window"])
+KINDS = ["rnn", "lstm", "qrnn", "lru", "mlstm", "window"]
+some = pytest.mark.parametrize("name", KINDS)
+few = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("lstm", "lru") else pytest.mark.slow) for name in KINDS]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +85,7 @@ def test_a_trace_is_what_the_steps_do(name):
         )
 
 
-@some
+@few
 def test_state_gains_are_norms_of_the_jacobian_of_all_steps(name):
     cell, params, xs = case(name)
     start = jax.tree.map(lambda c: c[:1], cell.initial_carry(1, xs.dtype))
@@ -142,7 +146,7 @@ def kept_by_units(cell, carry):
 
 
 @some
-@pytest.mark.parametrize("of", ["output", "state"])
+@pytest.mark.parametrize("of", [pytest.param("output", marks=pytest.mark.slow), "state"])
 def test_unit_memory_weighs_distances_by_the_jacobian(name, of):
     cell, params, xs = case(name)
 
@@ -185,7 +189,10 @@ def test_a_unit_of_constant_decay_remembers_as_long_as_its_decay_says():
     np.testing.assert_allclose(got, f / (1 - f), rtol=1e-9)
 
 
-@pytest.mark.parametrize("task, options", [("mixed_recall", {"gap": 3}), ("adding", {"length": 4})])
+@pytest.mark.parametrize(
+    "task, options",
+    [("mixed_recall", {"gap": 3}), pytest.param("adding", {"length": 4}, marks=pytest.mark.slow)],
+)
 def test_input_gradients_are_those_of_the_whole_model(task, options):
     config = configs.freeze(configs.make("gru", task, cell={"hidden_size": HIDDEN}, task=options))
     spec = config.task.spec({})
