@@ -61,7 +61,7 @@ ACT = {  # flags of some engines only
 def main(config: str | None, overrides: dict[str, str]) -> int:
     """Runs the sweep; returns the exit code."""
     import configs
-    from experiments.engines import Job, drive, slurm
+    from experiments.engines import Job, drive, on_ray, slurm
 
     if config is None:
         raise ValueError("name a sweep: --config=rates, or a file of your own")
@@ -69,6 +69,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         if FLAGS[name].present and FLAGS.engine not in engines:
             of = " or ".join(engines) or "no engine: each process has one core"
             raise ValueError(f"--{name} has no effect with --engine={FLAGS.engine}: it is of {of}")
+    if FLAGS.engine == "ray":
+        on_ray.check(FLAGS.address)
     overrides = cli.add_flags(overrides, {"train.seeds": FLAGS.seeds, "train.steps": FLAGS.steps})
     runs = configs.sweep(
         config, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir, board.varied(FLAGS.vary or ())

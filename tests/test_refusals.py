@@ -149,6 +149,8 @@ TYPED = {
         ("--config=rates --config.train.seed=3", "config.train.seed is set twice"),
         ("--config=rates --tasks=adding:length=9 --vary=task.length=3,4", "config.task.length is set twice"),
         ("--config=rates --workers=-1", "--workers=-1"),
+        ("--config=rates --engine=ray --address=here", "--address=here must be HOST:PORT"),
+        ("--config=rates --engine=ray --address=127.0.0.1:9", "--address=127.0.0.1:9: no cluster there"),
         ("--config=rates --patience=0", "--patience=0"),
         ("--config=rates --retries=many", "--retries=many"),
         ("--config=rates --seeds=4", "have seed 1 in common"),

@@ -72,8 +72,13 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
 
 
 def leave() -> None:
-    """Waits for the others, and lets them go."""
-    most(0)
+    """Waits for the others, and lets them go.
+
+    Raises:
+      PeerError: one of them is gone.
+    """
+    with one_clear_error():
+        most(0)
     jax.distributed.shutdown()
 
 

@@ -1,6 +1,8 @@
 """Losses and metrics of a task, weighted so that evaluations over several batches add up exactly."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from train.tasks.base import Batch, Spec
@@ -30,11 +32,25 @@ def _weighted(measure, outputs, ys, weights):
     """Sum of weights * measure and sum of weights. What stands where a weight is 0 does not matter."""
     if not outputs.shape[:-1] == ys.shape[: outputs.ndim - 1] == weights.shape:
         raise ValueError(f"outputs {outputs.shape}, targets {ys.shape}, weights {weights.shape} do not fit")
+    if ys.ndim == weights.ndim and not any(isinstance(x, jax.core.Tracer) for x in (ys, weights)):
+        _check_labels(np.asarray(ys), np.asarray(weights), outputs.shape[-1])
 
     def clear(x):
         return jnp.where((weights != 0).reshape(weights.shape + (1,) * (x.ndim - weights.ndim)), x, 0)
 
     return jnp.sum(weights * measure(clear(outputs), clear(ys))), jnp.sum(weights)
+
+
+def _check_labels(ys, weights, classes: int) -> None:
+    """Raises ValueError for a label that counts and is no class: under jit -1 would silently be the last."""
+    if (wrong := (weights != 0) & ((ys < 0) | (ys >= classes))).any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"label {ys[place]} of target {place} is not in 0..{classes - 1}")
+
+
+def mean(total, weight):
+    """Of a sum of weighted values; 0 where nothing has weight."""
+    return total / jnp.where(weight == 0, 1, weight)
 
 
 def loss_sum(spec: Spec, outputs, batch: Batch):
@@ -43,16 +59,15 @@ def loss_sum(spec: Spec, outputs, batch: Batch):
 
 
 def loss(spec: Spec, outputs, batch: Batch):
-    """Weighted mean loss of a batch, a scalar: sum(weights * losses) / max(sum(weights), 1).
+    """Weighted mean loss of a batch, a scalar: sum(weights * losses) / sum(weights).
 
     Args:
       outputs: (batch, outputs), or per step (batch, time, outputs), from `Model.apply`.
 
     Raises:
-      ValueError: shapes of outputs, targets and weights do not fit.
+      ValueError: shapes of outputs, targets and weights do not fit, or a label is no class.
     """
-    total, weight = loss_sum(spec, outputs, batch)
-    return total / jnp.maximum(weight, 1)
+    return mean(*loss_sum(spec, outputs, batch))
 
 
 def score(spec: Spec, outputs, batch: Batch):

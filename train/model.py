@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import cells
@@ -92,19 +93,23 @@ class Model(NamedTuple):
     """A model as pure functions, safe under jit, grad and vmap.
 
     init(key) -> params, a nested dict of float32 arrays, fully determined by the key.
-    apply(params, xs, lengths=None, key=None, mask=None, resets=None) -> outputs, (batch, time,
-      output_size) or (batch, output_size) as the task asks, float32 or wider. xs as in `Batch`;
-      lengths, mask and resets as in `cells.scan`. key: of `jax.random.key`, or one for each row, (batch,),
-      as `row_keys` makes them of it; without one nothing is dropped. Raises ValueError for inputs that do
-      not fit the task.
-    hidden_states(the same arguments) -> list of each layer's outputs, (batch, time, width), width
-      hidden_size or, bidirectional, twice that; zeros at padding.
+    apply(params, xs, lengths=None, key=None, mask=None, resets=None, carry=None, return_carry=False) ->
+      outputs, (batch, time, output_size) or (batch, output_size) as the task asks, float32 or wider. xs as
+      in `Batch`; lengths, mask and resets as in `cells.scan`. key: of `jax.random.key`, or one for each row,
+      (batch,), as `row_keys` makes them of it; without one nothing is dropped. With return_carry: (carry,
+      outputs), where carry, given to the next piece of the same sequences, goes on as if there had been no
+      cut; None is the beginning. One answer per sequence is then that of the piece. Raises ValueError for
+      inputs that do not fit the task, and for a carry of what reads ahead or looks at all steps at the end.
+    hidden_states(params, xs, lengths, key, mask, resets, as for apply) -> list of each layer's outputs,
+      (batch, time, width), width hidden_size or, bidirectional, twice that; zeros at padding.
+    initial_carry(batch, dtype) -> {layer: its cell's carry}, of zeros and the like.
     parameters: how many there are.
     """
 
     init: Callable[..., Any]
-    apply: Callable[..., jax.Array]
+    apply: Callable[..., Any]
     hidden_states: Callable[..., list[jax.Array]]
+    initial_carry: Callable[..., dict[str, Any]]
     parameters: int
 
 
@@ -141,12 +146,12 @@ class Layer(nnx.Module):
         if config.layer_norm != "none":
             self.norm = nnx.LayerNorm(input_size if config.layer_norm == "pre" else self.width, rngs=rngs)
 
-    def __call__(self, xs, steps, resets_backward, key):
+    def __call__(self, xs, steps, resets_backward, key, carry=None):
         config = self.config
         inputs = self.norm(xs) if config.layer_norm == "pre" else xs
-        ys = self.forward(inputs, **steps)
+        carry, ys = self.forward(inputs, carry=carry, **steps)
         if config.bidirectional:
-            back = self.backward(inputs, **{**steps, "resets": resets_backward})
+            _, back = self.backward(inputs, **{**steps, "resets": resets_backward})
             ys = jnp.concatenate([ys, back], axis=-1)
         if config.dropout and key is not None:
             ys = dropout(ys, config.dropout, key, config.variational)
@@ -154,7 +159,7 @@ class Layer(nnx.Module):
             short = self.shortcut(xs) if hasattr(self, "shortcut") else xs
             t = jax.nn.sigmoid(self.transform(xs)) if config.connection == "highway" else None
             ys = ys + short if t is None else t * ys + (1 - t) * short
-        return self.norm(ys) if config.layer_norm == "post" else ys
+        return carry, self.norm(ys) if config.layer_norm == "post" else ys
 
 
 class Network(nnx.Module):
@@ -176,7 +181,8 @@ class Network(nnx.Module):
             size = self.layers[str(number)].width
         self.head = nnx.Linear(size, spec.output_size, rngs=rngs)
 
-    def hidden_states(self, xs, lengths=None, key=None, mask=None, resets=None):
+    def hidden_states(self, xs, lengths=None, key=None, mask=None, resets=None, carry=None):
+        """The carry after the last step, and the states; both by layer."""
         check_inputs(self.spec, xs, lengths, mask, resets)
         keys = row_keys(key, len(xs)) if key is not None and key.ndim == 0 else key
         real = real_steps(xs, lengths, mask)
@@ -191,20 +197,42 @@ class Network(nnx.Module):
             xs = self.dense(xs)
         steps = {"lengths": lengths, "mask": mask, "resets": resets}
         resets_backward = backward_resets(resets, real) if self.config.bidirectional else None
-        states = []
-        for number in range(self.config.depth):
-            layer_key = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-            xs = clear(self.layers[str(number)](xs, steps, resets_backward, layer_key))
+        states, last = [], {}
+        for number in map(str, range(self.config.depth)):
+            layer_key = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, int(number))
+            before = None if carry is None else carry[number]
+            last[number], xs = self.layers[number](xs, steps, resets_backward, layer_key, before)
+            xs = clear(xs)
             states.append(xs)
-        return states
+        return last, states
 
-    def __call__(self, xs, lengths=None, key=None, mask=None, resets=None):
-        ys = self.hidden_states(xs, lengths, key, mask, resets)[-1]
+    def __call__(
+        self, xs, lengths=None, key=None, mask=None, resets=None, carry=None, return_carry: bool = False
+    ):
+        pooling = self.spec.pooling if self.config.pooling == "task" else self.config.pooling
+        if return_carry or carry is not None:
+            self.check_pieces(carry, pooling)
+        carry, states = self.hidden_states(xs, lengths, key, mask, resets, carry)
+        if return_carry and None in carry.values():
+            raise ValueError("with time over devices there is no carry from piece to piece")
+        ys = states[-1]
         if not self.spec.per_step:
-            pooling = self.spec.pooling if self.config.pooling == "task" else self.config.pooling
             ys = pool(ys, real_steps(xs, lengths, mask), pooling, self.config.bidirectional)
         outputs = self.head(ys)
-        return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        return (carry, outputs) if return_carry else outputs
+
+    def check_pieces(self, carry, pooling: str) -> None:
+        """Raises ValueError unless sequences in pieces give what they give as a whole."""
+        if self.config.bidirectional:
+            raise ValueError("a bidirectional model reads from the end: it has no carry from piece to piece")
+        if not self.spec.per_step and pooling != "last":
+            raise ValueError(
+                f"model.pooling={pooling} looks at all steps: it has no carry from piece to piece"
+            )
+        layers = {str(number) for number in range(self.config.depth)}
+        if carry is not None and (not isinstance(carry, dict) or set(carry) != layers):
+            raise ValueError(f"carry must be that of {self.config.depth} layers, as apply returned it")
 
 
 def input_width(hidden_size: int, spec: Spec, config: ModelConfig) -> int:
@@ -224,6 +252,18 @@ def check_inputs(spec: Spec, xs, lengths, mask, resets) -> None:
     for name, (array, want) in wanted.items():
         if array is not None and jnp.shape(array) != want:
             raise ValueError(f"{name} must have shape {want}, got {jnp.shape(array)}")
+    if tokens and not any(isinstance(x, jax.core.Tracer) for x in (xs, lengths, mask)):
+        _check_tokens(np.asarray(xs), real_steps(xs, lengths, mask), spec.input_size)
+
+
+def _check_tokens(xs, real, size: int) -> None:
+    """Raises ValueError for an id that no embedding has: under jit -1 would silently be the last one."""
+    wrong = (xs < 0) | (xs >= size)
+    if real is not None:
+        wrong &= np.asarray(real)
+    if wrong.any():
+        row, step = np.argwhere(wrong)[0]
+        raise ValueError(f"xs: token {xs[row, step]} in row {row}, step {step} is not in 0..{size - 1}")
 
 
 def real_steps(xs, lengths, mask):
@@ -312,10 +352,11 @@ def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig(), tim
 
     def over_time(cell, params, xs, **steps):
         if time_devices > 1:
-            return cells.scans.over_devices.within(
-                cell, params, xs, time_devices, strategy=config.strategy, **steps
-            )
-        return cells.scan(cell, params, xs, strategy=config.strategy, remat=config.remat, **steps)[1]
+            if steps.pop("carry", None) is not None:
+                raise ValueError("with time over devices there is no carry from piece to piece")
+            within = cells.scans.over_devices.within
+            return None, within(cell, params, xs, time_devices, strategy=config.strategy, **steps)
+        return cells.scan(cell, params, xs, strategy=config.strategy, remat=config.remat, **steps)
 
     def network(key):
         return Network(cell, spec, config, over_time, nnx.Rngs(key))
@@ -335,13 +376,16 @@ def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig(), tim
 
         return jax.tree.map(cast, tree)
 
-    def apply(params, xs, lengths=None, key=None, mask=None, resets=None):
-        return nnx.merge(graph, low(params))(low(xs), lengths, key, mask, resets)
+    def apply(params, xs, *more, **named):
+        return nnx.merge(graph, low(params))(low(xs), *more, **named)
 
-    def hidden_states(params, xs, lengths=None, key=None, mask=None, resets=None):
-        return nnx.merge(graph, low(params)).hidden_states(low(xs), lengths, key, mask, resets)
+    def hidden_states(params, xs, *more, **named):
+        return nnx.merge(graph, low(params)).hidden_states(low(xs), *more, **named)[1]
 
-    return Model(init, apply, hidden_states, count(shapes))
+    def initial_carry(batch, dtype=jnp.float32):
+        return {str(number): cell.initial_carry(batch, dtype) for number in range(config.depth)}
+
+    return Model(init, apply, hidden_states, initial_carry, count(shapes))
 
 
 def count(params) -> int:

@@ -90,7 +90,7 @@ def make_step(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE)
         keys = row_keys(key, len(batch.xs), share.index * len(batch.xs))
         outputs = model.apply(params, batch.xs, lengths=batch.lengths, key=keys)
         total, weight = metrics.loss_sum(spec, outputs, batch)
-        return total / jnp.maximum(share.total(weight), 1)
+        return metrics.mean(total, share.total(weight))
 
     def step(state: State, data, i):
         data_key, dropout_key = step_keys(state.seed, i)
@@ -129,6 +129,6 @@ def make_evaluate(config: RunConfig, spec: Spec, model: Model, share: Share = AL
         metric = score / scored
         newly = is_running(config, state) & metrics.solved(spec, metric) & (state.solved_step < 0)
         state = state._replace(solved_step=jnp.where(newly, step, state.solved_step))
-        return state, {"loss": loss / weight, "metric": metric}
+        return state, {"loss": metrics.mean(loss, weight), "metric": metric}
 
     return evaluate

@@ -4,6 +4,7 @@ Ray gives a task whose process or machine dies to another one, and the run goes 
 """
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -63,6 +64,23 @@ def run(
     finally:
         if own:
             ray.shutdown()
+
+
+def check(address: str | None) -> None:
+    """Refuses at once the address of a cluster that is not there, for which Ray looks for a minute.
+
+    Raises:
+      ValueError: with the address.
+    """
+    if address in (None, "auto", "local") or "://" in address:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--address={address} must be HOST:PORT, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--address={address}: no cluster there ({error})") from None
 
 
 def train(asked: dict) -> dict:

@@ -61,6 +61,24 @@ def test_cross_entropy_and_accuracy_by_hand():
     np.testing.assert_allclose(metrics.score(CLASSES, logits, batch), (2.0, 3.0))
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_refused_where_it_counts(label):
+    logits = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=rf"label {label} of target \(1,\) is not in 0..2"):
+        metrics.loss(CLASSES, logits, batch_of([0, label], weights=[1, 0.1]))
+    metrics.loss(CLASSES, logits, batch_of([0, label], weights=[1, 0]))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_the_scale_of_weights_does_not_matter(scale):
+    outputs, batch = example(STEPS)
+    scaled = batch._replace(weights=scale * batch.weights)
+    np.testing.assert_allclose(
+        metrics.loss(STEPS, outputs, scaled), metrics.loss(STEPS, outputs, batch), rtol=1e-5
+    )
+    assert metrics.loss(STEPS, outputs, batch._replace(weights=0 * batch.weights)) == 0
+
+
 def test_squared_error_by_hand():
     outputs = np.array([[1.0, 2.0], [0.0, 0.0]], np.float32)
     batch = batch_of([[1.0, 0.0], [3.0, 1.0]], weights=[1, 3], scored=[1, 0])

@@ -206,6 +206,8 @@ def test_a_strategy_that_the_cell_cannot_use_is_refused_when_the_model_is_built(
             f"floating (batch, time, {FEATURES})",
         ),
         ("features", {"xs": np.zeros((2, 3, FEATURES), np.int32)}, "xs must be floating"),
+        ("tokens", {"xs": np.array([[0, 1, 2], [0, -1, 2]])}, "token -1 in row 1, step 1 is not in 0..5"),
+        ("tokens", {"xs": np.array([[0, 1, 6], [0, 1, 2]])}, "token 6 in row 0, step 2 is not in 0..5"),
         ("features", {"lengths": np.array([1])}, "lengths must have shape (2,)"),
         ("features", {"lengths": np.array([1, 4])}, "0..3"),
         ("features", {"mask": np.ones((3, 2), bool)}, "mask must have shape (2, 3)"),
