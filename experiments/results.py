@@ -55,9 +55,9 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
     `solved_seconds` are what the first half of all seeds needed to reach the threshold, `*_q25` and `*_q75`
     what the first quarter and the first three quarters needed: always the value of some seed, and infinite
     where too few solved the task. `limit_step` and `limit_seconds` say how long the unsolved seeds were
-    watched. `test_metric` and its quartiles are over all seeds; one without a
-    score, because it diverged, counts as the worst. `seconds_per_step` and
-    `compile_seconds` are medians over runs.
+    watched. `test_metric` and its quartiles are over all seeds, at the end, `best_test_metric` at the
+    evaluation with the best validation metric. One without a score, because it diverged, counts as the
+    worst. `seconds_per_step` and `compile_seconds` are medians over runs.
     """
     rows = []
     options = ["learning_rate", *(name for name in seeds.columns if name not in (*RUN, "seed", *SEED))]
@@ -77,7 +77,9 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
         for unit in UNITS:
             times = group[f"solved_{unit}"].where(solved, np.inf).to_numpy(float)
             row |= _spread(f"solved_{unit}", np.quantile(times, [0.5, 0.25, 0.75], method="inverted_cdf"))
-        row |= _spread("test_metric", _quantiles(group["test_metric"], run["higher_is_better"]))
+        for name in ("test_metric", "best_test_metric"):
+            tests = group[name] if name in group else np.nan * group["test_metric"]  # older runs
+            row |= _spread(name, _quantiles(tests.astype(float), run["higher_is_better"]))
         row |= runs[["seconds_per_step", "compile_seconds"]].median().to_dict()
         same = [name for name in options if name in group and group[name].nunique(dropna=False) == 1]
         rows.append(row | run[same].to_dict())
@@ -96,8 +98,11 @@ def _spread(name: str, values) -> dict[str, float]:
 
 
 def text(aggregated: pd.DataFrame) -> pd.DataFrame:
-    """`aggregate`, formatted for people: strings only, one row per task and cell, medians with quartiles."""
-    return pd.DataFrame(
+    """`aggregate`, formatted for people: strings only, one row per task and cell, medians with quartiles.
+
+    A column "at best" is there where some test is another one at the best validation metric.
+    """
+    found = pd.DataFrame(
         {
             "task": row["task"],
             "cell": row["label"],
@@ -106,10 +111,18 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
             "steps to solve": _time(row, "solved_step", row["limit_step"]),
             "seconds": _time(row, "solved_seconds", row["limit_seconds"]),
             "test": _range(row, "test_metric", _number),
+            "at best": _range(row, "best_test_metric", _number),
             "ms/step": _number(1000 * row["seconds_per_step"]),
         }
         for row in aggregated.to_dict("records")
     )
+    return found if _differs(aggregated).any() else found.drop(columns="at best")
+
+
+def _differs(aggregated: pd.DataFrame) -> pd.Series:
+    """Whether a test is another one at the best validation metric; older runs did not say."""
+    best = aggregated["best_test_metric"]
+    return np.isfinite(best) & (best.map(_number) != aggregated["test_metric"].map(_number))
 
 
 def line(summary: Summary) -> str:
@@ -145,13 +158,16 @@ def caption(aggregated: pd.DataFrame) -> str:
 
 
 def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None) -> Table:
-    """`aggregate` for a terminal of 80 columns: a section per task, quartiles below medians (not of test).
+    """`aggregate` for a terminal of 80 columns: a section per task, quartiles below medians; below a test
+    that at the best validation metric, where it is another one.
 
     Args:
       failed: `load_failures`, which get a row each.
     """
-    strings = text(aggregated).drop(columns="task").replace({r" \((.*)\)": r"\n\1"}, regex=True)
-    strings["test"] = aggregated["test_metric"].map(_number)
+    strings = text(aggregated).drop(columns=["task", "at best"], errors="ignore")
+    strings = strings.replace({r" \((.*)\)": r"\n\1"}, regex=True)
+    best = ("\nbest " + aggregated["best_test_metric"].map(_number)).where(_differs(aggregated), "")
+    strings["test"] = aggregated["test_metric"].map(_number) + best
     out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in strings.columns:
         out.add_column(name, justify="left" if name == "cell" else "right", overflow="fold")

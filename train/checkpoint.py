@@ -66,23 +66,23 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(max_to_keep=2, create=False, multiprocessing_options=alone),
         )
 
-    def save(self, step: int, state: Any, progress: dict) -> None:
-        """Starts writing `state` (pytree of arrays) and `progress` (JSON) as of `step`; returns early."""
+    def save(self, step: int, arrays: dict[str, Any], progress: dict) -> None:
+        """Starts writing pytrees of arrays by name, and `progress` (JSON), as of `step`; returns early."""
         args = self._ocp.args
-        content = {"config": self._config, "progress": plain(progress), "state": digest_of(state)}
-        kept = content | {"digest": digest([step, content])}
+        content = {"config": self._config, "progress": plain(progress)}
+        content |= {name: digest_of(tree) for name, tree in arrays.items()}
+        items = {name: args.StandardSave(tree) for name, tree in arrays.items()}
+        items["progress"] = args.JsonSave(content | {"digest": digest([step, content])})
         with self._one_clear_error():
-            self._manager.save(
-                step, args=args.Composite(state=args.StandardSave(state), progress=args.JsonSave(kept))
-            )
+            self._manager.save(step, args=args.Composite(**items))
 
-    def restore(self, like: Any) -> tuple[int, Any, dict] | None:
-        """The newest (step, state, progress) that is as it was saved; None where nothing was ever saved.
+    def restore(self, likes: dict[str, Any]) -> tuple[int, dict[str, Any], dict] | None:
+        """The newest (step, arrays, progress) that is as it was saved; None where nothing was ever saved.
 
-        Newer ones, which are not, are set aside.
+        Newer ones, which are not, are set aside. What an older version did not save is not among the arrays.
 
         Args:
-          like: a state of the same structure, shapes, dtypes and sharding.
+          likes: by name, pytrees of the same structure, shapes, dtypes and sharding.
 
         Raises:
           CheckpointError: there are checkpoints, and none can be read.
@@ -94,7 +94,11 @@ class Checkpoints:
                 content = self._content(step)
                 if "config" in content:
                     self._check(content["config"])
-                state = self._state(step, content, like)
+                arrays = {
+                    name: self._arrays(step, content, name, like)
+                    for name, like in likes.items()
+                    if name in content or content.keys() == OLD and name == "state"
+                }
             except Damaged as error:
                 reasons.append(str(error))
                 continue
@@ -108,7 +112,7 @@ class Checkpoints:
                 )
             if reasons:
                 self._manager.reload()
-            return step, state, content.get("progress", content)
+            return step, arrays, content.get("progress", content)
         if steps:
             raise CheckpointError(
                 f"no checkpoint in {self.directory} can be read (steps {steps}): {reasons[0]}; "
@@ -124,17 +128,18 @@ class Checkpoints:
             raise Damaged("no record in it")
         if content.keys() != OLD:
             wanted = {name: content.get(name) for name in ("config", "progress", "state")}
+            wanted |= {name: value for name, value in content.items() if name != "digest"}
             if content.get("digest") != digest([step, wanted]):
                 raise Damaged("its record is not what was saved")
         return content
 
-    def _state(self, step: int, content: dict, like):
-        """The state, if it is what was saved."""
+    def _arrays(self, step: int, content: dict, name: str, like):
+        """Arrays, if they are what was saved."""
         shapes = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
-        state = self._read(step, state=self._ocp.args.StandardRestore(shapes)).state
-        if "state" in content and content["state"] != digest_of(state):
+        arrays = self._read(step, **{name: self._ocp.args.StandardRestore(shapes)})[name]
+        if name in content and content[name] != digest_of(arrays):
             raise Damaged("its arrays are not what was saved")
-        return state
+        return arrays
 
     def _read(self, step: int, **items):
         try:

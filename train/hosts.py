@@ -184,14 +184,14 @@ class Shared(Nowhere):
     def finished(self, like):
         return self._told(self._own.finished, like)
 
-    def begin(self, like):
-        return self._told(self._own.begin, like)
+    def begin(self, likes):
+        return self._told(self._own.begin, likes)
 
     def append(self, rows):
         self._own.append(rows)
 
-    def save(self, step, state, progress):
-        self._own.save(step, state, progress)
+    def save(self, step, arrays, progress):
+        self._own.save(step, arrays, progress)
 
     def summary(self, summary):
         self._own.summary(summary)

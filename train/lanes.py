@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,10 @@ from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
 from train.resolve import resolve
-from train.step import Share, State, make_evaluate, make_init, make_step
+from train.step import Best, Share, State, make_evaluate, make_init, make_keep, make_step
 from train.tasks.base import SPLITS, Batch, Spec, Task
 
+T = TypeVar("T", State, Best)
 EACH, WHOLE = PartitionSpec("lanes"), PartitionSpec()
 
 
@@ -30,6 +31,7 @@ class Programs(NamedTuple):
     train: Callable  # State, data, first step -> State, logs (lanes,)
     held_out: dict[str, Callable]  # split -> (data) -> all its batches, stacked
     evaluate: Callable  # State, batches, step -> State, logs (lanes,)
+    keep: Callable  # Best, State, metric (lanes,), step -> Best
 
 
 class Run(NamedTuple):
@@ -195,6 +197,7 @@ def make_programs(config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batch
         train=lifted(train, donate=(0,)),
         held_out={s: make_held_out(config.task, s, n, rows) for s, n in sizes},
         evaluate=lifted(make_evaluate(config, spec, model, share)),
+        keep=jax.jit(jax.vmap(make_keep(spec), (0, 0, 0, None)), out_shardings=NamedSharding(mesh, EACH)),
     )
 
 
@@ -225,6 +228,13 @@ def initial_state(run: Run) -> State:
     return hosts.place(state, NamedSharding(run.mesh, EACH))
 
 
+def no_best(run: Run, like: State) -> Best:
+    """What is kept before the first evaluation: `like` are shapes, all on the run's devices."""
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (like.params, like.learning_rate))
+    best = Best(*zeros, np.full(like.solved_step.shape, -1, np.int32))
+    return hosts.place(best, NamedSharding(run.mesh, EACH))
+
+
 def state_like(run: Run) -> State:
     """Shapes, dtypes and shardings of `initial_state`."""
     n, sharding = len(padded_lanes(run)), NamedSharding(run.mesh, EACH)
@@ -238,13 +248,13 @@ def padded_lanes(run: Run) -> list[tuple[int, float]]:
     return lanes + lanes[-1:] * (-len(lanes) % run.mesh.shape["lanes"])
 
 
-def unpadded(run: Run, state: State) -> State:
-    """The state of the asked-for lanes, without those that fill up the devices."""
+def unpadded(run: Run, state: T) -> T:
+    """The state (or the best one) of the asked-for lanes, without those that fill up the devices."""
     n = len(run.config.lanes)
     return state if run.mesh.size == 1 else jax.tree.map(lambda x: x[:n], hosts.fetch(state))
 
 
-def padded(run: Run, like: State, state: State) -> State:
+def padded(run: Run, like: T, state: T) -> T:
     """The inverse of `unpadded`, spread over the devices as `like` is."""
 
     def place(x, like):
@@ -272,5 +282,8 @@ def compiled(run: Run, state: State, *splits: Batch) -> tuple[Run, float]:
     def evaluate(*args):  # (state, batches, step)
         return executable(run.programs.evaluate, *args, effort=run.effort)(*args)
 
-    programs = run.programs._replace(train=train, evaluate=evaluate)
+    def keep(*args):  # (best, state, metric, step)
+        return executable(run.programs.keep, *args, effort="once")(*args)
+
+    programs = run.programs._replace(train=train, evaluate=evaluate, keep=keep)
     return run._replace(programs=programs), time.perf_counter() - start

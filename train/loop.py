@@ -18,10 +18,10 @@ from train.ahead import Prepared
 from train.checkpoint import digest_of
 from train.compile import make_room
 from train.config import RunConfig
-from train.lanes import Run, dispatch_steps, padded, state_like, unpadded
+from train.lanes import Run, dispatch_steps, no_best, padded, state_like, unpadded
 from train.metrics import higher_is_better
 from train.resolve import pinned
-from train.step import State, is_running
+from train.step import Best, State, is_running
 from train.summary import Evaluation, RunSummary, SeedSummary, Summary
 from train.tasks import TASKS
 from train.workdir import Nowhere, Workdir
@@ -114,12 +114,17 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
         watch(Progress(step, options.steps, *still))
         return Result(summary, state, run)
 
-    restored = directory.begin(_like(run))
+    like = _like(run)
+    restored = directory.begin(
+        {"state": like, "best": Best(like.params, like.learning_rate, like.solved_step)}
+    )
     run, state, valid_batches = prepared.programs(), prepared.state(), prepared.valid()
+    best = no_best(run, state)
     step, seconds, solved_seconds, last_rows = 0, 0.0, {}, {}
     if restored:
         step, kept, progress = restored
-        state = padded(run, state, kept)
+        state = padded(run, state, kept["state"])
+        best = padded(run, best, kept["best"]) if "best" in kept else best  # older versions kept none
         seconds = progress["seconds"]
         solved_seconds = {int(lane): s for lane, s in progress["solved_seconds"].items()}
         last_rows = {int(lane): Evaluation.from_dict(row) for lane, row in progress["last_rows"].items()}
@@ -132,7 +137,7 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
     def save():
         rows = {lane: row.to_dict() for lane, row in last_rows.items()}
         progress = {"seconds": seconds, "solved_seconds": solved_seconds, "last_rows": rows}
-        directory.save(step, unpadded(run, state), progress)
+        directory.save(step, {"state": unpadded(run, state), "best": unpadded(run, best)}, progress)
 
     dispatch, budget, asked = dispatch_steps(config), options.steps, 0
     saved_at, saved_step = time.monotonic(), step
@@ -165,6 +170,7 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
             done = min(dispatch, budget - step)
             step, seconds = step + done, seconds + took
             state, valid = run.programs.evaluate(state, valid_batches, np.int32(step))
+            best = run.programs.keep(best, state, valid["metric"], np.int32(step))
             logs, valid, solved, diverged = hosts.fetch((logs, valid, state.solved_step, state.diverged_step))
             rows = []
             for lane in map(int, np.flatnonzero(was_running)):
@@ -194,7 +200,11 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
         if step > saved_step or not restored:
             save()
         _, test = run.programs.evaluate(state, prepared.test(), np.int32(step))
-        seeds = _seed_summaries(run, state, hosts.fetch(test), step, solved_seconds, last_rows)
+        _, at_best = run.programs.evaluate(
+            state._replace(params=best.params), prepared.test(), np.int32(step)
+        )
+        tests, bests = hosts.fetch((test, at_best)), hosts.fetch((best.metric, best.step))
+        seeds = _seed_summaries(run, state, *tests, *bests, step, solved_seconds, last_rows)
         shared = RunSummary(
             task=TASKS.name_of(config.task),
             cell=CELLS.name_of(config.cell),
@@ -230,8 +240,10 @@ def _like(run: Run) -> State:
     return jax.tree.map(lambda x: np.empty((n, *x.shape[1:]), x.dtype), state_like(run))
 
 
-def _seed_summaries(run, state, test, step, solved_seconds, last_rows) -> tuple[SeedSummary, ...]:
-    """One for each lane; `test` are the logs of the evaluation on the test split."""
+def _seed_summaries(
+    run, state, test, at_best, best_metric, best_step, step, solved_seconds, last_rows
+) -> tuple[SeedSummary, ...]:
+    """One for each lane; `test` and `at_best` are the logs of the evaluations on the test split."""
     options = run.config.train
     ends = hosts.fetch((state.solved_step, state.diverged_step))
     seeds = []
@@ -255,6 +267,10 @@ def _seed_summaries(run, state, test, step, solved_seconds, last_rows) -> tuple[
                 valid_metric=last and last.valid_metric,
                 test_loss=float(test["loss"][lane]),
                 test_metric=float(test["metric"][lane]),
+                best_step=int(best_step[lane]) if best_step[lane] >= 0 else None,
+                best_valid_metric=float(best_metric[lane]) if best_step[lane] >= 0 else None,
+                best_test_loss=float(at_best["loss"][lane]) if best_step[lane] >= 0 else None,
+                best_test_metric=float(at_best["metric"][lane]) if best_step[lane] >= 0 else None,
                 diverged_step=diverged,
             )
         )

@@ -15,6 +15,15 @@ def _squared_error(outputs, ys):
     return jnp.mean((outputs - ys) ** 2, axis=-1)
 
 
+def _bernoulli_nll(outputs, ys):
+    """Sum over the outputs, which are logits of independent events; (..., outputs) both."""
+    if outputs.shape != ys.shape:
+        raise ValueError(
+            f"binary cross-entropy needs outputs and targets alike, got {outputs.shape}, {ys.shape}"
+        )
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(outputs, ys), axis=-1)
+
+
 def _is_right(outputs, ys):
     """1 or 0; NaN where the outputs hold one, of which argmax would make a class."""
     right = (jnp.argmax(outputs, axis=-1) == ys).astype(outputs.dtype)
@@ -24,8 +33,9 @@ def _is_right(outputs, ys):
 LOSSES = {
     "cross_entropy": optax.softmax_cross_entropy_with_integer_labels,
     "squared_error": _squared_error,
+    "binary_cross_entropy": _bernoulli_nll,
 }
-METRICS = {"accuracy": _is_right, "mse": _squared_error}
+METRICS = {"accuracy": _is_right, "mse": _squared_error, "frame_nll": _bernoulli_nll}
 
 
 def _weighted(measure, outputs, ys, weights):

@@ -29,6 +29,14 @@ class State(NamedTuple):
     diverged_step: jax.Array  # int32 step whose loss or gradient was not finite; -1: none
 
 
+class Best(NamedTuple):
+    """What a seed had learned at the evaluation where its validation metric was best; lanes as in `State`."""
+
+    params: Any
+    metric: jax.Array  # float32
+    step: jax.Array  # int32; -1: there has been no finite one
+
+
 class Share(NamedTuple):
     """What a device has of a batch that every one of `parts` devices has made whole. One: all of it.
 
@@ -109,6 +117,18 @@ def make_step(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE)
         return state._replace(params=params, opt_state=opt_state, diverged_step=diverged_step), loss
 
     return step
+
+
+def make_keep(spec: Spec) -> Callable:
+    """(Best, State, validation metric, number of the step) -> Best: the earliest of the best evaluations."""
+
+    def keep(best: Best, state: State, metric, step) -> Best:
+        better = metric > best.metric if metrics.higher_is_better(spec) else metric < best.metric
+        better = jnp.isfinite(metric) & (state.diverged_step < 0) & (better | (best.step < 0))
+        new = Best(state.params, metric, jnp.int32(step))
+        return jax.tree.map(lambda new, old: jnp.where(better, new, old), new, best)
+
+    return keep
 
 
 def make_evaluate(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE) -> Callable:

@@ -108,6 +108,10 @@ class SeedSummary(Record):
     valid_metric: float | None
     test_loss: float
     test_metric: float
+    best_step: int | None  # these four: of the evaluation with the best validation metric
+    best_valid_metric: float | None
+    best_test_loss: float | None
+    best_test_metric: float | None
     diverged_step: int | None
 
 

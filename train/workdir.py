@@ -21,14 +21,14 @@ class Nowhere:
         """Summary, last step and state of a run that has finished."""
         return None
 
-    def begin(self, like: Any) -> tuple[int, Any, dict] | None:
-        """Step, state and progress of the last checkpoint that can be trusted; None: none was written."""
+    def begin(self, likes: dict[str, Any]) -> tuple[int, dict[str, Any], dict] | None:
+        """Step, arrays and progress of the last checkpoint that can be trusted; None: none was written."""
         return None
 
     def append(self, rows: list[Evaluation]) -> None:
         """Records the seeds' evaluations."""
 
-    def save(self, step: int, state: Any, progress: dict) -> None:
+    def save(self, step: int, arrays: dict[str, Any], progress: dict) -> None:
         """Starts writing a checkpoint."""
 
     def summary(self, summary: Summary) -> None:
@@ -93,10 +93,10 @@ class Workdir(Nowhere):
 
     def finished(self, like):
         summary = finished(self.path)
-        restored = self._checkpoints.restore(like) if summary else None
+        restored = self._checkpoints.restore({"state": like}) if summary else None
         if restored is None:
             return None
-        step, state, progress = restored
+        step, arrays, progress = restored
         if (metrics := progress.get("metrics")) is not None:
             if read_summary(self.path)[1] != digest(metrics):
                 return None  # not the last one, which is damaged: the rest is trained again
@@ -106,11 +106,11 @@ class Workdir(Nowhere):
         if not self._record.complete:
             self._own()
             self._record.write_configs(all_of_them=False)
-        return summary, step, state
+        return summary, step, arrays["state"]
 
-    def begin(self, like):
+    def begin(self, likes):
         self._own()
-        restored = self._checkpoints.restore(like)
+        restored = self._checkpoints.restore(likes)
         step, _, progress = restored or (0, None, {})
         self._record.resume(progress.get("metrics"), step)
         self._record.begin()
@@ -119,8 +119,8 @@ class Workdir(Nowhere):
     def append(self, rows):
         self._record.append(rows)
 
-    def save(self, step, state, progress):
-        self._checkpoints.save(step, state, progress | {"metrics": self._record.metrics})
+    def save(self, step, arrays, progress):
+        self._checkpoints.save(step, arrays, progress | {"metrics": self._record.metrics})
 
     def summary(self, summary):
         self._checkpoints.wait()  # a summary says that the last checkpoint is there

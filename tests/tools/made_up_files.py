@@ -1,8 +1,11 @@
 """Made-up files for all real tasks, with the traps of the real ones."""
 
-import numpy as np
+import io
 
-from train.tasks import sentence
+import numpy as np
+from scipy.io import savemat
+
+from train.tasks import music, sentence
 
 
 def idx(array):
@@ -19,6 +22,18 @@ def lines(rng, n, classes, encoding):
     return "".join(f"{row}\n" for row in rows).encode(encoding)
 
 
+def rolls(rng, counts):
+    """A MATLAB file of piano rolls of 2 to 9 frames."""
+    content = {}
+    for name, count in counts.items():
+        content[name] = np.empty((1, count), object)
+        for i in range(count):
+            content[name][0, i] = (rng.random((2 + i % 8, music.KEYS)) < 0.05).astype(np.uint8)
+    file = io.BytesIO()
+    savemat(file, content)
+    return file.getvalue()
+
+
 def files() -> dict[str, bytes]:
     """Name -> content."""
     rng = np.random.default_rng(0)
@@ -30,4 +45,6 @@ def files() -> dict[str, bytes]:
         for file, n in zip((*kind.files, "stsa.binary.train"), (60, 17, 23, 40), strict=False):
             contents[file] = lines(rng, n, kind.classes, kind.encoding)
     contents["stsa.binary.train"] = lines(rng, 40, 2, "utf-8")
+    for kind in music.SETS.values():
+        contents[kind.file] = rolls(rng, {"traindata": 21, "validdata": 5, "testdata": 18})
     return contents

@@ -153,15 +153,15 @@ def test_a_flipped_bit_is_not_believed(killed_run, whole, tmp_path):
         folder = shutil.copytree(killed_run, tmp_path / str(number))
         flipped(folder / file, rng)
         with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-            at, state, progress = checkpoints.restore(whole[1].state)
-        chex.assert_trees_all_equal((state, progress), saved[at])
+            at, arrays, progress = checkpoints.restore({"state": whole[1].state})
+        chex.assert_trees_all_equal((arrays["state"], progress), saved[at])
         shutil.rmtree(folder)
 
 
 def raw(checkpoints, step, like):
     """State and progress of one checkpoint."""
     content = checkpoints._content(step)
-    return checkpoints._state(step, content, like), content["progress"]
+    return checkpoints._arrays(step, content, "state", like), content["progress"]
 
 
 @pytest.mark.parametrize("change", ["renamed", "of another run"])
@@ -385,14 +385,14 @@ def test_the_commit_is_that_of_this_code_or_none(tmp_path, monkeypatch):
 
 
 def test_checkpoints_return_what_was_saved(tmp_path):
-    state = {"a": jax.numpy.arange(3), "b": (jax.numpy.float32(2.5),)}
+    arrays = {"state": {"a": jax.numpy.arange(3)}, "best": (jax.numpy.float32(2.5),)}
     checkpoints = Checkpoints(tmp_path / "c")
-    assert checkpoints.restore(state) is None
-    checkpoints.save(3, state, {"seconds": 1.5})
+    assert checkpoints.restore(arrays) is None
+    checkpoints.save(3, arrays, {"seconds": 1.5})
     checkpoints.close()
-    step, restored, progress = Checkpoints(tmp_path / "c").restore(state)
+    step, restored, progress = Checkpoints(tmp_path / "c").restore(arrays)
     assert (step, progress) == (3, {"seconds": 1.5})
-    chex.assert_trees_all_equal(state, restored)
+    chex.assert_trees_all_equal(arrays, restored)
 
 
 def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
@@ -403,10 +403,10 @@ def test_a_full_disk_is_told_as_such(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints._manager, "save", full)
     with pytest.raises(OSError, match="No space left") as refusal:
-        checkpoints.save(1, {"a": jax.numpy.arange(3)}, {})
+        checkpoints.save(1, {"state": jax.numpy.arange(3)}, {})
     assert refusal.value.errno == errno.ENOSPC
     monkeypatch.setattr(
         checkpoints._manager, "save", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a\nb"))
     )
     with pytest.raises(CheckpointError, match="cannot write a checkpoint .*: a$"):
-        checkpoints.save(1, {"a": jax.numpy.arange(3)}, {})
+        checkpoints.save(1, {"state": jax.numpy.arange(3)}, {})

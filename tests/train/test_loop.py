@@ -55,6 +55,24 @@ def test_a_resumed_run_gives_the_same_numbers_bit_for_bit(tmp_path, dropout):
         assert dataclasses.replace(a, solved_seconds=b.solved_seconds) == b
 
 
+def test_the_best_validation_result_is_kept_and_tested(tmp_path):
+    """A rate so high that seeds get worse again: what is kept is what a shorter run ends with."""
+    options = {"stop_when_solved": "false", "seeds": "3"}
+    steady = {"learning_rate": "0.2", "schedule": "constant"}
+    run = config(train=options, optim=steady)
+    whole = train(run, tmp_path)
+    rows, kept = lines(tmp_path), set()
+    for seed in whole.summary.seeds:
+        curve = {row["step"]: row["valid_metric"] for row in rows if row["seed"] == seed.seed}
+        assert seed.best_step == max(curve, key=curve.get)  # the first of them
+        assert seed.best_valid_metric == curve[seed.best_step]
+        shorter = train(config(train=options | {"steps": str(seed.best_step)}, optim=steady))
+        (there,) = (other for other in shorter.summary.seeds if other.seed == seed.seed)
+        assert (there.test_metric, there.test_loss) == (seed.best_test_metric, seed.best_test_loss)
+        kept.add(seed.best_step)
+    assert min(kept) < 40  # else nothing was tested
+
+
 def test_real_data_resume_at_the_same_place_in_the_epoch(tmp_path):
     run = configs.freeze(
         configs.make(

@@ -87,6 +87,17 @@ def test_squared_error_by_hand():
     np.testing.assert_allclose(metrics.score(NUMBERS, outputs, batch), (2, 1))
 
 
+def test_binary_cross_entropy_sums_over_the_outputs_of_a_step():
+    spec = dataclasses.replace(STEPS, loss="binary_cross_entropy", metric="frame_nll")
+    p = np.array([[[0.5, 0.25, 0.1], [0.9, 0.2, 0.5]]])
+    batch = batch_of([[[1.0, 0, 0], [1, 1, 1]]], weights=[[1, 3]])
+    frames = [-math.log(0.5 * 0.75 * 0.9), -math.log(0.9 * 0.2 * 0.5)]
+    for measure in (metrics.loss_sum, metrics.score):
+        total = measure(spec, np.log(p / (1 - p)), batch)
+        np.testing.assert_allclose(total, (frames[0] + 3 * frames[1], 4), rtol=1e-6)
+    assert not metrics.higher_is_better(spec)
+
+
 def test_an_answer_at_every_step_by_hand():
     logits = np.zeros((2, 2, 3), np.float32)
     logits[0, 1, 2] = logits[1, 0, 1] = 1000

@@ -16,10 +16,14 @@ from train.tasks.delayed_recall import DelayedRecall
 from train.tasks.digits import Digits
 from train.tasks.mixed_recall import MixedRecall
 from train.tasks.mnist import Mnist, PermutedMnist
+from train.tasks.music import Music
 from train.tasks.sentence import Sentence
 from train.tasks.word_problem import WordProblem
 
-_TASKS = (Adding, CopyMemory, DelayedRecall, Digits, MixedRecall, Mnist, PermutedMnist, Sentence, WordProblem)
+_TASKS = (
+    Adding, CopyMemory, DelayedRecall, Digits, MixedRecall, Mnist, Music, PermutedMnist, Sentence,
+    WordProblem,
+)  # fmt: skip
 TASKS = Registry("task", {task.name: task for task in _TASKS})
 
 STRETCHABLE = tuple(name for name, task in TASKS.table.items() if issubclass(task, Stretchable))

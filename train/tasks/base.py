@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     """
 
     xs: Array  # (batch, time) int32 tokens, or (batch, time, features) float32
-    ys: Array  # (batch,) int32 class | (batch, outputs) float32 | (batch, time) int32 class per step
+    ys: Array  # int32 classes, (batch,) or, per step, (batch, time); float32 numbers, (..., outputs)
     lengths: Array | None  # (batch,) int32 real length of each row, may be 0; None: all rows are full
     weights: Array  # float32 loss weights, (batch,) or, per step, (batch, time); 0 does not count
     scored: Array  # float32, shaped like weights: what counts in the metric
@@ -44,9 +44,9 @@ class Spec:
     output_size: int  # classes, or regression outputs
     per_step: bool  # an answer at every step, or one per sequence
     pooling: str  # "last" | "mean" | "max": suggested pooling where there is one answer
-    loss: str  # "cross_entropy" | "squared_error"
-    metric: str  # "accuracy" | "mse"
-    threshold: float  # solved when accuracy >= threshold, or mse <= threshold
+    loss: str  # of train.metrics.LOSSES
+    metric: str  # of train.metrics.METRICS
+    threshold: float  # solved when the metric is as good as that
     baseline: float  # metric of the best answer without memory or learning
     time: int  # (maximum) sequence length
 
@@ -187,11 +187,13 @@ class Stretchable(Synthetic):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InMemory(Task):
-    """A labelled data set that fits in memory, one class per sequence: a subclass says `load` and `spec`.
+    """A data set that fits in memory: a subclass says `load` and `spec`.
 
     `load` gives {"train" | "valid" | "test": {"xs": (n, ...), "ys": (n,) int32, "lengths": (n,) int32}},
-    "lengths" only where rows differ. Training goes through exact epochs: every row once in each, in an
-    order of the epoch's own. A boundary between epochs may fall inside a batch.
+    "lengths" only where rows differ; a subclass whose targets are something else than one class for each
+    sequence says `example` and `check` as well. With `per_step` all real steps count. Training goes through
+    exact epochs: every row once in each, in an order of the epoch's own. A boundary between epochs may fall
+    inside a batch.
     """
 
     def check(self, data):
@@ -216,8 +218,12 @@ class InMemory(Task):
         """Stored rows (batch, ...) as the model's inputs."""
         return xs.astype(jnp.int32)
 
+    def example(self, stored: dict[str, Array]) -> tuple[Array, Array]:
+        """xs and ys as in `Batch`, of stored rows."""
+        return self.inputs(stored["xs"]), stored["ys"]
+
     def train_batch(self, data, key, step, batch_size):
-        n = len(data["train"]["ys"])
+        n = len(data["train"]["xs"])
         if n * batch_size >= 2**31:
             raise ValueError(f"{self.name}: batch size {batch_size} is too large for {n} training rows")
         # Position step * batch_size + i of an endless stream, without int32 overflow: n steps are
@@ -228,7 +234,7 @@ class InMemory(Task):
 
     def eval_size(self, data, split):
         check_split(self, split)
-        return len(data[split]["ys"])
+        return len(data[split]["xs"])
 
     def eval_batch(self, data, split, index, batch_size):
         n = self.eval_size(data, split)
@@ -237,7 +243,11 @@ class InMemory(Task):
 
     def _batch(self, arrays, rows, weights):
         picked = {name: jnp.asarray(array)[rows] for name, array in arrays.items()}
-        return Batch(self.inputs(picked["xs"]), picked["ys"], picked.get("lengths"), weights, weights)
+        (xs, ys), lengths = self.example(picked), picked.get("lengths")
+        if self.per_step:
+            steps = jnp.arange(xs.shape[1]) < (xs.shape[1] if lengths is None else lengths[:, None])
+            weights = weights[:, None] * steps
+        return Batch(xs, ys, lengths, weights, weights)
 
 
 def _all(good: np.ndarray, place: str, what: str, values: np.ndarray) -> None:

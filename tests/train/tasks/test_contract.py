@@ -26,16 +26,20 @@ CASES = [
     ("sentence", dict(dataset="mpqa", fold=9, min_count=2, max_length=3)),
     ("sentence", dict(dataset="sst2", phrases=False)),
     ("mixed_recall", dict(gap=5, eval_examples=37)),
+    ("music", {}),
+    ("music", dict(dataset="piano")),
     ("word_problem", dict(length=5, eval_examples=37)),
     ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
 ]
-# A case of each kind: padded, with a scan of its own, in memory, in memory with lengths.
+# A case of each kind: padded, with a scan of its own, in memory, with lengths, with a target at every step.
 KINDS = [
     ("delayed_recall", dict(gap=4, max_gap=6, eval_examples=37)),
     ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
     ("digits", dict(pixels_per_step=8)),
     ("sentence", {}),
+    ("music", {}),
 ]
+KNOWN = [("cross_entropy", "accuracy"), ("squared_error", "mse"), ("binary_cross_entropy", "frame_nll")]
 
 
 def over(cases):
@@ -62,7 +66,7 @@ def test_spec_and_batch_agree(loaded, name, options):
     assert spec == task.spec(jax.tree.map(jnp.asarray, data))
     assert (spec.inputs, spec.per_step) == (task.input_kind, task.per_step)
     assert spec.inputs in ("tokens", "features") and spec.pooling in ("last", "mean", "max")
-    assert (spec.loss, spec.metric) in (("cross_entropy", "accuracy"), ("squared_error", "mse"))
+    assert (spec.loss, spec.metric) in KNOWN
     better = spec.threshold - spec.baseline
     assert better > 0 if spec.metric == "accuracy" else better < 0
     for batch in (train_batch(task, data, KEY, 3), eval_batch(task, data, "test", 0)):
@@ -75,7 +79,7 @@ def test_spec_and_batch_agree(loaded, name, options):
             assert batch.ys.shape == steps and batch.ys.dtype == jnp.int32
             assert batch.ys.min() >= 0 and batch.ys.max() < spec.output_size
         else:
-            assert batch.ys.shape == (size, spec.output_size) and batch.ys.dtype == jnp.float32
+            assert batch.ys.shape == (*steps, spec.output_size) and batch.ys.dtype == jnp.float32
         assert batch.weights.shape == batch.scored.shape == steps
         assert batch.weights.dtype == batch.scored.dtype == jnp.float32
         if batch.lengths is not None:
@@ -124,10 +128,12 @@ def test_an_evaluation_counts_every_row_once(loaded, name, options):
         size = task.eval_size(data, split)
         assert type(size) is int and size > 0
         batch = evaluate(task, data, split)
-        assert np.array_equal(batch.weights[:size], np.repeat(per_row.weights, size, axis=0))
-        assert np.array_equal(batch.scored[:size], np.repeat(per_row.scored, size, axis=0))
+        want = [np.repeat(part, size, axis=0) for part in (per_row.weights, per_row.scored)]
+        if isinstance(task, base.InMemory) and task.per_step:  # rows differ in length
+            want = [np.arange(batch.xs.shape[1]) < batch.lengths[:size, None]] * 2
+        assert np.array_equal(batch.weights[:size], want[0]) and np.array_equal(batch.scored[:size], want[1])
         assert not batch.weights[size:].any() and not batch.scored[size:].any()
-        if isinstance(task, base.InMemory):
+        if isinstance(task, base.InMemory) and not task.per_step:
             assert np.array_equal(batch.ys[:size], data[split]["ys"])
 
 
@@ -191,6 +197,7 @@ BAD = [
     ("sentence", dict(dataset="trec", fold=1), "fold must be 0 for trec: it has a test split, got 1"),
     ("sentence", dict(max_length=0), "max_length must be at least 1, got 0"),
     ("sentence", dict(min_count=0), "min_count must be at least 1, got 0"),
+    ("music", dict(dataset="jbs"), "dataset must be a known set (did you mean 'jsb'?"),
     ("sentence", dict(phrases=None), "phrases must be True or False, got None"),
     ("sentence", dict(phrases=False), "phrases must be True for cr: an option of sst2, got False"),
 ]

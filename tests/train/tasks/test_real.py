@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import made_up_files
 from batches import same
 from train import tasks
-from train.tasks import datasets, mnist, sentence
+from train.tasks import datasets, mnist, music, sentence
 
 SHARED = os.environ.get(datasets.VARIABLE) or Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not Path(SHARED).is_dir(), reason=f"no folder in {datasets.VARIABLE}")
@@ -142,6 +143,57 @@ def test_real_sst2_can_train_on_sentences():
 def test_real_trec_keeps_its_case():
     words = sentence.vocabulary(tasks.get("sentence", dataset="trec").splits(SHARED)["train"], 1)
     assert "What" in words and "what" in words
+
+
+def test_music_asks_at_every_frame_for_the_next_one(loaded):
+    task, data = loaded("music", {})
+    batch = task.eval_batch(data, "test", 0, 18)
+    for row, (stored, length) in enumerate(zip(*data["test"].values(), strict=True)):
+        assert np.array_equal(batch.xs[row, :length], stored[:length])
+        assert np.array_equal(batch.ys[row, :length], stored[1 : length + 1])
+        assert batch.weights[row].sum() == length and not stored[length + 1 :].any()
+
+
+def test_the_baseline_of_music_is_the_likelihood_of_each_key_by_itself():
+    train, test = np.zeros((2, 1, 4, music.KEYS), np.uint8)
+    train[0, 1:3, 7] = 1  # two of three frames; the first one does not count
+    test[0, 0] = test[0, 3, 7] = 1
+    parts = [{"xs": xs, "lengths": np.array([3])} for xs in (train, test)]
+    p, silent = 3 / 5, 1 / 5
+    want = -(np.log(p) + 2 * np.log(1 - p)) / 3 - (music.KEYS - 1) * np.log(1 - silent)
+    assert music.frequencies_nll(dict(zip(("train", "test"), parts, strict=True))) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("content", [b"", b"no MATLAB file", made_up_files.idx(np.zeros(3, np.uint8))])
+def test_a_file_without_piano_rolls_is_refused(content):
+    with pytest.raises(datasets.DataError, match="no piano rolls in it"):
+        music.parse(content)
+
+
+# What the data's own description says: pieces and frames of each split.
+ROLLS = {
+    "jsb": ((229, 76, 77), (13807, 4602, 4725)),
+    "nottingham": ((694, 173, 170), (176561, 45513, 44463)),
+    "piano": ((87, 12, 25), (75911, 8540, 19036)),
+    "muse": ((524, 135, 124), (245202, 82755, 64339)),
+}
+
+
+@needs_data
+@pytest.mark.parametrize("dataset", ROLLS)
+def test_real_music_is_all_there(dataset):
+    rolls = music.parse(datasets.read(music.SETS[dataset].file, SHARED))
+    pieces, frames = ROLLS[dataset]
+    assert tuple(map(len, rolls.values())) == pieces
+    assert tuple(sum(map(len, split)) for split in rolls.values()) == frames
+
+
+@needs_data
+def test_real_chorales_have_a_baseline():
+    task = tasks.get("music")
+    data = task.load(SHARED)
+    task.check(data)
+    assert 10 < task.spec(data).baseline < 14
 
 
 @needs_data
