@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 
@@ -117,18 +118,29 @@ def _listen(heard: int, patience: float) -> tuple[int, bool]:
 
 
 class SignOfLife:
-    """Tells the outer process that this one goes on."""
+    """Tells the outer process that this one goes on; which ends, with a checkpoint, where nobody listens.
 
-    def __init__(self):
-        self._tells = int(os.environ[TELLS])
+    Args:
+      grace: seconds that it has for this.
+    """
+
+    def __init__(self, grace: float = 60.0):
+        self._tells, self._grace = int(os.environ[TELLS]), grace
         os.set_inheritable(self._tells, False)
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):
             os.write(self._tells, b".")
-        except BrokenPipeError:  # nobody watches any longer: keep a checkpoint and end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _watch(self):
+        pipe = select.poll()
+        pipe.register(self._tells, 0)  # tells of an error alone: that nobody reads any longer
+        pipe.poll()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(self._grace)
+        os._exit(128 + signal.SIGTERM)
 
 
 def end(body: Callable[[], int]) -> None:

@@ -222,7 +222,10 @@ TYPED = {
         ("--config.times=8,2", "config.times"),
     ],
     "convolution": [("--config.tasks=digitz", "did you mean 'digits'?")],
-    "identities": [("--cells=gru", "this experiment has no --cells")],
+    "identities": [
+        ("--cells=gru", "this experiment has no --cells"),
+        ("--workers=2", "--workers has no effect: identities trains no model"),
+    ],
 }  # fmt: skip
 
 

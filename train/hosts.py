@@ -4,9 +4,11 @@ All of them run the same programs in the same order, each on its own devices. Th
 folder, and tells the others what is in it: they need no file of it.
 """
 
+import collections
 import contextlib
 import os
 import pickle
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +26,10 @@ from train.workdir import Nowhere
 AGAIN = "the same command on all of them goes on from the last checkpoint"
 GONE = f"another process of this run is gone, which ends this one; {AGAIN}"
 
-# Of messages of jax and its transports (gloo, NCCL, gRPC) where the other side is not there.
+# How errors of jax's transports (gloo, NCCL, gRPC) begin, and what is in them where the other side is gone.
+STATUS = re.compile(
+    r"(UNKNOWN|UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|CANCELLED|FAILED_PRECONDITION)\b"
+)
 LOST = ("Gloo", "NCCL", "peer", "coordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
 
 
@@ -43,7 +48,7 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
       wait: seconds for the others to come; jax aborts the process then.
 
     Raises:
-      ValueError: another program has the port; no cluster says anything.
+      ValueError: another program has the port; no cluster says anything; one has more devices than another.
     """
     auto = coordinator == "auto"
     if process == 0:
@@ -67,6 +72,10 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
         if auto:
             raise ValueError(f"--coordinator=auto: no cluster that jax knows ({error}); name it") from None
         raise
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} in process {index}" for index, count in sorted(counts.items()))
+        raise ValueError(f"all processes of a run need as many devices (--devices): {listed}")
     with one_clear_error(), _unheard():
         most(0)
 
@@ -129,13 +138,15 @@ def told(value: Any = None) -> Any:
     if not several():
         return value
     said = np.frombuffer(pickle.dumps(value) if first() else b"", np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+    size = np.array(divmod(len(said), 2**30), np.int32)
+    high, low = multihost_utils.broadcast_one_to_all(size).tolist()
+    size = high * 2**30 + low
     said = multihost_utils.broadcast_one_to_all(said if first() else np.zeros(size, np.uint8))
     return pickle.loads(said.tobytes())
 
 
 def check_same(config: dict, digests: dict[str, str]) -> None:
-    """Refuses to go on where this process was asked for another run than the first one.
+    """Refuses to go on, in all processes, where one was asked for another run than the first one.
 
     Args:
       config: nested dict.
@@ -147,11 +158,13 @@ def check_same(config: dict, digests: dict[str, str]) -> None:
     there, theirs = told((config, digests))
     differing = same_run.differences(there, config)
     differing += [f"other {name}" for name in digests if digests[name] != theirs[name]]
+    (wrong,) = most(bool(differing))
+    same = "all of them need the same command, but for --process"
     if differing:
-        raise PeerError(
-            f"this process was asked for another run than the first one ({', '.join(differing[:3])}); "
-            "all of them need the same command, but for --process"
-        )
+        listed = ", ".join(differing[:3])
+        raise PeerError(f"this process was asked for another run than the first one ({listed}); {same}")
+    if wrong:
+        raise PeerError(f"another process was asked for another run than the first one; {same}")
 
 
 @contextlib.contextmanager
@@ -164,7 +177,8 @@ def one_clear_error() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        if not several() or isinstance(error, PeerError) or not any(word in str(error) for word in LOST):
+        lost = STATUS.match(str(error)) and any(word in str(error) for word in LOST)
+        if not several() or not lost:
             raise
         line = str(error).splitlines()[0]
         reason = line.rpartition(".cc:")[2].partition("] ")[2] or line  # without the place in C++

@@ -91,13 +91,14 @@ def train(
     prepared = prepared or Prepared(config, data_dir)
     with hosts.one_clear_error():
         run = prepared.run()
+        if hosts.several():  # before anything is made, or overwritten
+            hosts.check_same(config.to_dict(), {"data": digest_of(run.data), "jax": jax.__version__})
         directory = Nowhere()
         if workdir is not None and hosts.first():
             runs_as = pinned(run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
             directory = Workdir(Path(workdir), config, runs_as, overwrite, say)
         try:
             if hosts.several():
-                hosts.check_same(config.to_dict(), {"data": digest_of(run.data), "jax": jax.__version__})
                 directory = hosts.Shared(directory)
             return _train(run, prepared, directory, watch)
         finally:
@@ -298,7 +299,8 @@ def _message(status, seeds, step, workdir) -> str:
 class _Interrupt:
     """While it holds, the first Ctrl-C asks for a stop after the running dispatch; the second one kills.
 
-    So do SIGTERM, which schedulers send, and SIGHUP.
+    So do SIGTERM, which schedulers send, and SIGHUP. Of several processes each has one that watches it, from
+    which a signal comes a second time: there it is the same one, and who watches kills.
     """
 
     def __enter__(self):
@@ -310,7 +312,8 @@ class _Interrupt:
 
     def _ask(self, number, frame):
         self.by = number
-        self._restore()
+        if not hosts.several():
+            self._restore()
 
     def _restore(self):
         for number, old in self._old.items():

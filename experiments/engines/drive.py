@@ -52,10 +52,16 @@ def _check(job: Job) -> None:
         same_run.check_saved(path, job.config.to_dict(), {})
 
 
+def _mark(job: Job, line: str | None) -> None:
+    """Leaves word of a failure in the job's folder, where there can be one."""
+    with contextlib.suppress(OSError):
+        results.mark_failed(job.folder, line, job.config)
+
+
 def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
     """Trains; what fails leaves word in its folder. Returns the signal that asked for a stop, if one did."""
     for job in todo:
-        results.mark_failed(job.folder, None)
+        _mark(job, None)
     stop, received, by_name = threading.Event(), [], {job.name: job for job in todo}
 
     def ask(number, frame):
@@ -66,8 +72,7 @@ def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
     def tell(event):
         state.take(event)
         if event.kind == "failed":
-            job = by_name[event.job]
-            results.mark_failed(job.folder, event.line, job.config)
+            _mark(by_name[event.job], event.line)
         if event.kind in ("done", "failed", "busy", "retried"):
             console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
 

@@ -101,6 +101,8 @@ def command(experiment: Experiment) -> None:
                 f"{experiment.name} has presets (--preset) and fields (--config.FIELD=VALUE), no --config"
             )
         settings = settings_of(experiment, FLAGS.preset, overrides | shared_flags(experiment))
+        if FLAGS.workers and not settings.runs():
+            raise ValueError(f"--workers has no effect: {experiment.name} trains no model")
         workdir = Path(FLAGS.workdir or f"runs/{experiment.name}-{FLAGS.preset}")
         console = cli.console()
         run(experiment, settings, workdir, console, FLAGS.data_dir, FLAGS.overwrite, FLAGS.workers)
@@ -231,7 +233,8 @@ def run_all(
             from experiments.lab import workers as processes
 
             named = {one.name: (lab, its) for (one, its, _), lab in zip(several, labs, strict=True)}
-            log = several[0][2] / "workers.log"
+            folder = several[0][2]
+            log = (folder.parent if len(several) > 1 else folder) / "workers.log"
             processes.train(named, workers, log, console, data_dir)
         frames = []
         for number, ((one, its, workdir), lab) in enumerate(zip(several, labs, strict=True), 1):

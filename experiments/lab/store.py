@@ -10,6 +10,7 @@ from rich.console import Console
 
 from experiments import cli
 from experiments.lab import runs
+from train import same_run
 from train.compile import make_room
 from train.config import RunConfig
 from train.files import WorkdirError, digest, lock, locked, write_json
@@ -56,15 +57,30 @@ class Lab:
         """Of a training run."""
         return self.workdir / "runs" / name
 
-    def has(self, name: str) -> bool:
-        """Whether a piece of work has been done."""
-        return self._file(name).exists()
+    def has(self, name: str, config: RunConfig) -> bool:
+        """Whether a training run and what was measured on it have been done.
+
+        Raises:
+          WorkdirError: the folder holds the same piece of another run, or a damaged file.
+        """
+        path = self._file(name)
+        if not path.exists():
+            return False
+        _kept(path, {"config": json.loads(json.dumps(config.to_dict()))}, all_of_them=False)
+        return True
 
     def ended(self, name: str, config: RunConfig) -> list[dict] | None:
-        """The rows of a training run without a probe; None: it has not ended."""
-        if self.has(name):
-            return _kept(self._file(name), json.loads(json.dumps({"config": config.to_dict()})))
-        summary = finished(self.folder(name))
+        """The rows of a training run without a probe; None: it has not ended.
+
+        Raises:
+          WorkdirError: as `has`; the run in its folder is another one.
+        """
+        if self.has(name, config):
+            return _kept(self._file(name), {}, all_of_them=False)
+        folder = self.folder(name)
+        summary = finished(folder)
+        if summary:
+            same_run.check_saved(folder / "config.json", config.to_dict(), {})
         return summary and _rows(summary)
 
     def _file(self, name: str) -> Path:
@@ -141,7 +157,8 @@ def _is_piece(path: Path) -> bool:
     return isinstance(content, dict) and {"settings", "rows"} <= content.keys()
 
 
-def _kept(path: Path, settings: dict) -> list[dict]:
+def _kept(path: Path, settings: dict, all_of_them: bool = True) -> list[dict]:
+    """The rows in a file, if they were made with these settings; others it may have too, or not."""
     try:
         kept = json.loads(path.read_text())
         old, rows = kept["settings"], kept["rows"]
@@ -149,6 +166,8 @@ def _kept(path: Path, settings: dict) -> list[dict]:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WorkdirError(f"{path} is damaged; delete it, and it is measured again") from None
+    if not all_of_them:
+        old = {name: old.get(name) for name in settings}
     if old != settings:
         raise WorkdirError(
             f"{path.parent.parent} holds another experiment ({_difference(old, settings)}); "

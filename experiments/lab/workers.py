@@ -1,9 +1,11 @@
 """The training runs of experiments, in processes side by side, before anything is measured."""
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from experiments import results
 from experiments.engines import Job, drive, local
 from experiments.lab.protocol import Settings
 from experiments.lab.store import Lab
@@ -27,27 +29,32 @@ def train(
       log: file that gets what they print.
 
     Raises:
-      ValueError: a run failed. SystemExit: Ctrl-C or the like; the same command goes on from there.
+      ValueError: a run failed. WorkdirError: another one is in its place. SystemExit: Ctrl-C or the like;
+        the same command goes on from there.
     """
 
     def engine(jobs, tell, stop):
         local.run(jobs, tell, log, data_dir, workers, stop=stop)
 
-    while jobs := _jobs(experiments):
-        todo, board = drive.left(jobs, overwrite=False)
+    while True:
+        todo, board = drive.left(_jobs(experiments), overwrite=False)
+        if not todo:
+            return
         console.print(f"{len(todo)} runs to train by {workers} processes", soft_wrap=True)
         if received := drive.train(todo, board, engine, console):
+            print("interrupted; the same command goes on from here", file=sys.stderr)
             raise SystemExit(128 + received)
         for job in todo:
             if finished(job.folder) is None:
                 raise ValueError(f"{job.name} failed: {board.failed.get(job.name, 'it did not end')}")
+            results.mark_failed(job.folder, None)  # that all seeds diverged is a result here
 
 
 def _jobs(experiments: dict) -> list[Job]:
-    """The runs that have not ended, those of all experiments."""
+    """The runs of all experiments on which nothing has been measured yet."""
     return [
         Job(f"{experiment} {name}", config, lab.folder(name))
         for experiment, (lab, settings) in experiments.items()
         for name, config in settings.runs(lab.ended).items()
-        if not lab.has(name) and finished(lab.folder(name)) is None
+        if not lab.has(name, config)
     ]

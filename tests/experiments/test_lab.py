@@ -17,6 +17,7 @@ from experiments import claims
 from experiments.lab import experiment, runs, statistics
 from experiments.lab.store import Lab
 from train.files import WorkdirError
+from train.loop import train
 
 QUIET = Console(quiet=True)
 
@@ -105,6 +106,24 @@ def test_models_trained_by_processes_give_the_same_rows(tmp_path):
         for name in alone:
             here, there = (frames[name].drop(columns="solved_seconds") for frames in (alone, several))
             pd.testing.assert_frame_equal(here, there, rtol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["done", "runs"])
+def test_processes_train_nothing_where_another_experiment_is(tmp_path, where):
+    """Neither beside what has been measured, nor beside a run that only has been trained."""
+    one = experiment.of("gates")
+    settings = dataclasses.replace(one.protocol["quick"], steps=2, cells=("gru", "lstm"))
+    (name, config), (other, _) = settings.runs().items()
+    lab = Lab(tmp_path, QUIET)
+    if where == "done":
+        lab.do(name, {"config": config.to_dict(), "rows": 4}, lambda: [])
+    else:
+        train(config, lab.folder(name))
+    lab.close()
+    again = dataclasses.replace(settings, steps=3)
+    with pytest.raises(WorkdirError, match="2 there, 3 now"):
+        experiment.run(one, again, tmp_path, QUIET, workers=2)
+    assert not lab.folder(other).exists()
 
 
 # --- statistics
