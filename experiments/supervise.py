@@ -21,9 +21,11 @@ from experiments import entry
 from train import host
 
 TELLS = "RECURRENT_TELLS"  # tells the inner process the file descriptor for its signs of life
-# Errors of C++, line by line, and how its last words begin.
-NOISE = re.compile(rb"[EW]\d{4} .*\.(cc|h):\d+\]|Additional GRPC error|:\w+:Error")
-LAST_WORDS = re.compile(rb"F\d{4} [\d:.]+ +\d+ \S+\.(cc|h):|Fatal Python error|\*\*\* Check failure")
+# How the last words of C++ begin: it aborts, or has lost the others.
+LAST_WORDS = re.compile(
+    rb"F\d{4} [\d:.]+ +\d+ \S+\.(cc|h):|Fatal Python error|\*\*\* Check failure|"
+    rb"[EW]\d{4} [\d:.]+ +\d+ \S*(coordination|distributed|preemption)\S*\.(cc|h):"
+)
 
 
 def inside() -> bool:
@@ -70,6 +72,8 @@ def run(module: str, coordinator: str, patience: float) -> int:
     code = process.wait()
     relay.join()
     if code >= 0 and not stuck:
+        if code and b"Traceback" in b"".join(withheld):
+            _say(withheld)
         return code
     aborted = code == -signal.SIGABRT and any(b"JAX distributed service" in line for line in withheld)
     if (stuck or aborted) and not signs:
@@ -84,13 +88,14 @@ def run(module: str, coordinator: str, patience: float) -> int:
     if aborted:
         entry.say(GONE)
         return 1
-    sys.stderr.write(b"".join(withheld).decode(errors="replace"))
+    _say(withheld)
     entry.say(f"killed by {signal.Signals(-code).name}; {AGAIN}")
     return 128 - code
 
 
 def _relay(stream, withheld: list[bytes]) -> None:
-    """Hands on what the inner process says on its standard error, but for the last words of C++."""
+    """Hands on what the inner process says on its standard error; once C++ has begun its last words, only our
+    own errors: the rest is withheld."""
     dying = False
     for line in stream:
         if last := LAST_WORDS.search(line):  # perhaps in the middle of one of ours
@@ -99,11 +104,15 @@ def _relay(stream, withheld: list[bytes]) -> None:
             if not last.start():
                 continue
             line = line[: last.start()] + b"\n"
-        if (dying and not line.startswith(b"error: ")) or NOISE.match(line):
+        if dying and not line.startswith(b"error: "):
             withheld.append(line)
         else:
-            sys.stderr.write(line.decode(errors="replace"))
-            sys.stderr.flush()
+            _say([line])
+
+
+def _say(lines: list[bytes]) -> None:
+    sys.stderr.write(b"".join(lines).decode(errors="replace"))
+    sys.stderr.flush()
 
 
 def _listen(heard: int, patience: float) -> tuple[int, bool]:

@@ -107,12 +107,19 @@ def alone(folder, *flags, devices=2):
 
 def test_what_cplusplus_says_when_it_aborts_is_withheld_even_amid_a_line(capsys):
     fatal = "F1127 07:32:27.653119   24863 client.h:80] Terminating process\n"
-    said = ["a line\n", "E1127 07:04:42.390130   17832 agent.cc:289] Polled\n", "error: why" + fatal, "\n"]
+    said = ["a line\n", "W1127 07:04:42.390130   17832 cuda.cc:289] another\n", "error: why" + fatal, "\n"]
     said += ["*** Check failure stack trace: ***\n", "    @  0x7f some::Place()\n", "error: late\n"]
     withheld = []
     supervise._relay([line.encode() for line in said], withheld)
-    assert capsys.readouterr().err == "a line\nerror: why\nerror: late\n"
-    assert len(withheld) == 5 and withheld[1].decode() == fatal
+    assert capsys.readouterr().err == "".join(said[:2]) + "error: why\nerror: late\n"
+    assert len(withheld) == 4 and withheld[0].decode() == fatal
+
+
+def test_so_is_what_it_says_of_the_others(capsys):
+    said = ["E1127 07:04:42.390130   17832 coordination_service_agent.cc:289] Polled an error\n"]
+    said += [":UNAVAILABLE:Stream removed\n", "=== Source Location Trace: ===\n", "error: gone\n", "\n"]
+    supervise._relay([line.encode() for line in said], [])
+    assert capsys.readouterr().err == "error: gone\n"
 
 
 def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on_with_the_same_numbers(tmp_path):
