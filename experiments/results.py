@@ -111,7 +111,7 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
             "steps to solve": _time(row, "solved_step", row["limit_step"]),
             "seconds": _time(row, "solved_seconds", row["limit_seconds"]),
             "test": _range(row, "test_metric", _number),
-            "at best": _range(row, "best_test_metric", _number),
+            "at best": _range(row, "best_test_metric", _number) if "best_test_metric" in row else "",
             "ms/step": _number(1000 * row["seconds_per_step"]),
         }
         for row in aggregated.to_dict("records")
@@ -121,6 +121,8 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
 
 def _differs(aggregated: pd.DataFrame) -> pd.Series:
     """Whether a test is another one at the best validation metric; older runs did not say."""
+    if "best_test_metric" not in aggregated:
+        return pd.Series(False, aggregated.index)
     best = aggregated["best_test_metric"]
     return np.isfinite(best) & (best.map(_number) != aggregated["test_metric"].map(_number))
 
@@ -166,8 +168,9 @@ def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None) -> Table
     """
     strings = text(aggregated).drop(columns=["task", "at best"], errors="ignore")
     strings = strings.replace({r" \((.*)\)": r"\n\1"}, regex=True)
-    best = ("\nbest " + aggregated["best_test_metric"].map(_number)).where(_differs(aggregated), "")
-    strings["test"] = aggregated["test_metric"].map(_number) + best
+    strings["test"] = aggregated["test_metric"].map(_number)
+    if (other := _differs(aggregated)).any():
+        strings.loc[other, "test"] += "\nbest " + aggregated["best_test_metric"][other].map(_number)
     out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in strings.columns:
         out.add_column(name, justify="left" if name == "cell" else "right", overflow="fold")

@@ -168,6 +168,7 @@ def pytest_generate_tests(metafunc):
     names = {name for name, _ in representatives()}
 
     named = kinds.args if kinds else ()
+    slow_options = metafunc.definition.get_closest_marker("options_are_slow")
 
     def rare(case):
         return bool(kinds and (case.options or case.name not in (named or names)))
@@ -178,11 +179,11 @@ def pytest_generate_tests(metafunc):
             if case.options and metafunc.definition.get_closest_marker("default_options"):
                 continue
             for i, s in enumerate(all_strategies(case.cell(1))):
-                usual = i == 0 or not case.options and s != "stepwise"
-                usual = (
-                    not kinds and usual or is_representative(case, s) and (not named or case.name in named)
+                usual = (i == 0 or not case.options and s != "stepwise") and not (
+                    case.options and slow_options
                 )
-                pairs.append(param(case, s, slow=not usual))
+                represents = is_representative(case, s) and (not named or case.name in named)
+                pairs.append(param(case, s, slow=not (represents or usual and not kinds)))
         metafunc.parametrize("case, strategy", pairs)
     elif "recurrence" in metafunc.fixturenames:
         metafunc.parametrize("recurrence", [param(case, slow=rare(case)) for case in all_recurrences()])

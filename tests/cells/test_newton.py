@@ -95,7 +95,7 @@ def test_windows_need_few_iterations_where_single_steps_need_many(v, most):
     assert windows.iterations <= most < deer.iterations
 
 
-@pytest.mark.parametrize("name", ["sru_feedback", "gru"])
+@pytest.mark.parametrize("name", [pytest.param("sru_feedback", marks=pytest.mark.slow), "gru"])
 def test_it_converges_after_training_too(name):
     """On the mean of the inputs so far, which takes memory; with Newton's method from first to last."""
     cell, params, xs = problem(name, 200, batch=8)

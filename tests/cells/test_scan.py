@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import cells
 import laws
 from laws import BATCH, TIME
+from quickly import quickly
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -31,6 +32,7 @@ def others(name):
 # --- what a scan is
 
 
+@pytest.mark.options_are_slow  # test_equations.py has all outputs, test_gradient_by_hand.py all gradients
 @given(draw=laws.draws, reverse=laws.directions)
 def test_a_scan_is_the_loop_over_step(case, strategy, represents, draw, reverse):
     """Outputs, final carry and all gradients, with mask, lengths, resets and an initial carry at once.
@@ -279,7 +281,7 @@ def test_the_wider_of_two_dtypes_counts(case, strategy):
 # --- long sequences
 
 
-@pytest.mark.parametrize("name", cells.names())
+@pytest.mark.parametrize("name", quickly(cells.names(), "lstm", "sru", "knn", "lru", "mlstm", "tcn"))
 def test_long_sequences_in_float32(name):
     """3,000 steps, in chunks as long as they are: every strategy within 1e-5 of the textbook step."""
     cell = cells.get(name, hidden_size=4)

@@ -10,7 +10,7 @@ from compiling import jit
 from models import BATCH, TIME, assert_close, cell_of, inputs_of, normal_params, spec_of
 from train.model import ModelConfig, build
 
-QUICK = {("lstm", 2), ("sru", 2), ("tcn", 1)}
+QUICK = {("lstm", 2), ("sru", 1)}
 MODELS = [
     pytest.param(name, depth, id=f"{name}-{depth}", marks=[] if (name, depth) in QUICK else pytest.mark.slow)
     for name in cells.names()
