@@ -122,23 +122,16 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
 
 def side_by_side(run_configs: dict, workdir: Path, console: Console) -> int:
     """The same by `experiments.engines.local`, each run in a process with a core of its own."""
-    from experiments.engines import Job, drive, local
+    from experiments.engines import Job, drive
     from train.files import locked
 
     jobs = [Job(name, config, workdir / "runs" / name) for name, config in run_configs.items()]
     workdir.mkdir(parents=True, exist_ok=True)
 
-    def engine(todo, tell, stop):
-        log = workdir / "workers.log"
-        local.run(todo, tell, log, FLAGS.data_dir, FLAGS.workers, stop=stop)
-
     with locked(workdir):
         todo, state = drive.left(jobs, FLAGS.overwrite)
         console.print(f"{len(jobs)} runs, {len(todo)} to train; results go to {workdir}", soft_wrap=True)
-        received = drive.train(todo, state, engine, console)
-    if received:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(128 + received)
+        drive.train_here(todo, state, FLAGS.workers, workdir / "workers.log", console, FLAGS.data_dir)
     return int(bool(state.failed))
 
 

@@ -61,6 +61,18 @@ def set_paths() -> None:
             FLAGS[name].value = os.path.expanduser(path)
 
 
+def host_and_port(flag: str, text: str) -> tuple[str, int]:
+    """An address out of a flag, which may also say "auto".
+
+    Raises:
+      ValueError: it is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"--{flag}={text} must be HOST:PORT, or auto")
+    return host, int(port)
+
+
 def say(message: str) -> None:
     """Tells in one line what went wrong."""
     sys.stderr.write(f"error: {message}\n")  # at once: other threads and C++ write there, too

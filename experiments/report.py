@@ -86,7 +86,8 @@ the seeds did.</li>
 They belong to the hardware below; steps do not.</li>
 <li>“test” is the median over seeds, in brackets the quartiles, on data that neither training nor stopping
 saw; a seed that diverged counts with its last finite parameters,
-and as the worst of all where those give no number.</li>
+and as the worst of all where those give no number. “at best” is the same for
+the parameters with the best validation result.</li>
 </ul>
 {% for figure in figures %}
 <figure>

@@ -20,7 +20,7 @@ import sys
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, entry
 
 flags.DEFINE_string("workdir", None, "Run directory. Without it nothing is written.")
 flags.DEFINE_boolean("show_config", False, "Print the config with all its fields, and stop.")
@@ -69,9 +69,7 @@ def check_processes() -> None:
             raise ValueError(f"--{name} has no effect with --coordinator=auto: the cluster says it")
     if FLAGS.coordinator is None or auto:
         return
-    host, colon, port = FLAGS.coordinator.rpartition(":")
-    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"--coordinator={FLAGS.coordinator} must be HOST:PORT, or auto")
+    entry.host_and_port("coordinator", FLAGS.coordinator)
     for name in names:
         if FLAGS[name].value is None:
             raise ValueError(f"--coordinator={FLAGS.coordinator} needs --{name} as well")

@@ -127,8 +127,7 @@ class Checkpoints:
         if not isinstance(content, dict):
             raise Damaged("no record in it")
         if content.keys() != OLD:
-            wanted = {name: content.get(name) for name in ("config", "progress", "state")}
-            wanted |= {name: value for name, value in content.items() if name != "digest"}
+            wanted = {name: value for name, value in content.items() if name != "digest"}
             if content.get("digest") != digest([step, wanted]):
                 raise Damaged("its record is not what was saved")
         return content

@@ -204,8 +204,8 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
         _, at_best = run.programs.evaluate(
             state._replace(params=best.params), prepared.test(), np.int32(step)
         )
-        tests, bests = hosts.fetch((test, at_best)), hosts.fetch((best.metric, best.step))
-        seeds = _seed_summaries(run, state, *tests, *bests, step, solved_seconds, last_rows)
+        tests = hosts.fetch((test, at_best))
+        seeds = _seed_summaries(run, state, best, *tests, step, solved_seconds, last_rows)
         shared = RunSummary(
             task=TASKS.name_of(config.task),
             cell=CELLS.name_of(config.cell),
@@ -242,14 +242,17 @@ def _like(run: Run) -> State:
 
 
 def _seed_summaries(
-    run, state, test, at_best, best_metric, best_step, step, solved_seconds, last_rows
+    run, state, best, test, at_best, step, solved_seconds, last_rows
 ) -> tuple[SeedSummary, ...]:
     """One for each lane; `test` and `at_best` are the logs of the evaluations on the test split."""
     options = run.config.train
-    ends = hosts.fetch((state.solved_step, state.diverged_step))
+    *steps, best_metric = hosts.fetch((state.solved_step, state.diverged_step, best.step, best.metric))
     seeds = []
     for lane, (seed, learning_rate) in enumerate(run.config.lanes):
-        solved, diverged = (int(at[lane]) if at[lane] >= 0 else None for at in ends)
+        solved, diverged, best_step = (int(at[lane]) if at[lane] >= 0 else None for at in steps)
+        at_its_best = (best_metric, at_best["loss"], at_best["metric"])
+        at_its_best = (None if best_step is None else float(value[lane]) for value in at_its_best)
+        best_valid_metric, best_test_loss, best_test_metric = at_its_best
         stopped = solved if options.stop_when_solved else None
         last = last_rows.get(lane)
         examples = None if solved is None else solved * options.batch_size
@@ -268,10 +271,10 @@ def _seed_summaries(
                 valid_metric=last and last.valid_metric,
                 test_loss=float(test["loss"][lane]),
                 test_metric=float(test["metric"][lane]),
-                best_step=int(best_step[lane]) if best_step[lane] >= 0 else None,
-                best_valid_metric=float(best_metric[lane]) if best_step[lane] >= 0 else None,
-                best_test_loss=float(at_best["loss"][lane]) if best_step[lane] >= 0 else None,
-                best_test_metric=float(at_best["metric"][lane]) if best_step[lane] >= 0 else None,
+                best_step=best_step,
+                best_valid_metric=best_valid_metric,
+                best_test_loss=best_test_loss,
+                best_test_metric=best_test_metric,
                 diverged_step=diverged,
             )
         )

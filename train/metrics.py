@@ -8,19 +8,20 @@ import optax
 from train.tasks.base import Batch, Spec
 
 
+def _check_alike(loss: str, outputs, ys) -> None:
+    if outputs.shape != ys.shape:  # (batch, 1) and (batch,) would broadcast
+        raise ValueError(f"{loss} needs outputs and targets alike, got {outputs.shape} and {ys.shape}")
+
+
 def _squared_error(outputs, ys):
     """Mean over the outputs; (..., outputs) both."""
-    if outputs.shape != ys.shape:  # (batch, 1) and (batch,) would broadcast
-        raise ValueError(f"squared error needs outputs and targets alike, got {outputs.shape} and {ys.shape}")
+    _check_alike("squared error", outputs, ys)
     return jnp.mean((outputs - ys) ** 2, axis=-1)
 
 
 def _bernoulli_nll(outputs, ys):
     """Sum over the outputs, which are logits of independent events; (..., outputs) both."""
-    if outputs.shape != ys.shape:
-        raise ValueError(
-            f"binary cross-entropy needs outputs and targets alike, got {outputs.shape}, {ys.shape}"
-        )
+    _check_alike("binary cross-entropy", outputs, ys)
     return jnp.sum(optax.sigmoid_binary_cross_entropy(outputs, ys), axis=-1)
 
 

@@ -17,6 +17,7 @@ from flax import nnx
 import cells
 from cells.base import require
 from cells.registry import nearest
+from cells.scans import valid_steps
 from train.tasks.base import Spec
 
 INT32 = 2**31 - 1  # sizes, steps, seeds and rows are counted so on the device
@@ -185,7 +186,7 @@ class Network(nnx.Module):
         """The carry after the last step, and the states; both by layer."""
         check_inputs(self.spec, xs, lengths, mask, resets)
         keys = row_keys(key, len(xs)) if key is not None and key.ndim == 0 else key
-        real = real_steps(xs, lengths, mask)
+        real = valid_steps(lengths, mask, xs.shape[1])
 
         def clear(xs):  # what padding holds, NaN too, must reach neither outputs nor gradients
             return xs if real is None else jnp.where(real.reshape(real.shape + (1,) * (xs.ndim - 2)), xs, 0)
@@ -217,7 +218,7 @@ class Network(nnx.Module):
             raise ValueError("with time over devices there is no carry from piece to piece")
         ys = states[-1]
         if not self.spec.per_step:
-            ys = pool(ys, real_steps(xs, lengths, mask), pooling, self.config.bidirectional)
+            ys = pool(ys, valid_steps(lengths, mask, xs.shape[1]), pooling, self.config.bidirectional)
         outputs = self.head(ys)
         outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         return (carry, outputs) if return_carry else outputs
@@ -253,7 +254,7 @@ def check_inputs(spec: Spec, xs, lengths, mask, resets) -> None:
         if array is not None and jnp.shape(array) != want:
             raise ValueError(f"{name} must have shape {want}, got {jnp.shape(array)}")
     if tokens and not any(isinstance(x, jax.core.Tracer) for x in (xs, lengths, mask)):
-        _check_tokens(np.asarray(xs), real_steps(xs, lengths, mask), spec.input_size)
+        _check_tokens(np.asarray(xs), valid_steps(lengths, mask, xs.shape[1]), spec.input_size)
 
 
 def _check_tokens(xs, real, size: int) -> None:
@@ -264,14 +265,6 @@ def _check_tokens(xs, real, size: int) -> None:
     if wrong.any():
         row, step = np.argwhere(wrong)[0]
         raise ValueError(f"xs: token {xs[row, step]} in row {row}, step {step} is not in 0..{size - 1}")
-
-
-def real_steps(xs, lengths, mask):
-    """(batch, time) bool: the steps that are no padding; None where all are real."""
-    if lengths is None:
-        return None if mask is None else jnp.asarray(mask)
-    real = jnp.arange(xs.shape[1]) < jnp.asarray(lengths)[:, None]
-    return real if mask is None else real & mask
 
 
 def backward_resets(resets, real):

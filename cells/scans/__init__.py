@@ -120,7 +120,7 @@ def scan(
 def valid_steps(lengths, mask, time):
     """(batch, time) bool: the steps that are taken; None: all of them."""
     if lengths is None:
-        return mask
+        return None if mask is None else jnp.asarray(mask)
     real = jnp.arange(time) < jnp.asarray(lengths)[:, None]
     return real if mask is None else mask & real
 

@@ -2,13 +2,15 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.live import Live
 
 from experiments import results
-from experiments.engines import Job
+from experiments.engines import Job, local
 from experiments.engines.board import Board
 from train import host, same_run
 from train.files import locked
@@ -85,3 +87,21 @@ def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
         for number, handler in old.items():
             signal.signal(number, handler)
     return received[0] if received else None
+
+
+def train_here(todo: list[Job], state: Board, workers: int, log: Path, console, data_dir=None) -> None:
+    """`train`, by processes of this machine.
+
+    Args:
+      log: file that gets what they print.
+
+    Raises:
+      SystemExit: Ctrl-C or the like; the same command goes on from there.
+    """
+
+    def engine(jobs, tell, stop):
+        local.run(jobs, tell, log, data_dir, workers, stop=stop)
+
+    if received := train(todo, state, engine, console):
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(128 + received)

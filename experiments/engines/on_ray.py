@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from experiments import entry
 from experiments.engines import Event, Job
 
 
@@ -74,12 +75,9 @@ def check(address: str | None) -> None:
     """
     if address in (None, "auto", "local") or "://" in address:
         return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"--address={address} must be HOST:PORT, or auto")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
+        socket.create_connection(entry.host_and_port("address", address), timeout=5).close()
+    except OSError as error:
         raise ValueError(f"--address={address}: no cluster there ({error})") from None
 
 

@@ -1,12 +1,11 @@
 """The training runs of experiments, in processes side by side, before anything is measured."""
 
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
 from experiments import results
-from experiments.engines import Job, drive, local
+from experiments.engines import Job, drive
 from experiments.lab.protocol import Settings
 from experiments.lab.store import Lab
 from train.record import finished
@@ -32,18 +31,12 @@ def train(
       ValueError: a run failed. WorkdirError: another one is in its place. SystemExit: Ctrl-C or the like;
         the same command goes on from there.
     """
-
-    def engine(jobs, tell, stop):
-        local.run(jobs, tell, log, data_dir, workers, stop=stop)
-
     while True:
         todo, board = drive.left(_jobs(experiments), overwrite=False)
         if not todo:
             return
         console.print(f"{len(todo)} runs to train by {workers} processes", soft_wrap=True)
-        if received := drive.train(todo, board, engine, console):
-            print("interrupted; the same command goes on from here", file=sys.stderr)
-            raise SystemExit(128 + received)
+        drive.train_here(todo, board, workers, log, console, data_dir)
         for job in todo:
             if finished(job.folder) is None:
                 raise ValueError(f"{job.name} failed: {board.failed.get(job.name, 'it did not end')}")
