@@ -97,6 +97,8 @@ class TrainConfig:
         one after the other inside the program; "auto": see `train.lanes.seed_batching`.
       batch_devices: how many devices share the batch of a seed; 0: see `train.lanes.layout`.
       time_devices: how many devices share the steps of a sequence; above 1 the cell has to be linear.
+      segment: truncated backpropagation: an optimiser step takes so many steps of each sequence, the next one
+        the next so many, from the state where those ended; 0: sequences are trained as a whole.
       eval_every: steps between evaluations on held-out data; also the steps of one dispatch.
       eval_batch_size: sequences per evaluation batch.
       stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends
@@ -114,6 +116,7 @@ class TrainConfig:
     seed_batching: str = "auto"
     batch_devices: int = 0
     time_devices: int = 1
+    segment: int = 0
     eval_every: int = 100
     eval_batch_size: int = 256
     stop_when_solved: bool = True
@@ -123,7 +126,7 @@ class TrainConfig:
 
     def __post_init__(self):
         _require_whole(self, 1, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
-        _require_whole(self, 0, "seed", "batch_devices")
+        _require_whole(self, 0, "seed", "batch_devices", "segment")
         _require_whole(self, 1, "time_devices")
         _require_at_least_0(self, "checkpoint_seconds")
         last = self.seed + self.seeds - 1

@@ -175,7 +175,9 @@ def make_programs(config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batch
 
     def train(state, data, first):
         steps = first + jnp.arange(dispatch_steps(config))
+        state = state._replace(carry=share.rows(state.carry))
         state, losses = jax.lax.scan(lambda state, i: one_step(state, data, i), state, steps)
+        state = state._replace(carry=share.gathered(state.carry))
         counted = steps < config.train.steps
         return state, {"loss": jnp.where(counted, losses, 0).sum() / counted.sum()}
 
@@ -193,7 +195,7 @@ def make_programs(config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batch
 
     return Programs(
         # Not sharded: the batched QR of orthogonal matrices can hang where several CPU devices run it.
-        init=jax.jit(jax.vmap(make_init(config, model))),
+        init=jax.jit(jax.vmap(make_init(config, spec, model))),
         train=lifted(train, donate=(0,)),
         held_out={s: make_held_out(config.task, s, n, rows) for s, n in sizes},
         evaluate=lifted(make_evaluate(config, spec, model, share)),

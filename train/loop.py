@@ -21,7 +21,7 @@ from train.config import RunConfig
 from train.lanes import Run, dispatch_steps, no_best, padded, state_like, unpadded
 from train.metrics import higher_is_better
 from train.resolve import pinned
-from train.step import Best, State, is_running
+from train.step import Best, State, is_running, pieces
 from train.summary import Evaluation, RunSummary, SeedSummary, Summary
 from train.tasks import TASKS
 from train.workdir import Nowhere, Workdir
@@ -180,8 +180,7 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
                 row = Evaluation(
                     *lanes[lane],
                     step,
-                    step * options.batch_size,
-                    step * options.batch_size * run.spec.time,
+                    *_seen(run, step),
                     seconds,
                     *(float(x) if finite else math.nan for x in losses),
                 )
@@ -233,6 +232,15 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
     return Result(Summary(shared, seeds), unpadded(run, state), run, asked or interrupted.by)
 
 
+def _seen(run: Run, step: int) -> tuple[int, int]:
+    """Examples begun, and tokens read, by a seed's optimiser steps."""
+    count, size = pieces(run.config, run.spec)
+    batch_size = run.config.train.batch_size
+    whole, rest = divmod(step, count)
+    tokens = batch_size * (whole * run.spec.time + rest * size)
+    return -(-step // count) * batch_size, tokens
+
+
 def _like(run: Run) -> State:
     """Shapes and dtypes of the state that a checkpoint holds."""
     if run.mesh.size == 1:
@@ -255,7 +263,7 @@ def _seed_summaries(
         best_valid_metric, best_test_loss, best_test_metric = at_its_best
         stopped = solved if options.stop_when_solved else None
         last = last_rows.get(lane)
-        examples = None if solved is None else solved * options.batch_size
+        examples, tokens = (None, None) if solved is None else _seen(run, solved)
         seeds.append(
             SeedSummary(
                 seed=seed,
@@ -263,7 +271,7 @@ def _seed_summaries(
                 solved=solved is not None,
                 solved_step=solved,
                 solved_examples=examples,
-                solved_tokens=None if solved is None else examples * run.spec.time,
+                solved_tokens=tokens,
                 solved_seconds=solved_seconds.get(lane),
                 final_step=next((at for at in (diverged, stopped) if at is not None), step),
                 train_loss=last and last.train_loss,

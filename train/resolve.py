@@ -16,6 +16,7 @@ def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
       ValueError: the budget cannot be met, or the model does not fit the task.
     """
     spec = config.task.spec(data)
+    check(config, spec)
     cell = for_task(config, spec)
     if config.parameters:
         name = cells.CELLS.name_of(cell)
@@ -24,6 +25,32 @@ def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
         hidden_size = matched_hidden_size(name, options, spec, config.model, config.parameters)
         cell = dataclasses.replace(cell, hidden_size=hidden_size)
     return dataclasses.replace(config, cell=cell), spec, build(cell, spec, config.model)
+
+
+def check(config: RunConfig, spec: Spec) -> None:
+    """Refuses what the task, which is now known, leaves without effect, and states that cannot go on.
+
+    Raises:
+      ValueError: with the option.
+    """
+    model, segment = config.model, config.train.segment
+    if spec.per_step and model.pooling != "task":
+        raise ValueError(f"config.model.pooling={model.pooling!r} has no effect: every step has an answer")
+    if spec.inputs == "features" and model.embedding_scale != 1:
+        raise ValueError("config.model.embedding_scale has no effect: the inputs are numbers")
+    if segment and not spec.per_step:
+        raise ValueError(
+            f"config.train.segment={segment} needs a task with a target at every step: the state is kept, "
+            "gradients end at a segment's beginning, and a target after the last step would teach only that"
+        )
+    if segment >= spec.time:
+        raise ValueError(f"config.train.segment={segment} has no effect: sequences have {spec.time} steps")
+    goes_on = "train.segment" if segment else "a task that reads on from batch to batch"
+    if segment or spec.reads_on:
+        if model.bidirectional:
+            raise ValueError(f"{goes_on} and config.model.bidirectional exclude each other")
+        if config.train.time_devices > 1:
+            raise ValueError(f"{goes_on} and config.train.time_devices exclude each other")
 
 
 def for_task(config: RunConfig, spec: Spec) -> cells.Cell:

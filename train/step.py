@@ -27,6 +27,7 @@ class State(NamedTuple):
     opt_state: Any
     solved_step: jax.Array  # int32 step of the evaluation that reached the threshold; -1: not yet
     diverged_step: jax.Array  # int32 step whose loss or gradient was not finite; -1: none
+    carry: Any = None  # the cells' state after the last step, of all rows of a batch; None: each begins anew
 
 
 class Best(NamedTuple):
@@ -50,12 +51,20 @@ class Share(NamedTuple):
         """Which of the devices this is."""
         return jax.lax.axis_index("batch") if self.parts > 1 else 0
 
-    def rows(self, batch: Batch) -> Batch:
-        """This device's rows."""
+    def rows(self, tree):
+        """This device's rows of arrays that lead with all of them."""
+
+        def own(x):
+            size = len(x) // self.parts
+            return jax.lax.dynamic_slice_in_dim(x, self.index * size, size)
+
+        return tree if self.parts == 1 else jax.tree.map(own, tree)
+
+    def gathered(self, tree):
+        """The inverse of `rows`."""
         if self.parts == 1:
-            return batch
-        size = len(batch.xs) // self.parts
-        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, self.index * size, size), batch)
+            return tree
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, "batch", tiled=True), tree)
 
     def total(self, tree):
         """The sum over the devices, as one message."""
@@ -80,30 +89,85 @@ def is_running(config: RunConfig, state: State):
     return running & (state.solved_step < 0) if config.train.stop_when_solved else running
 
 
-def make_init(config: RunConfig, model: Model) -> Callable:
+def pieces(config: RunConfig, spec: Spec) -> tuple[int, int]:
+    """How many optimiser steps a batch takes, and on how many of its steps each."""
+    size = config.train.segment or spec.time
+    return -(-spec.time // size), size
+
+
+def goes_on(config: RunConfig, spec: Spec) -> bool:
+    """Whether a step begins with the cells' state that the one before ended with."""
+    return spec.reads_on or config.train.segment > 0
+
+
+def piece(batch: Batch, number, size: int) -> Batch:
+    """The steps number * size onwards of each row, `size` of them, and which rows begin with them."""
+    time = batch.xs.shape[1]
+    missing = -time % size
+    rows = jnp.ones(len(batch.xs), bool)
+    lengths = time * rows.astype(jnp.int32) if batch.lengths is None and missing else batch.lengths
+
+    def cut(x):
+        x = jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2))
+        return jax.lax.dynamic_slice_in_dim(x, number * size, size, axis=1)
+
+    names = ("xs", "ys", "weights", "scored", "mask", "resets")
+    steps = {name: cut(x) for name in names if (x := getattr(batch, name)) is not None}
+    starts = (rows if batch.starts is None else batch.starts) & (number == 0)
+    left = None if lengths is None else jnp.clip(lengths - number * size, 0, size)
+    return batch._replace(**steps, lengths=left, starts=starts)
+
+
+def started(carry, starts, initial):
+    """The state that each row goes on from: the initial one where it begins."""
+
+    def pick(carry, initial):
+        return jnp.where(starts.reshape(starts.shape + (1,) * (carry.ndim - 1)), initial, carry)
+
+    return jax.tree.map(pick, carry, initial)
+
+
+def make_init(config: RunConfig, spec: Spec, model: Model) -> Callable:
     """(seed, learning rate) -> State before the first step."""
 
     def init(seed, learning_rate) -> State:
         params = model.init(jax.random.fold_in(jax.random.key(seed), 0))
         opt_state = optimizer(config.optim, config.train.steps, learning_rate).init(params)
-        return State(seed, learning_rate, params, opt_state, jnp.int32(-1), jnp.int32(-1))
+        carry = model.initial_carry(config.train.batch_size) if goes_on(config, spec) else None
+        return State(seed, learning_rate, params, opt_state, jnp.int32(-1), jnp.int32(-1), carry)
 
     return init
 
 
 def make_step(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE) -> Callable:
-    """(State, data, number of the step) -> State, loss: draw a batch, differentiate, update."""
+    """(State, data, number of the step) -> State, loss: draw a batch, differentiate, update.
 
-    def loss_of(params, batch, key):
+    With `train.segment` a batch trains piece by piece: the gradient ends where a piece begins, the state goes
+    on (truncated backpropagation through time, Williams & Peng 1990). The state has this device's rows.
+    """
+    count, size = pieces(config, spec)
+    on = goes_on(config, spec)
+
+    def loss_of(params, carry, batch, key):
         keys = row_keys(key, len(batch.xs), share.index * len(batch.xs))
-        outputs = model.apply(params, batch.xs, lengths=batch.lengths, key=keys)
+        more = {"carry": carry, "return_carry": True} if on else {}
+        outputs = model.apply(params, batch.xs, **batch.steps, key=keys, **more)
+        carry, outputs = outputs if on else (None, outputs)
         total, weight = metrics.loss_sum(spec, outputs, batch)
-        return metrics.mean(total, share.total(weight))
+        weight = share.total(weight)
+        return metrics.mean(total, weight), (carry, weight)
 
     def step(state: State, data, i):
-        data_key, dropout_key = step_keys(state.seed, i)
-        batch = share.rows(config.task.train_batch(data, data_key, i, config.train.batch_size))
-        loss, grads = share.total(jax.value_and_grad(loss_of)(state.params, batch, dropout_key))
+        _, dropout_key = step_keys(state.seed, i)
+        data_key, _ = step_keys(state.seed, i // count)
+        batch = share.rows(config.task.train_batch(data, data_key, i // count, config.train.batch_size))
+        carry = None
+        if on:
+            batch = piece(batch, i % count, size)
+            carry = started(state.carry, batch.starts, model.initial_carry(len(batch.xs)))
+        differentiate = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (carry, weight)), grads = differentiate(state.params, carry, batch, dropout_key)
+        loss, grads = share.total((loss, grads))
         rule = optimizer(config.optim, config.train.steps, state.learning_rate)
         updates, opt_state = rule.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -111,10 +175,15 @@ def make_step(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE)
         # The last dispatch may reach past the budget: those steps change nothing.
         running = is_running(config, state) & (i < config.train.steps)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        learns = running & finite
+        if count > 1:  # a piece in which nothing counts, of rows that have ended, teaches nothing
+            learns &= weight > 0
         old, new = (state.params, state.opt_state), (params, opt_state)
-        params, opt_state = jax.tree.map(lambda new, old: jnp.where(running & finite, new, old), new, old)
+        params, opt_state = jax.tree.map(lambda new, old: jnp.where(learns, new, old), new, old)
+        carry = jax.tree.map(lambda new, old: jnp.where(running & finite, new, old), carry, state.carry)
         diverged_step = jnp.where(running & ~finite, i, state.diverged_step)
-        return state._replace(params=params, opt_state=opt_state, diverged_step=diverged_step), loss
+        state = state._replace(params=params, opt_state=opt_state, diverged_step=diverged_step, carry=carry)
+        return state, loss
 
     return step
 
@@ -138,15 +207,23 @@ def make_evaluate(config: RunConfig, spec: Spec, model: Model, share: Share = AL
         # Where the rows cannot be shared evenly, every device scores all of them.
         shared = share if batches.xs.shape[1] % share.parts == 0 else ALONE
 
-        def add(sums, batch):
-            batch = shared.rows(batch)
-            outputs = model.apply(state.params, batch.xs, lengths=batch.lengths)
-            terms = (*metrics.loss_sum(spec, outputs, batch), *metrics.score(spec, outputs, batch))
-            return tuple(a + b for a, b in zip(sums, terms, strict=True)), None
+        initial = model.initial_carry(len(shared.rows(batches.xs[0]))) if spec.reads_on else None
 
-        sums, _ = jax.lax.scan(add, (jnp.float32(0),) * 4, batches)
+        def add(before, batch):
+            (sums, carry), batch = before, shared.rows(batch)
+            if spec.reads_on:
+                carry = started(carry, batch.starts, initial)
+                carry, outputs = model.apply(
+                    state.params, batch.xs, **batch.steps, carry=carry, return_carry=True
+                )
+            else:
+                outputs = model.apply(state.params, batch.xs, **batch.steps)
+            terms = (*metrics.loss_sum(spec, outputs, batch), *metrics.score(spec, outputs, batch))
+            return (tuple(a + b for a, b in zip(sums, terms, strict=True)), carry), None
+
+        (sums, _), _ = jax.lax.scan(add, ((jnp.float32(0),) * 4, initial), batches)
         loss, weight, score, scored = shared.total(sums)
-        metric = score / scored
+        metric = metrics.finished(spec, score / scored)
         newly = is_running(config, state) & metrics.solved(spec, metric) & (state.solved_step < 0)
         state = state._replace(solved_step=jnp.where(newly, step, state.solved_step))
         return state, {"loss": metrics.mean(loss, weight), "metric": metric}

@@ -33,6 +33,14 @@ class Batch(NamedTuple):
     lengths: Array | None  # (batch,) int32 real length of each row, may be 0; None: all rows are full
     weights: Array  # float32 loss weights, (batch,) or, per step, (batch, time); 0 does not count
     scored: Array  # float32, shaped like weights: what counts in the metric
+    mask: Array | None = None  # (batch, time) bool: False skips the step, as if it were not there; None: none
+    resets: Array | None = None  # (batch, time) bool: True forgets all before the step; None: nowhere
+    starts: Array | None = None  # (batch,) bool, where `Spec.reads_on`: False goes on from the batch before
+
+    @property
+    def steps(self) -> dict[str, Array | None]:
+        """What `Model.apply` is told of the steps."""
+        return {"lengths": self.lengths, "mask": self.mask, "resets": self.resets}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +57,7 @@ class Spec:
     threshold: float  # solved when the metric is as good as that
     baseline: float  # metric of the best answer without memory or learning
     time: int  # (maximum) sequence length
+    reads_on: bool = False  # row i of a batch goes on where row i of the batch before ended
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,30 +198,50 @@ class Stretchable(Synthetic):
 class InMemory(Task):
     """A data set that fits in memory: a subclass says `load` and `spec`.
 
-    `load` gives {"train" | "valid" | "test": {"xs": (n, ...), "ys": (n,) int32, "lengths": (n,) int32}},
-    "lengths" only where rows differ; a subclass whose targets are something else than one class for each
-    sequence says `example` and `check` as well. With `per_step` all real steps count. Training goes through
-    exact epochs: every row once in each, in an order of the epoch's own. A boundary between epochs may fall
-    inside a batch.
+    `load` gives {"train" | "valid" | "test": {"xs": (n, ...), "ys": (n, ...), ...}}, ys int32 classes or
+    float32 numbers (..., outputs), as in `Batch`; where rows differ "lengths" (n,) int32; "mask" and "resets"
+    (n, time) bool; "weights" and "scored" (n,) or, per step, (n, time) float32, both 1 where they are left
+    out. A subclass whose rows are stored otherwise says `example` and `check` as well. With `per_step` all
+    real steps that `mask` does not skip count. Training goes through exact epochs: every row once in each, in
+    an order of the epoch's own. A boundary between epochs may fall inside a batch.
     """
 
     def check(self, data):
         for split in ("train", *SPLITS):
-            rows, labels = (len(data[split][name]) for name in ("xs", "ys"))
+            part, place = data[split], f"{self.name}, {split}"
+            rows, labels = (len(part[name]) for name in ("xs", "ys"))
             if not labels or rows != labels:
-                raise DataError(f"{self.name}, {split}: {rows} rows and {labels} labels")
+                raise DataError(f"{place}: {rows} rows and {labels} labels")
+            for name, array in part.items():
+                if len(array) != rows:
+                    raise DataError(f"{place}: {rows} rows and {len(array)} {name}")
         spec = self.spec(data)
         for split in ("train", *SPLITS):
             part, place = data[split], f"{self.name}, {split}"
             xs, ys = (np.asarray(part[name]) for name in ("xs", "ys"))
-            _all((ys >= 0) & (ys < spec.output_size), place, "label", ys)
-            if np.issubdtype(xs.dtype, np.floating):
-                _all(np.isfinite(xs), place, "input", xs)
-            elif spec.inputs == "tokens":
-                _all((xs >= 0) & (xs < spec.input_size), place, "token", xs)
+            real = np.ones(xs.shape[:2], bool)
             if "lengths" in part:
                 lengths = np.asarray(part["lengths"])
                 _all((lengths >= 0) & (lengths <= xs.shape[1]), place, "length", lengths)
+                real = np.arange(xs.shape[1]) < lengths[:, None]
+            if "mask" in part:
+                real &= part["mask"]
+            counts = real if spec.per_step else np.ones(len(xs), bool)
+            used = [counts & (part[name] > 0) if name in part else counts for name in ("weights", "scored")]
+            for name, use in zip(("weights", "scored"), used, strict=True):
+                if name in part:
+                    _all(np.isfinite(part[name]) & (part[name] >= 0), place, name, part[name])
+                if not use.any():
+                    raise DataError(f"{place}: nothing counts in its {name}")
+            counts = used[0] | used[1]
+            if np.issubdtype(ys.dtype, np.floating):
+                _all(np.isfinite(ys) | ~_as(counts, ys), place, "target", ys)
+            else:
+                _all((ys >= 0) & (ys < spec.output_size) | ~_as(counts, ys), place, "label", ys)
+            if np.issubdtype(xs.dtype, np.floating):
+                _all(np.isfinite(xs) | ~_as(real, xs), place, "input", xs)
+            elif spec.inputs == "tokens":
+                _all((xs >= 0) & (xs < spec.input_size) | ~_as(real, xs), place, "token", xs)
 
     def inputs(self, xs: Array) -> Array:
         """Stored rows (batch, ...) as the model's inputs."""
@@ -243,11 +272,19 @@ class InMemory(Task):
 
     def _batch(self, arrays, rows, weights):
         picked = {name: jnp.asarray(array)[rows] for name, array in arrays.items()}
-        (xs, ys), lengths = self.example(picked), picked.get("lengths")
+        xs, ys = self.example(picked)
+        lengths, mask, resets = (picked.get(name) for name in ("lengths", "mask", "resets"))
         if self.per_step:
             steps = jnp.arange(xs.shape[1]) < (xs.shape[1] if lengths is None else lengths[:, None])
-            weights = weights[:, None] * steps
-        return Batch(xs, ys, lengths, weights, weights)
+            weights = weights[:, None] * (steps if mask is None else steps & mask)
+        scored = weights * picked["scored"] if "scored" in picked else weights
+        weights = weights * picked["weights"] if "weights" in picked else weights
+        return Batch(xs, ys, lengths, weights, scored, mask, resets)
+
+
+def _as(flags: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Flags of rows or steps, of values (rows, ...) or (rows, steps, ...)."""
+    return flags.reshape(flags.shape + (1,) * (values.ndim - flags.ndim))
 
 
 def _all(good: np.ndarray, place: str, what: str, values: np.ndarray) -> None:
