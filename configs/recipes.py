@@ -56,6 +56,19 @@ RECIPES = {
         },
         "chrono": "cell",
     },
+    # Graves 2013 clips and keeps the state likewise. No dependency is of a known length.
+    "text": {
+        "task": {"valid_limit": 100_000},
+        "optim": {"learning_rate": 3e-3},
+        "train": {
+            "steps": 2000,
+            "batch_size": 32,
+            "eval_every": 200,
+            "eval_batch_size": 32,
+            "stop_when_solved": False,
+        },
+        "chrono": "cell",
+    },
     "sentence": {
         "model": {"dropout": 0.3},
         "optim": {"learning_rate": 1e-3},

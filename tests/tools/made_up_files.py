@@ -6,6 +6,7 @@ import numpy as np
 from scipy.io import savemat
 
 from train.tasks import music, sentence
+from train.tasks import text as texts
 
 
 def idx(array):
@@ -34,6 +35,12 @@ def rolls(rng, counts):
     return file.getvalue()
 
 
+def text(rng, n):
+    """A file of so many characters, of the alphabet of 7, in lines with spaces around them."""
+    words = ["".join(rng.choice(list("abcde"), 1 + i % 5)) for i in range(n)]
+    return "".join(f" {word} \n" if i % 3 == 0 else f"{word} " for i, word in enumerate(words))[:n].encode()
+
+
 def files() -> dict[str, bytes]:
     """Name -> content."""
     rng = np.random.default_rng(0)
@@ -45,6 +52,9 @@ def files() -> dict[str, bytes]:
         for file, n in zip((*kind.files, "stsa.binary.train"), (60, 17, 23, 40), strict=False):
             contents[file] = lines(rng, n, kind.classes, kind.encoding)
     contents["stsa.binary.train"] = lines(rng, 40, 2, "utf-8")
+    for names in texts.FILES.values():
+        for name in names:
+            contents[name] = text(rng, 5000)
     for kind in music.SETS.values():
         contents[kind.file] = rolls(rng, {"traindata": 21, "validdata": 5, "testdata": 18})
     return contents

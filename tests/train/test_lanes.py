@@ -84,6 +84,16 @@ def test_a_batch_shared_by_devices_trains_and_scores_as_on_one(tiny, dropout):
 
 
 @pytest.mark.two_devices
+def test_the_state_that_goes_on_is_shared_as_the_rows_are(tiny):
+    def trained(devices):
+        options = SHARED | {"batch_devices": devices, "segment": 5}
+        return dispatched(tiny("lstm", "copy_memory", task={"length": 3}, train=options), devices)[1]
+
+    assert_close(trained(2), trained(1), 1e-4)
+    assert all(x.any() for x in jax.tree.leaves(trained(1).carry))
+
+
+@pytest.mark.two_devices
 @pytest.mark.parametrize("batching", ["vmap", pytest.param("map", marks=pytest.mark.slow)])
 def test_steps_shared_by_devices_train_and_score_as_on_one(tiny, batching):
     """Of both directions of a stack of linear cells; five steps, which two devices do not share evenly."""

@@ -18,11 +18,12 @@ from train.tasks.mixed_recall import MixedRecall
 from train.tasks.mnist import Mnist, PermutedMnist
 from train.tasks.music import Music
 from train.tasks.sentence import Sentence
+from train.tasks.text import Text
 from train.tasks.word_problem import WordProblem
 
 _TASKS = (
     Adding, CopyMemory, DelayedRecall, Digits, MixedRecall, Mnist, Music, PermutedMnist, Sentence,
-    WordProblem,
+    Text, WordProblem,
 )  # fmt: skip
 TASKS = Registry("task", {task.name: task for task in _TASKS})
 

