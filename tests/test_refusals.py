@@ -193,6 +193,15 @@ TYPED = {
         ("--out= .", "--out is empty"),
         ("--titel=x .", "'titel'. Did you mean: title"),
     ],
+    "sample": [
+        ("", "--run=FOLDER is missing"),
+        ("extra", "unexpected argument 'extra'"),
+        ("--run=nowhere", "--run=nowhere is no run's folder"),
+        ("--run=. --promt=a", "'promt'. Did you mean: prompt"),
+        ("--run=. --characters=0", "--characters=0"),
+        ("--run=. --temperature=-1", "--temperature=-1"),
+        ("--config=sru", "sample takes no --config"),
+    ],
     "cells": [("extra", "unexpected argument 'extra'"), ("--wriet", "'wriet'. Did you mean: write")],
     "gradients": [
         ("extra", "unexpected argument 'extra'"),

@@ -99,6 +99,8 @@ class TrainConfig:
       time_devices: how many devices share the steps of a sequence; above 1 the cell has to be linear.
       segment: truncated backpropagation: an optimiser step takes so many steps of each sequence, the next one
         the next so many, from the state where those ended; 0: sequences are trained as a whole.
+      buckets: of data whose rows differ in length: batches of rows that are about as long, padded to one of
+        so many lengths; 1: every batch is padded to the longest row there is.
       eval_every: steps between evaluations on held-out data; also the steps of one dispatch.
       eval_batch_size: sequences per evaluation batch.
       stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends
@@ -117,6 +119,7 @@ class TrainConfig:
     batch_devices: int = 0
     time_devices: int = 1
     segment: int = 0
+    buckets: int = 1
     eval_every: int = 100
     eval_batch_size: int = 256
     stop_when_solved: bool = True
@@ -127,7 +130,8 @@ class TrainConfig:
     def __post_init__(self):
         _require_whole(self, 1, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
         _require_whole(self, 0, "seed", "batch_devices", "segment")
-        _require_whole(self, 1, "time_devices")
+        _require_whole(self, 1, "time_devices", "buckets")
+        require(self, "buckets", self.buckets <= 16, "at most 16: each is a program of its own")
         _require_at_least_0(self, "checkpoint_seconds")
         last = self.seed + self.seeds - 1
         require(self, "seeds", last <= INT32, f"so few that the last seed, {last}, is at most {INT32}")

@@ -16,7 +16,7 @@ from train import hosts, memory
 from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
-from train.resolve import resolve
+from train.resolve import in_buckets, resolve
 from train.step import Best, Share, State, make_evaluate, make_init, make_keep, make_step
 from train.tasks.base import SPLITS, Batch, Spec, Task
 
@@ -131,6 +131,7 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     data = config.task.load(data_dir)
     config.task.check(data)
     config, spec, model = resolve(config, data)
+    data, buckets = in_buckets(config, data)
     devices = devices or jax.devices()
     sizes = tuple((split, config.task.eval_size(data, split)) for split in SPLITS)
     memory.check(config, spec, model, dict(sizes), devices)
@@ -139,7 +140,7 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     batching = seed_batching(config, spec, mesh)
     rows = config.train.batch_size // mesh.shape["batch"]
     strategy = cells.scans.resolve(config.cell, config.model.strategy, time=spec.time, batch=rows)
-    programs = make_programs(_static(config), spec, mesh, sizes, batching)
+    programs = make_programs(_static(config), spec, mesh, sizes, batching, buckets)
     effort = "small" if floats(config, spec, mesh) <= SMALL_AT_MOST else "large"
     return Run(config, spec, model, data, programs, mesh, strategy, batching, effort)
 
@@ -159,17 +160,20 @@ def _static(config: RunConfig) -> RunConfig:
 
 
 @kept(64)
-def make_programs(config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batching: str) -> Programs:
+def make_programs(
+    config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batching: str, buckets: tuple = ()
+) -> Programs:
     """The programs of all runs that differ only in values.
 
     Args:
       config: from `_static`.
       sizes: (split, number of examples) of the held-out splits.
       batching: "vmap" or "map".
+      buckets: of the training rows, from `in_buckets`.
     """
     model = build(config.cell, spec, config.model, mesh.shape["time"])
     share = Share(mesh.shape["batch"])
-    one_step = make_step(config, spec, model, share)
+    one_step = make_step(config, spec, model, share, buckets)
     # Of one shape in both splits where they have as many batches: one program scores both.
     rows = min(config.train.eval_batch_size, max(n for _, n in sizes))
 

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import numpy as np
+
 import cells
 from train.config import RunConfig
 from train.model import Model, build
 from train.sizes import matched_hidden_size
-from train.tasks.base import Spec
+from train.tasks import buckets
+from train.tasks.base import InMemory, Spec
 
 
 def resolve(config: RunConfig, data) -> tuple[RunConfig, Spec, Model]:
@@ -45,12 +48,30 @@ def check(config: RunConfig, spec: Spec) -> None:
         )
     if segment >= spec.time:
         raise ValueError(f"config.train.segment={segment} has no effect: sequences have {spec.time} steps")
+    if config.train.buckets > 1 and segment:
+        raise ValueError("config.train.buckets and config.train.segment exclude each other")
     goes_on = "train.segment" if segment else "a task that reads on from batch to batch"
     if segment or spec.reads_on:
         if model.bidirectional:
             raise ValueError(f"{goes_on} and config.model.bidirectional exclude each other")
         if config.train.time_devices > 1:
             raise ValueError(f"{goes_on} and config.train.time_devices exclude each other")
+
+
+def in_buckets(config: RunConfig, data):
+    """The data as it is trained on, and its `train.buckets`, none where that is 1.
+
+    Raises:
+      ValueError: its rows do not differ in length.
+    """
+    count = config.train.buckets
+    if count == 1:
+        return data, ()
+    train = data.get("train") if isinstance(data, dict) else None
+    if not isinstance(config.task, InMemory) or "lengths" not in train or np.ptp(train["lengths"]) == 0:
+        raise ValueError(f"config.train.buckets={count} has no effect: sequences are as long as each other")
+    train = buckets.sort(train)
+    return data | {"train": train}, buckets.plan(train["lengths"], count, config.train.batch_size)
 
 
 def for_task(config: RunConfig, spec: Spec) -> cells.Cell:

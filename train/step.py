@@ -13,6 +13,7 @@ from train.config import RunConfig
 from train.model import Model, row_keys
 from train.optim import optimizer
 from train.tasks.base import Batch, Spec
+from train.tasks.buckets import Bucket, schedule
 
 
 class State(NamedTuple):
@@ -139,7 +140,9 @@ def make_init(config: RunConfig, spec: Spec, model: Model) -> Callable:
     return init
 
 
-def make_step(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE) -> Callable:
+def make_step(
+    config: RunConfig, spec: Spec, model: Model, share: Share = ALONE, buckets: tuple[Bucket, ...] = ()
+) -> Callable:
     """(State, data, number of the step) -> State, loss: draw a batch, differentiate, update.
 
     With `train.segment` a batch trains piece by piece: the gradient ends where a piece begins, the state goes
@@ -157,17 +160,40 @@ def make_step(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE)
         weight = share.total(weight)
         return metrics.mean(total, weight), (carry, weight)
 
-    def step(state: State, data, i):
+    def differentiated(state: State, batch, i):
+        """((loss, (carry, weight)), gradient) of a batch of all rows."""
         _, dropout_key = step_keys(state.seed, i)
-        data_key, _ = step_keys(state.seed, i // count)
-        batch = share.rows(config.task.train_batch(data, data_key, i // count, config.train.batch_size))
-        carry = None
+        batch, carry = share.rows(batch), None
         if on:
             batch = piece(batch, i % count, size)
             carry = started(state.carry, batch.starts, model.initial_carry(len(batch.xs)))
-        differentiate = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, (carry, weight)), grads = differentiate(state.params, carry, batch, dropout_key)
+        (loss, more), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params, carry, batch, dropout_key
+        )
         loss, grads = share.total((loss, grads))
+        return (loss, more), grads
+
+    def of_a_bucket(bucket):
+        def differentiate(state, data, i, number):
+            key, _ = step_keys(state.seed, i)
+            number = i // len(bucket_of) * bucket.batches + number
+            batch = config.task.bucket_batch(data, key, number, config.train.batch_size, bucket)
+            return differentiated(state, batch, i)
+
+        return differentiate
+
+    bucket_of, number_of = map(jnp.asarray, schedule(buckets)) if buckets else (None, None)
+
+    def step(state: State, data, i):
+        if buckets:
+            place = i % len(bucket_of)
+            branches = [of_a_bucket(bucket) for bucket in buckets]
+            found = jax.lax.switch(bucket_of[place], branches, state, data, i, number_of[place])
+        else:
+            key, _ = step_keys(state.seed, i // count)
+            batch = config.task.train_batch(data, key, i // count, config.train.batch_size)
+            found = differentiated(state, batch, i)
+        (loss, (carry, weight)), grads = found
         rule = optimizer(config.optim, config.train.steps, state.learning_rate)
         updates, opt_state = rule.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

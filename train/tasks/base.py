@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.tasks.buckets import Bucket
 from train.tasks.datasets import DataError
 
 Array = jax.Array
@@ -252,14 +253,25 @@ class InMemory(Task):
         return self.inputs(stored["xs"]), stored["ys"]
 
     def train_batch(self, data, key, step, batch_size):
-        n = len(data["train"]["xs"])
+        rows = self._rows(key, step, batch_size, len(data["train"]["xs"]))
+        return self._batch(data["train"], rows, jnp.ones(batch_size))
+
+    def bucket_batch(self, data, key, step, batch_size, bucket: Bucket) -> Batch:
+        """The batch `step` of those of a bucket, of data whose training rows are sorted by length."""
+        rows = self._rows(jax.random.fold_in(key, bucket.first), step, batch_size, bucket.rows)
+        batch = self._batch(data["train"], bucket.first + rows, jnp.ones(batch_size))
+        names = ("xs", "mask", "resets", *(("ys", "weights", "scored") if self.per_step else ()))
+        steps = {name: getattr(batch, name) for name in names}
+        return batch._replace(**{name: x[:, : bucket.time] for name, x in steps.items() if x is not None})
+
+    def _rows(self, key, step, batch_size, n):
+        """Which of n rows the batch of a step has."""
         if n * batch_size >= 2**31:
             raise ValueError(f"{self.name}: batch size {batch_size} is too large for {n} training rows")
         # Position step * batch_size + i of an endless stream, without int32 overflow: n steps are
         # exactly batch_size epochs.
         ahead = step % n * batch_size + jnp.arange(batch_size)
-        rows = shuffled(key, step // n * batch_size + ahead // n, ahead % n, n)
-        return self._batch(data["train"], rows, jnp.ones(batch_size))
+        return shuffled(key, step // n * batch_size + ahead // n, ahead % n, n)
 
     def eval_size(self, data, split):
         check_split(self, split)
