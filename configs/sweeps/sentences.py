@@ -1,7 +1,7 @@
 """Sentence classification as in table 1 of Lei et al. 2018 (SRU), but with random embeddings, all trained.
 
-Those are what Kim 2014 calls rand. "Lei" is the paper's public code (`classification/train_classifier.py`), "Kim"
-his paper. `python -m experiments.reference --result=mr` has the published numbers.
+Those are what Kim 2014 calls rand. "Lei" is that paper's public code (`classification/train_classifier.py`),
+"Kim" his paper. `python -m experiments.reference --result=mr` prints the published numbers.
 """
 
 CELLS = ("sru", "gru", "lstm")

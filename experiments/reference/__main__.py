@@ -3,16 +3,15 @@
   python -m experiments.reference
   python -m experiments.reference --result=jsb
   python -m experiments.reference --run=jsb --cells=lstm --workdir=runs/jsb
-  python -m experiments.reference --record=jsb --workdir=runs/jsb
 
 Prints every result of published.toml, or one with all that is known of it: published, ours (mean over seeds,
-tested at the best validation result), their difference, parameters, steps, seconds, and how the protocols differ.
+tested at the best validation result), their difference, parameters, steps, seconds, how the protocols differ.
 Ours are what was committed in experiments/figures/NAME-DATE; what has not been run has its command.
 
---run      trains a result's sweep, as `experiments.compare` does, with its flags; the same command again goes on
-           where it was stopped. Then prints ours out of these runs
+--run      trains a result's sweep, as `experiments.compare` does and with its flags, and prints ours out of
+           these runs; the same command again goes on where it was stopped
 --record   writes the finished runs of --workdir into experiments/figures/NAME-DATE, to be committed
---figure   also draws the results that have been run, into this PNG
+--out      also draws the results that have been run, into this PNG
 """
 
 from pathlib import Path
@@ -24,7 +23,7 @@ from experiments import cli, compare
 flags.DEFINE_string("result", None, "One result, with all that is known of it.")
 flags.DEFINE_string("run", None, "Train the sweep of this result.")
 flags.DEFINE_string("record", None, "Write the runs of this result that are in --workdir, to be committed.")
-flags.DEFINE_string("figure", None, "PNG to draw.")
+flags.DEFINE_string("out", None, "PNG to draw.")
 flags.adopt_module_key_flags(compare)
 FLAGS = flags.FLAGS
 FLAGS.set_default("workdir", None)  # runs/reference/NAME
@@ -40,6 +39,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     if len(given) > 1:
         raise ValueError(f"--{given[0]} and --{given[1]} exclude each other")
     _refuse_without_effect(given, overrides)
+    if FLAGS.out and not FLAGS.out.endswith(".png"):
+        raise ValueError(f"--out={FLAGS.out} must end in .png")
     console = cli.console()
     chosen = published.load()
     if given:
@@ -57,11 +58,11 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         folder = beside.recorded(result)
         frames[name] = beside.rows(result, None if folder is None else beside.committed(folder))
         beside.show(result, frames[name], console, folder, every=bool(given))
-    if FLAGS.figure:
+    if FLAGS.out:
         ran = {name: (chosen[name], frame) for name, frame in frames.items() if frame["ours"].notna().any()}
         if not ran:
-            raise ValueError("--figure: none of these results has been run")
-        beside.draw(Path(FLAGS.figure).expanduser(), ran)
+            raise ValueError("--out: none of these results has been run")
+        beside.draw(Path(FLAGS.out), ran)
     return 0
 
 
@@ -85,14 +86,13 @@ def train(result, overrides: dict[str, str], console) -> int:
 def _refuse_without_effect(given: list[str], overrides: dict[str, str]) -> None:
     """Flags that act in training, where nothing is trained."""
     if given == ["run"]:
-        if FLAGS.figure:
-            raise ValueError("--figure has no effect with --run: it draws what is committed")
+        if FLAGS.out:
+            raise ValueError("--out has no effect with --run: it draws what is committed")
         return
     if overrides:
         raise ValueError(f"--config.{next(iter(overrides))} has no effect without --run")
-    act = {"allocator"} | ({"workdir"} if given == ["record"] else set())
     for flag in FLAGS.get_key_flags_for_module(compare):
-        if flag.present and flag.name not in act:
+        if flag.present and not (flag.name == "workdir" and given == ["record"]):
             raise ValueError(f"--{flag.name} has no effect without --run")
 
 

@@ -1,4 +1,4 @@
-"""Ours beside what is published: from runs to rows, and from rows to tables, a figure, and files to commit."""
+"""Ours beside what is published: from runs to rows, from rows to tables, a figure and files to commit."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,10 @@ from train import files
 
 FIGURES = Path(__file__).parents[1] / "figures"
 FILES = ("seeds.csv", "summary.csv", "environment.json", "published.png")
-SAME = ("python", "jax", "backend", "device_kind", "cpu", "cores", "git_commit", "started", "command")
+ABOUT = (
+    "python", "jax", "backend", "device_kind", "cpu", "cores", "git_commit", "git_dirty", "started",
+    "command",
+)  # fmt: skip
 
 
 def recorded(result: Result) -> Path | None:
@@ -34,15 +37,16 @@ def committed(folder: Path) -> pd.DataFrame:
 def rows(result: Result, seeds: pd.DataFrame | None) -> pd.DataFrame:
     """One row per published number and, after those, per label of ours that nothing published stands beside.
 
-    `published`, `ours` (mean over seeds of the test at the best validation metric), `at_end` (of that at the
-    end) and `difference` (ours - published) have the result's unit, `each` lists the seeds. Of several learning
-    rates the one counts whose seeds are best on validation. NaN: nothing published, or not run; of a seed that
-    diverged.
+    `published`, `ours` (mean over seeds of the test at the best validation metric), `at_end` (at the end) and
+    `difference` (ours - published) have the result's unit; `each` is a tuple of the seeds of `ours`. Of
+    several learning rates the one counts whose seeds are best on validation. NaN: nothing published, not run,
+    or a seed diverged.
 
     Args:
       seeds: `results.load_seeds`, or as committed.
     """
-    ours = {} if seeds is None or seeds.empty else _ours(result, seeds)
+    finished = None if seeds is None else seeds[seeds["status"] == "finished"]
+    ours = {} if finished is None or finished.empty else _ours(result, finished)
     found = []
     for number in result.published:
         row = {"source": str(number.source), "model": number.model, "cell": number.cell}
@@ -61,7 +65,7 @@ def _ours(result: Result, seeds: pd.DataFrame) -> dict[str, dict]:
     """What our runs gave, by label."""
     check(result, seeds)
     name = "loss" if result.metric == "loss" else "metric"
-    seeds = seeds.assign(label=seeds["label"].str.split(" (", regex=False).str[0])
+    seeds = seeds.assign(label=seeds["label"].str.replace(r" \(learning_rate=[^)]*\)$", "", regex=True))
     found = {}
     for label, group in seeds.groupby("label", sort=False):
         valid = group.groupby("learning_rate")["best_valid_metric"].mean()
@@ -93,14 +97,12 @@ def check(result: Result, seeds: pd.DataFrame) -> None:
             raise ValueError(f"{result.name} is about {result.metric}; these runs have {metric}")
 
 
-def show(
-    result: Result, frame: pd.DataFrame, console: Console, folder: Path | None, every: bool = False
-) -> None:
+def show(result: Result, frame: pd.DataFrame, console: Console, folder: Path | None, every=False) -> None:
     """Prints a result for a terminal of 80 columns; `every`: with seeds, protocols and what was checked.
 
     Args:
       frame: `rows`.
-      folder: where the committed runs are.
+      folder: of the committed runs, where ours are those.
     """
     size = f", {result.parameters:,} parameters" if result.parameters else ""
     console.print(f"{result.name}: {result.about}{size}; {result.unit}", style="bold")
@@ -115,15 +117,9 @@ def show(
         console.print(f"not run: {missing}{waits}", soft_wrap=True)
     if folder is not None:
         about = json.loads((folder / "environment.json").read_text())
-        said = [
-            f"{about['cores']} cores of {about['cpu']}",
-            about.get("device_kind", ""),
-            f"jax {about['jax']}",
-        ]
-        said = dict.fromkeys(filter(None, said))
-        console.print(
-            f"measured {folder.name[-10:]}: {', '.join(said)}; seconds: of all seeds and rates together"
-        )
+        device = "" if about["backend"] == "cpu" else f"{about['device_kind']}, "
+        where = f"{device}{about['cores']} cores of {about['cpu']}, jax {about['jax']}"
+        console.print(f"measured {folder.name[-10:]}: {where}; seconds are of all seeds and rates together")
     console.print(f"differs: {result.differs}")
     for source in sources if every else ():
         console.print(f"\n{source}: {source.title}\n{source.protocol}\nchecked: {source.checked}")
@@ -151,7 +147,7 @@ def table(frame: pd.DataFrame) -> Table:
             row["cell"] or "–",
             number(row["published"]),
             number(row["ours"]) if run else "not run" if row["cell"] else "–",
-            number(row["difference"], sign=True),
+            number(row["difference"], "+", row["published"]),
             *(f"{row[name]:,.0f}" if run else "–" for name in ("parameters", "steps", "seconds")),
         )
     return out
@@ -176,13 +172,15 @@ def _table(*names: str) -> Table:
     return out
 
 
-def number(value: float, sign: bool = False) -> str:
-    """Three digits and more: as papers print them."""
+def number(value: float, sign: str = "", like: float | None = None) -> str:
+    """As papers print it; a difference with the decimals of what it is `like`."""
     if not np.isfinite(value):
         return "–"
-    size = abs(value)
-    form = ".1e" if 0 < size < 1e-3 else ".4f" if size < 0.1 else ".3f" if size < 1 else ".2f"
-    return f"{value:{'+' if sign else ''}{form}}"
+    size = abs(value if like is None else like)
+    if 0 < size < 1e-3:
+        return f"{value:{sign}.1e}"
+    decimals = 4 if size < 0.1 else 3 if size < 1 else 2 if size < 10 else 1
+    return f"{value:{sign}.{decimals}f}"
 
 
 def figure(frames: dict[str, tuple[Result, pd.DataFrame]]) -> Figure:
@@ -242,7 +240,7 @@ def record(result: Result, workdir: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     output.write_frame(folder / "seeds.csv", seeds)
     output.write_frame(folder / "summary.csv", results.aggregate(seeds))
-    about = {name: list(dict.fromkeys(about[name].dropna())) for name in SAME if name in about}
+    about = {name: list(dict.fromkeys(about[name].dropna())) for name in ABOUT if name in about}
     files.write_json(
         folder / "environment.json", {name: v[0] if len(v) == 1 else v for name, v in about.items()}
     )

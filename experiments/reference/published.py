@@ -1,4 +1,4 @@
-"""`published.toml`, read and checked: what is published, by whom, and which sweep of ours stands beside it."""
+"""`published.toml`, read and checked: what is published, by whom, and which sweep of ours is beside it."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ UNITS = ("%", "accuracy", "bits a character", "mse", "nats a frame", "nats a ste
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A paper: where in it the numbers are, how they were measured, and against what they were checked here."""
+    """A paper: where in it the numbers are, how they were measured, against what they were checked here."""
 
     authors: str
     year: int
@@ -85,18 +85,13 @@ def load(file: Path = FILE) -> dict[str, Result]:
     for name, fields in content.items():
         numbers = []
         for row in fields.get("published", ()):
-            source = row.get("source")
-            if source not in sources:
-                raise ValueError(
-                    f"published.toml: {name}: source {source!r}; {nearest(str(source), sources)}"
-                )
-            numbers.append(_made(Number, name, row | {"source": sources[source]}))
+            if row.get("source") not in sources:
+                raise ValueError(f"{file.name}: {name}: source: {nearest(row.get('source'), sources)}")
+            numbers.append(_made(Number, name, row | {"source": sources[row["source"]]}))
         if fields.get("unit") not in UNITS:
-            raise ValueError(f"published.toml: {name}: unit: {nearest(str(fields.get('unit')), UNITS)}")
-        is_pending = fields.get("config") in pending
-        found[name] = _made(
-            Result, name, fields | {"name": name, "published": tuple(numbers), "pending": is_pending}
-        )
+            raise ValueError(f"{file.name}: {name}: unit: {nearest(fields.get('unit'), UNITS)}")
+        more = {"name": name, "published": tuple(numbers), "pending": fields.get("config") in pending}
+        found[name] = _made(Result, name, fields | more)
     return found
 
 
