@@ -130,11 +130,14 @@ def show(result: Result, frame: pd.DataFrame, console: Console, folder: Path | N
 
 def not_run(result: Result, frame: pd.DataFrame) -> str:
     """The command that trains what is published and has no number of ours; empty: there is none."""
-    missing = frame["ours"].isna() & frame["cell"].fillna("").ne("") & frame["each"].isna()
-    cells = dict.fromkeys(frame["cell"][missing])
-    if not cells or missing.sum() == len(frame[frame["cell"].ne("")]):
-        return result.command() if cells else ""
-    return result.command(tuple(text for cell in cells for text in result.cell_texts(cell) or [cell]))
+    named = frame[frame["cell"].ne("")]
+    cells = list(dict.fromkeys(named["cell"][named["each"].isna()]))
+    texts = {cell: result.cell_texts(cell) for cell in cells}
+    if not cells:
+        return ""
+    if named["each"].isna().all() and (result.pending or all(texts.values())):
+        return result.command()
+    return result.command(tuple(text for cell in cells for text in texts[cell] or [cell]))
 
 
 def table(frame: pd.DataFrame) -> Table:
@@ -240,6 +243,8 @@ def record(result: Result, workdir: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     output.write_frame(folder / "seeds.csv", seeds)
     output.write_frame(folder / "summary.csv", results.aggregate(seeds))
+    if "command" in about:  # the folder there is nobody else's business
+        about["command"] = about["command"].str.replace(r" --workdir[= ]\S+", "", regex=True)
     about = {name: list(dict.fromkeys(about[name].dropna())) for name in ABOUT if name in about}
     files.write_json(
         folder / "environment.json", {name: v[0] if len(v) == 1 else v for name, v in about.items()}

@@ -4,9 +4,9 @@
   python -m experiments.reference.torch_lstm --start=ours --steps=600 --seeds=1
   python -m experiments.reference.torch_lstm --task=ptb_chars
 
-jsb: the data, batches (the same rows at every step), optimiser, schedule, clipping, dropout and parameters of
-configs/sweeps/jsb.py. ptb_chars: the text as streams, backpropagation truncated. Weights start as PyTorch's;
-with --start=ours, of jsb, as ours: then only the implementation and the dropped units are other ones.
+Data, steps, optimiser, schedule, clipping, dropout and parameters are those of the sweep: the same pieces in
+every batch of jsb; ptb_chars as streams, with truncated backpropagation. Weights start as PyTorch's; with
+--start=ours, of jsb, as ours: then only the implementation and the dropped units are other ones.
 Prints the test at the end and at the best validation result, per seed.
 """
 
@@ -41,7 +41,6 @@ flags.DEFINE_enum("start", "torch", ["torch", "ours"], "Whose initial weights.")
 flags.DEFINE_float("learning_rate", None, "Instead of the highest of the task's.", 0.0)
 flags.DEFINE_integer("steps", None, "Instead of the task's budget.", lower_bound=1)
 flags.DEFINE_integer("seeds", None, "Instead of the task's.", lower_bound=1)
-flags.DEFINE_integer("length", 100, "ptb_chars: characters of a piece.", lower_bound=1)
 FLAGS = flags.FLAGS
 
 
@@ -79,7 +78,7 @@ class Model(torch.nn.Module):
 
     def __init__(self, task: Task, hidden: int, config: ModelConfig):
         super().__init__()
-        size = config.embedding_size or task.inputs
+        size = config.embedding_size or (hidden if task.tokens else task.inputs)
         self.embed = torch.nn.Embedding(task.inputs, size) if task.tokens else torch.nn.Identity()
         between = config.dropout if config.depth > 1 else 0.0
         self.lstm = torch.nn.LSTM(size, hidden, config.depth, batch_first=True, dropout=between)
@@ -147,23 +146,19 @@ def frame_nll(outputs, ys):
     return costs.sum(-1)
 
 
-def ptb_chars(length: int) -> tuple[Task, Budget]:
-    """Penn Treebank by character with 3,000,000 parameters, as in table 1 of Bai et al. 2018."""
-    budget = Budget(
-        3_000_000,
-        ModelConfig(embedding_size=120, dropout=0.1),  # table 3
-        OptimConfig(learning_rate=2e-3, clip_norm=0.5),  # table 3 has no rate
-        TrainConfig(steps=20_000, batch_size=32, eval_every=1000, seeds=1),
-    )
+def ptb_chars() -> tuple[Task, Budget]:
+    """Penn Treebank by character, with what our LSTM is trained with."""
+    (run,) = map(configs.freeze, configs.sweep("ptb_chars", ["lstm"]).values())
+    length, rows = run.task.length, run.train.batch_size
     texts = {split: characters(split) for split in ("train", "valid", "test")}
+    texts["valid"] = texts["valid"][: run.task.valid_limit or None]
     known = sorted(set(texts["train"]))
     streams = {}
     for split, text in texts.items():
         ids = torch.tensor([known.index(character) for character in text])
-        each = (len(ids) - 1) // budget.train.batch_size
-        rows = ids[: each * budget.train.batch_size].view(-1, each)
+        each = (len(ids) - 1) // rows
         # The character after a stream's last one begins the next stream.
-        streams[split] = rows, ids[1 : rows.numel() + 1].view(-1, each)
+        streams[split] = ids[: each * rows].view(rows, each), ids[1 : each * rows + 1].view(rows, each)
 
     def piece(split, number):
         xs, ys = (x[:, number * length : (number + 1) * length] for x in streams[split])
@@ -173,12 +168,12 @@ def ptb_chars(length: int) -> tuple[Task, Budget]:
         return -(-streams[split][0].shape[1] // length)
 
     task = Task(
-        len(known), len(known), True, "bpc", 1 / math.log(2),
+        len(known), len(known), True, "bits_per_character", 1 / math.log(2),
         batch=lambda seed, step: piece("train", step % pieces("train")),
         held_out=lambda split: (piece(split, number) for number in range(pieces(split))),
         loss=lambda outputs, ys: torch.nn.functional.cross_entropy(outputs.mT, ys, reduction="none"),
     )  # fmt: skip
-    return task, budget
+    return task, Budget(run.parameters, run.model, run.optim, run.train)
 
 
 def characters(split: str, folder: str | None = None) -> str:
@@ -251,11 +246,9 @@ def main(words: list[str]) -> int:
     """Trains every seed; returns the exit code."""
     if words:
         raise ValueError(f"unexpected argument {words[0]!r}; flags begin with --")
-    if FLAGS.task == "jsb" and FLAGS["length"].present:
-        raise ValueError("--length has no effect: pieces of jsb are whole")
     if FLAGS.task != "jsb" and FLAGS.start == "ours":
         raise ValueError("--start=ours is of --task=jsb")
-    task, budget = jsb() if FLAGS.task == "jsb" else ptb_chars(FLAGS.length)
+    task, budget = jsb() if FLAGS.task == "jsb" else ptb_chars()
     steps, seeds = FLAGS.steps or budget.train.steps, FLAGS.seeds or budget.train.seeds
     budget = budget._replace(train=TrainConfig(**vars(budget.train) | {"steps": steps, "seeds": seeds}))
     rates = budget.optim.learning_rates or (budget.optim.learning_rate,)
