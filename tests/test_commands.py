@@ -62,7 +62,10 @@ def printed():
         for file in sorted((ROOT / "experiments").glob("*.py"))
         if file.stat().st_size
     ]
-    texts.append((ROOT / "experiments" / "speed" / "__main__.py").read_text().split('"""')[1])
+    texts += [
+        (ROOT / "experiments" / name / "__main__.py").read_text().split('"""')[1]
+        for name in ("reference", "speed")
+    ]
     lines = (
         line.split("#")[0].split("`")[0]
         for text in texts
@@ -81,7 +84,8 @@ ALL = printed()
 
 def test_the_pages_print_commands_of_every_kind():
     names = {command.name for command in ALL}
-    assert names >= {"compare", "train", "report", "claims", "speed", "cells", *EXPERIMENTS} and len(ALL) > 40
+    every = {"compare", "train", "report", "claims", "reference", "speed", "cells", *EXPERIMENTS}
+    assert names >= every and len(ALL) > 40
 
 
 @pytest.mark.parametrize("command", [c for c in ALL if c.name in EXPERIMENTS], ids=str)
@@ -131,6 +135,8 @@ def run(folder):
         if command.name in EXPERIMENTS:
             short = [f"--config.{name}={value}" for name, value in SETTINGS.get(command.name, {}).items()]
             short = ["--preset=quick", *short, f"--workdir=runs/{abs(hash(command))}"]
+        elif command.name == "reference" and any(flag.startswith("--run") for flag in command.flags):
+            short = SHORT["compare"]
         elif command.name == "compare":
             short = [*short, "--cells=gru,tcn"] if "--cells=all" in command.flags else short
             short = [*short, f"--workdir=runs/{abs(hash(command))}"]

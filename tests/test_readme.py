@@ -11,6 +11,7 @@ import cells
 import configs
 from experiments import cells as table_of_cells
 from experiments import claims, results, tables
+from experiments.reference import beside, published
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -70,6 +71,14 @@ def test_the_tables_of_results_are_those_of_the_committed_runs():
         assert f"| {' | '.join(row)} |" in README.read_text()
     for _, rows in summary.groupby("task"):
         assert results.caption(rows) in page
+
+
+def test_the_table_beside_published_results_is_that_of_the_committed_runs():
+    result = published.result("jsb")
+    page, show = (ROOT / "experiments" / "README.md").read_text(), beside.number
+    for row in beside.rows(result, beside.committed(beside.recorded(result))).to_dict("records"):
+        numbers = [show(row["published"]), show(row["ours"]), show(row["difference"], "+", row["published"])]
+        assert f"| {row['cell']} | {' | '.join(numbers)} | {row['parameters']:,.0f} |" in page
 
 
 def test_the_table_of_speed_is_that_of_the_committed_measurement():

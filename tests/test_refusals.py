@@ -186,6 +186,25 @@ TYPED = {
         ("--config=sru", "takes no --config flags"),
         ("--workdir=", "--workdir is empty"),
     ],
+    "reference": [
+        ("extra", "unexpected argument 'extra'"),
+        ("--result=jsp", "did you mean 'jsb'?"),
+        ("--result=", "unknown result ''"),
+        ("--run=jsp", "did you mean 'jsb'?"),
+        ("--record=jsp --workdir=x", "did you mean 'jsb'?"),
+        ("--record=jsb", "--record needs --workdir"),
+        ("--record=jsb --workdir=nowhere", "no such directory: nowhere"),
+        ("--result=jsb --run=jsb", "exclude each other"),
+        ("--config=jsb", "a result names its sweep"),
+        ("--config.train.steps=3", "config.train.steps has no effect without --run"),
+        ("--seeds=3", "--seeds has no effect without --run"),
+        ("--result=jsb --workdir=x", "--workdir has no effect without --run"),
+        ("--run=jsb --workdir=", "--workdir is empty"),
+        ("--run=jsb --out=x.png", "--out has no effect with --run"),
+        ("--out=x.pdf", "--out=x.pdf must end in .png"),
+        ("--run=jsb --cells=grue", "did you mean 'gru'?"),
+        ("--run=mr --tasks=adding", "--tasks has no effect"),
+    ],
     "report": [
         ("", "name a directory of runs"),
         ("nowhere", "no such directory: nowhere"),
@@ -287,7 +306,7 @@ TRIES += [*settings(), *fields()]
 
 def test_there_are_many_tries_and_of_every_command():
     assert len(TRIES) >= 400
-    run_by_hand = {path.stem for path in commands.ROOT.glob("experiments/*.py")} | {"speed"}
+    run_by_hand = {path.stem for path in commands.ROOT.glob("experiments/*.py")} | {"reference", "speed"}
     modules = {name for name in run_by_hand if '__name__ == "__main__"' in source(name)}
     assert modules == {command for command, _, _ in TRIES}
 
