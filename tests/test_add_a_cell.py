@@ -60,6 +60,7 @@ def test_the_page_has_a_recipe():
     assert len(BLOCKS) == len(FORMS) and "def step" in BLOCKS[0] and "def project" not in BLOCKS[0]
 
 
+@pytest.mark.slow
 def test_it_is_compared(run, tmp_path):
     tiny = [
         "--config.task.gap=2",

@@ -167,7 +167,7 @@ def layers_figure(layers: pd.DataFrame) -> Figure:
     markers = dict(zip(("ours", *rivals.NAMES), "osD^vP", strict=True))
     look = style.styles(pd.DataFrame({"cell": cells, "label": cells}))
     for panel, size in zip(panels, sizes, strict=True):
-        rows = fastest[(fastest[SIZE] == size).all(axis=1)]
+        rows = fastest[(fastest[SIZE] == list(size)).all(axis=1)]
         for _, row in rows.iterrows():
             ours = row["library"] == "ours"
             panel.plot(

@@ -166,6 +166,7 @@ def test_a_step_has_one_matmul_for_each_recurrent_matrix_forwards_and_backwards(
         assert not (by_hand and "transpose" in inside)
 
 
+@pytest.mark.kinds
 def test_a_gradient_compiles_to_one_loop_each_way(laws, recurrence):
     """What forward mode would need is not computed along."""
     cell = recurrence.cell(3)
@@ -204,6 +205,7 @@ def test_a_batch_split_over_devices_has_the_gradient_of_the_whole(laws, case):
     jax.eval_shape(sharded(product, 2), *p)
 
 
+@pytest.mark.slow
 def test_on_two_devices(on_two_devices):
     on_two_devices(__file__)
 

@@ -78,7 +78,7 @@ def test_every_jacobian_gives_the_sequential_result(way, reverse):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-10), (np.float32, 1e-5)], ids=["64", "32"])
-@pytest.mark.parametrize("time", [2, 1000, 16384])
+@pytest.mark.parametrize("time", [2, pytest.param(1000, marks=pytest.mark.slow), 16384])
 def test_sru_with_feedback_converges_in_a_few_iterations_at_any_length(time, dtype, tolerance):
     cell, params, xs = problem("sru_feedback", time, dtype)
     with jax.enable_x64(dtype == np.float64):
@@ -95,7 +95,8 @@ def test_windows_need_few_iterations_where_single_steps_need_many(v, most):
     assert windows.iterations <= most < deer.iterations
 
 
-@pytest.mark.parametrize("name", [pytest.param("sru_feedback", marks=pytest.mark.slow), "gru"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sru_feedback", "gru"])
 def test_it_converges_after_training_too(name):
     """On the mean of the inputs so far, which takes memory; with Newton's method from first to last."""
     cell, params, xs = problem(name, 200, batch=8)

@@ -44,7 +44,7 @@ def test_a_scan_is_the_loop_over_step(case, strategy, represents, draw, reverse)
     laws.same(got, want)
 
 
-@KINDS
+@FEW
 @given(seed=laws.seeds)
 def test_one_step_and_as_many_inputs_as_units(case, strategy, seed):
     cell = case.cell(laws.HIDDEN)
@@ -53,7 +53,7 @@ def test_one_step_and_as_many_inputs_as_units(case, strategy, seed):
     laws.same(got, want)
 
 
-@KINDS
+@FEW
 @given(seed=laws.seeds, reverse=laws.directions)
 def test_flags_that_say_nothing_and_padding_change_nothing(case, strategy, seed, reverse):
     """A scan without flags and carry is one from zeros, in a longer sequence."""

@@ -42,7 +42,8 @@ def ways(f, args, tangents):
 ALL_LOSSES = ["outputs", *(pytest.param(of, marks=pytest.mark.slow) for of in ("carry", "both"))]
 
 
-@pytest.mark.kinds("lstm", "sru", "step_alone")
+@pytest.mark.kinds("lstm", "sru")
+@pytest.mark.default_options
 @pytest.mark.parametrize("of", ALL_LOSSES)
 def test_every_way_gives_the_same_product_with_the_hessian(case, strategy, of):
     """With lengths, a mask and resets; forward over reverse is tested against differences in test_scan.py."""
@@ -53,7 +54,7 @@ def test_every_way_gives_the_same_product_with_the_hessian(case, strategy, of):
         laws.same(got, want[1], 1e-8, what=f"{way}: ")
 
 
-@pytest.mark.kinds("lstm", "sru", "step_alone")
+@pytest.mark.kinds("lstm", "sru")
 @pytest.mark.default_options
 @pytest.mark.parametrize("of", ALL_LOSSES)
 def test_every_way_can_be_traced(case, strategy, of):

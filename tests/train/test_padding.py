@@ -42,7 +42,7 @@ def value_and_gradient(model, spec):
 KINDS = ("gru", "sru", "window", "mlstm")  # a cell of each
 
 
-@pytest.mark.parametrize("name, number", zip(KINDS, range(4), strict=True))
+@pytest.mark.parametrize("name, number", list(zip(KINDS, range(4), strict=True)))
 def test_padding_changes_neither_values_nor_gradients_and_all_may_be_padding(name, number, x64):
     spec = spec_of(per_step=number == 3)
     model = build(cell_of(name), spec, ModelConfig(depth=2 if number == 3 else 1, **PADDED[number]))
