@@ -5,6 +5,7 @@ params = cell.init(key, input_size)
 carry, ys = cells.scan(cell, params, xs)    # xs (batch, time, features) -> ys (batch, time, hidden)
 """
 
+from cells.attention import Attention
 from cells.base import Cell, HandDifferentiated, Linear, Nonlinear, Sequence
 from cells.gru import GRU
 from cells.interop import from_flax, from_torch, to_flax, to_torch
@@ -43,6 +44,7 @@ CELLS = Registry(
         "mamba2": Mamba2,
         "tcn": TCN,
         "window": Window,
+        "attention": Attention,
     },
 )
 

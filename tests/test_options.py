@@ -21,7 +21,7 @@ from configs import overrides, precedence
 from configs.precedence import SECTIONS, NoEffectError
 from train import effects, tasks
 from train.config import OPTIMIZERS, SCHEDULES, OptimConfig, TrainConfig
-from train.model import CONNECTIONS, DTYPES, NORMS, POOLINGS
+from train.model import BLOCKS, CONNECTIONS, DTYPES, NORMS, POOLINGS
 from train.optim import optimizer
 from train.resolve import resolve
 
@@ -29,6 +29,7 @@ HIDDEN, TASK = 4, ["delayed_recall"]
 WORDS = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "block": BLOCKS,
     "connection": CONNECTIONS,
     "layer_norm": NORMS,
     "pooling": POOLINGS,
@@ -170,7 +171,7 @@ def test_a_cell_that_cannot_be_told_the_length_refuses_to_be_asked(name):
 # of RULES is overruled, another acts.
 PLACES = [
     ("delayed_recall", {"gap": 2, "symbols": 2, "distractors": 1}, {"dropout": 0.5}, {}),
-    ("copy_memory", {"length": 1, "symbols": 2, "items": 1}, {}, {"optimizer": "sgd"}),
+    ("copy_memory", {"length": 1, "symbols": 2, "items": 1}, {"block": "gated"}, {"optimizer": "sgd"}),
     ("adding", {"length": 3}, {}, {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "constant"}),
     ("adding", {"length": 3}, {}, {"learning_rates": (0.1, 0.3)}),
 ]

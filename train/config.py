@@ -164,12 +164,7 @@ class RunConfig:
     def __post_init__(self):
         _require_choice(self, "chrono", CHRONO)
         _require_whole(self, 0, "parameters")
-        for rule in effects.RULES:
-            section, option = rule.option.split(".")
-            if section in ("model", "optim") and rule.applies(self):
-                default = getattr(self, section).__dataclass_fields__[option].default
-                if effects.value(self, rule.option) != default:
-                    raise ValueError(rule.line(self))
+        effects.refuse(self, "model", "optim")
 
     @property
     def lanes(self) -> list[tuple[int, float]]:

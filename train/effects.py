@@ -46,11 +46,33 @@ RULES = (
     Rule("optim.weight_decay", "optim.optimizer", lambda name, decay: decay and name != "adamw"),
     Rule("optim.momentum", "optim.optimizer", lambda name, _: name != "sgd"),
     Rule("optim.final_fraction", "optim.schedule", lambda name, _: name == "constant"),
+    Rule("model.connection", "model.block", lambda block, way: block != "bare" and way != "none"),
+    Rule("model.layer_norm", "model.block", lambda block, way: block != "bare" and way != "none"),
+    Rule("model.embedding_size", "model.block", lambda block, size: block != "bare" and size),
+    Rule("model.conv_width", "model.block", lambda block, _: block != "gated"),
+    Rule("model.mlp_expansion", "model.block", lambda block, _: block != "gated"),
     Rule("model.variational", "model.dropout", lambda rate, masks: masks and not rate),
     Rule("model.pooling", "task.name", lambda name, way: way != "task" and _task(name).per_step),
     Rule("model.embedding_scale", "task.name", lambda name, _: _task(name).input_kind == "features"),
     Rule("cell.hidden_size", "parameters", lambda budget, _: bool(budget), off=0),
 )
+
+
+def refuse(config, *sections: str) -> None:
+    """Refuses an option of these sections that is not at its default and has no effect.
+
+    Args:
+      config: what has the sections, and those of what may overrule an option there; rules of others are left.
+
+    Raises:
+      ValueError: with what overrules it.
+    """
+    for rule in RULES:
+        section, option = rule.option.split(".")
+        if section in sections and hasattr(config, rule.by.split(".")[0]) and rule.applies(config):
+            default = getattr(config, section).__dataclass_fields__[option].default
+            if value(config, rule.option) != default:
+                raise ValueError(rule.line(config))
 
 
 def rules(cell: type) -> Iterator[Rule]:

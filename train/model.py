@@ -6,6 +6,7 @@ The training loop sees pure functions on a plain nested dict of arrays (`Model`)
 
 import dataclasses
 import math
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,11 +17,14 @@ from flax import nnx
 
 import cells
 from cells.base import require
+from cells.convolution import ShortConvolution
 from cells.registry import nearest
 from cells.scans import valid_steps
+from train import effects
 from train.tasks.base import Spec
 
 INT32 = 2**31 - 1  # sizes, steps, seeds and rows are counted so on the device
+BLOCKS = ("bare", "residual", "gated")
 CONNECTIONS = ("none", "residual", "highway")
 NORMS = ("none", "pre", "post")
 DTYPES = ("float32", "bfloat16")
@@ -33,15 +37,21 @@ class ModelConfig:
 
     Options:
       depth: layers of cells.
+      block: what a layer is. "bare": the cell, with connection and layer_norm as below. "residual":
+        x + cell(norm(x)). "gated": as Griffin (De et al. 2024), Mamba (Gu & Dao 2023) and xLSTM (Beck et al.
+        2024) wrap their cells, see `Gated`. With both, x is as wide as the cell, inputs go through a dense
+        layer or an embedding of that size, and a norm stands before the head.
+      conv_width: inputs that the short convolution of a "gated" block sees.
+      mlp_expansion: hidden units of a "gated" block's MLP, in times its width; 0: no MLP, as in Mamba.
       bidirectional: a second cell in each layer reads each row from its last real step to its first.
-      connection: around each layer: "none", "residual" (y + x), or "highway" (Srivastava 2015:
+      connection: around each "bare" layer: "none", "residual" (y + x), or "highway" (Srivastava 2015:
         t * y + (1 - t) * x with t = sigma(W x + b)). Where sizes differ, x goes through a projection.
       layer_norm: "none", "pre" (on the cells' input; the connection goes around it) or "post" (on what
         the layer gives on).
-      dropout: probability of dropping an output of a layer.
+      dropout: probability of dropping an output of a layer; of a block, of what it adds to x.
       variational: one dropout mask for all steps of a sequence (Gal & Ghahramani 2016).
       embedding_size: tokens: size of the embedding, 0 for the hidden size. Features: size of a dense
-        layer before the stack, 0 for none.
+        layer before the stack, 0 for none. A block has no choice.
       embedding_scale: standard deviation of the initial embedding.
       pooling: for one answer per sequence: the outputs at the "last" step, their "mean" or "max" over
         steps, or what the "task" suggests. The backward direction's last step is the row's first.
@@ -53,6 +63,9 @@ class ModelConfig:
     """
 
     depth: int = 1
+    block: str = "bare"
+    conv_width: int = 4
+    mlp_expansion: int = 3
     bidirectional: bool = False
     connection: str = "none"
     layer_norm: str = "none"
@@ -66,7 +79,13 @@ class ModelConfig:
     compute_dtype: str = "float32"
 
     def __post_init__(self):
-        for option, least, most in (("depth", 1, 1000), ("embedding_size", 0, INT32), ("remat", -1, INT32)):
+        for option, least, most in (
+            ("depth", 1, 1000),
+            ("conv_width", 1, 1000),
+            ("mlp_expansion", 0, 1000),
+            ("embedding_size", 0, INT32),
+            ("remat", -1, INT32),
+        ):
             value = getattr(self, option)
             whole = type(value) is int and least <= value <= most
             require(self, option, whole, f"an integer, {least} to {most}")
@@ -77,6 +96,7 @@ class ModelConfig:
         number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
         require(self, "dropout", number and 0 <= self.dropout < 1, "in [0, 1)")
         choices = {
+            "block": BLOCKS,
             "connection": CONNECTIONS,
             "layer_norm": NORMS,
             "pooling": POOLINGS,
@@ -86,6 +106,7 @@ class ModelConfig:
             value = getattr(self, option)
             if value not in known:
                 raise ValueError(f"ModelConfig: unknown {option} {value!r}; {nearest(value, known)}")
+        effects.refuse(types.SimpleNamespace(model=self), "model", "model")
         # One text for each strategy: "newton:window=0" is "newton".
         object.__setattr__(self, "strategy", str(cells.scans.parse(self.strategy) or "auto"))
 
@@ -103,7 +124,8 @@ class Model(NamedTuple):
       inputs that do not fit the task, and for a carry of what reads ahead or looks at all steps at the end.
     hidden_states(params, xs, lengths, key, mask, resets, as for apply) -> list of each layer's outputs,
       (batch, time, width), width hidden_size or, bidirectional, twice that; zeros at padding.
-    initial_carry(batch, dtype) -> {layer: its cell's carry}, of zeros and the like.
+    initial_carry(batch, dtype) -> {layer: its cell's carry}, of zeros and the like; of a gated block {"cell":
+      that, "convolution": of the inputs before, (batch, conv_width - 1, hidden_size)}.
     parameters: how many there are.
     """
 
@@ -134,7 +156,7 @@ class Layer(nnx.Module):
 
     def __init__(self, cell, input_size: int, config: ModelConfig, over_time: Callable, rngs: nnx.Rngs):
         self.config = config
-        self.width = cell.hidden_size * (2 if config.bidirectional else 1)
+        self.width = stack_width(cell.hidden_size, config)
         self.forward = Recurrent(cell, input_size, False, over_time, rngs)
         if config.bidirectional:
             self.backward = Recurrent(cell, input_size, True, over_time, rngs)
@@ -163,8 +185,58 @@ class Layer(nnx.Module):
         return carry, self.norm(ys) if config.layer_norm == "post" else ys
 
 
+class Gated(nnx.Module):
+    """x + W_o (gelu(W_g n) * cell(silu(conv(W_i n)))) with n = norm(x), then x + W_d (gelu(W_u m) * (W_v m))
+    with m = norm(x).
+
+    The residual block of Griffin (De et al. 2024, section 2), with the SiLU that Mamba and xLSTM have after the
+    convolution. Norms are layer norms; they and the linear layers have biases. A bidirectional block has a
+    convolution and a cell for each direction, which share W_i.
+    """
+
+    def __init__(self, cell, config: ModelConfig, over_time: Callable, rngs: nnx.Rngs):
+        self.config = config
+        self.width = width = stack_width(cell.hidden_size, config)
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.enter = nnx.Linear(width, cell.hidden_size, rngs=rngs)
+        self.gate = nnx.Linear(width, width, rngs=rngs)
+        self.leave = nnx.Linear(width, width, rngs=rngs)
+        for name, reverse in {"forward": False, "backward": True}.items():
+            if config.bidirectional or not reverse:
+                size, convolution = cell.hidden_size, ShortConvolution(cell.hidden_size, config.conv_width)
+                setattr(self, f"{name}_convolution", Recurrent(convolution, size, reverse, cells.scan, rngs))
+                setattr(self, name, Recurrent(cell, size, reverse, over_time, rngs))
+        if config.mlp_expansion:
+            hidden = config.mlp_expansion * width
+            self.norm_mlp = nnx.LayerNorm(width, rngs=rngs)
+            self.up = nnx.Linear(width, 2 * hidden, rngs=rngs)
+            self.down = nnx.Linear(hidden, width, rngs=rngs)
+
+    def __call__(self, xs, steps, resets_backward, key, carry=None):
+        def plus(xs, ys, branch):
+            if self.config.dropout and key is not None:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(key, branch)
+                ys = dropout(ys, self.config.dropout, keys, self.config.variational)
+            return xs + ys
+
+        carry = carry or {}
+        normed = self.norm(xs)
+        entered = self.enter(normed)
+        before, ys = self.forward_convolution(entered, carry=carry.get("convolution"), **steps)
+        state, ys = self.forward(jax.nn.silu(ys), carry=carry.get("cell"), **steps)
+        if self.config.bidirectional:
+            steps = {**steps, "resets": resets_backward}
+            back = self.backward(jax.nn.silu(self.backward_convolution(entered, **steps)[1]), **steps)[1]
+            ys = jnp.concatenate([ys, back], axis=-1)
+        xs = plus(xs, self.leave(jax.nn.gelu(self.gate(normed)) * ys), 0)
+        if self.config.mlp_expansion:
+            gate, value = jnp.split(self.up(self.norm_mlp(xs)), 2, axis=-1)
+            xs = plus(xs, self.down(jax.nn.gelu(gate) * value), 1)
+        return None if state is None else {"cell": state, "convolution": before}, xs
+
+
 class Network(nnx.Module):
-    """Embedding or dense input, the stack, the head."""
+    """Embedding or dense input, the stack, with blocks a norm, the head."""
 
     def __init__(self, cell, spec: Spec, config: ModelConfig, over_time: Callable, rngs: nnx.Rngs):
         self.spec, self.config = spec, config
@@ -174,12 +246,17 @@ class Network(nnx.Module):
             normal = nnx.initializers.normal(config.embedding_scale)
             self.embed = nnx.Embed(spec.input_size, size, embedding_init=normal, rngs=rngs)
             self.embed.dtype = None  # the parameters', as in nnx.Linear, not the one it was built with
-        elif config.embedding_size:
+        elif config.embedding_size or config.block != "bare":
             self.dense = nnx.Linear(spec.input_size, size, rngs=rngs)
         self.layers = nnx.Dict()
         for number in range(config.depth):
-            self.layers[str(number)] = Layer(cell, size, config, over_time, rngs)
+            if config.block == "gated":
+                self.layers[str(number)] = Gated(cell, config, over_time, rngs)
+            else:
+                self.layers[str(number)] = Layer(cell, size, plain(config), over_time, rngs)
             size = self.layers[str(number)].width
+        if config.block != "bare":
+            self.norm = nnx.LayerNorm(size, rngs=rngs)
         self.head = nnx.Linear(size, spec.output_size, rngs=rngs)
 
     def hidden_states(self, xs, lengths=None, key=None, mask=None, resets=None, carry=None):
@@ -194,7 +271,7 @@ class Network(nnx.Module):
         xs = clear(xs)
         if self.spec.inputs == "tokens":
             xs = self.embed(xs)
-        elif self.config.embedding_size:
+        elif hasattr(self, "dense"):
             xs = self.dense(xs)
         steps = {"lengths": lengths, "mask": mask, "resets": resets}
         resets_backward = backward_resets(resets, real) if self.config.bidirectional else None
@@ -216,7 +293,7 @@ class Network(nnx.Module):
         carry, states = self.hidden_states(xs, lengths, key, mask, resets, carry)
         if return_carry and None in carry.values():
             raise ValueError("with time over devices there is no carry from piece to piece")
-        ys = states[-1]
+        ys = self.norm(states[-1]) if hasattr(self, "norm") else states[-1]
         if not self.spec.per_step:
             ys = pool(ys, valid_steps(lengths, mask, xs.shape[1]), pooling, self.config.bidirectional)
         outputs = self.head(ys)
@@ -232,12 +309,30 @@ class Network(nnx.Module):
                 f"model.pooling={pooling} looks at all steps: it has no carry from piece to piece"
             )
         layers = {str(number) for number in range(self.config.depth)}
-        if carry is not None and (not isinstance(carry, dict) or set(carry) != layers):
-            raise ValueError(f"carry must be that of {self.config.depth} layers, as apply returned it")
+        fits = carry is None or isinstance(carry, dict) and set(carry) == layers
+        if fits and carry is not None and self.config.block == "gated":
+            fits = all(isinstance(of, dict) and set(of) == {"cell", "convolution"} for of in carry.values())
+        if not fits:
+            kind = "" if self.config.block == "bare" else f" {self.config.block}"
+            raise ValueError(f"carry must be that of {self.config.depth}{kind} layers, as apply returned it")
+
+
+def plain(config: ModelConfig) -> ModelConfig:
+    """What a "residual" block is in other words."""
+    if config.block != "residual":
+        return config
+    return dataclasses.replace(config, block="bare", connection="residual", layer_norm="pre")
+
+
+def stack_width(hidden_size: int, config: ModelConfig) -> int:
+    """Number of features that a layer gives on."""
+    return hidden_size * (2 if config.bidirectional else 1)
 
 
 def input_width(hidden_size: int, spec: Spec, config: ModelConfig) -> int:
     """Number of features that the first layer sees."""
+    if config.block != "bare":
+        return stack_width(hidden_size, config)
     return config.embedding_size or (hidden_size if spec.inputs == "tokens" else spec.input_size)
 
 
@@ -376,7 +471,14 @@ def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig(), tim
         return nnx.merge(graph, low(params)).hidden_states(low(xs), *more, **named)[1]
 
     def initial_carry(batch, dtype=jnp.float32):
-        return {str(number): cell.initial_carry(batch, dtype) for number in range(config.depth)}
+        def of_layer():
+            state = cell.initial_carry(batch, dtype)
+            if config.block != "gated":
+                return state
+            convolution = ShortConvolution(cell.hidden_size, config.conv_width)
+            return {"cell": state, "convolution": convolution.initial_carry(batch, dtype)}
+
+        return {str(number): of_layer() for number in range(config.depth)}
 
     return Model(init, apply, hidden_states, initial_carry, count(shapes))
 

@@ -1,5 +1,7 @@
 """Running a cell over time: one entry, `scan`, for every cell and every strategy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,7 @@ def scan(
       resets: (batch, time) bool. True starts a new episode: the state before that step, in the order
         in which steps are taken, is `cell.initial_carry`. Infinities before a reset end there, forwards: the
         gradients of parameters that saw them are not finite. In the chunkwise form of mLSTM and Mamba-2
-        they reach the rest of their chunk.
+        they reach the rest of their chunk, in attention all that follows.
       reverse: takes the steps of each row from its last real one to its first; outputs stay at their
         input's place.
       strategy: one of `strategies(cell)`, with options as in "newton:window=1", or a value such as
@@ -92,7 +94,7 @@ def scan(
         raise ValueError(f"remat must be a number of steps, 0 (off) or -1 (sqrt(time)), got {remat!r}")
     dtype = check_inputs(cell, params, xs, lengths, mask, resets)
     batch, time, _ = xs.shape
-    strategy = choose(cell, strategy, time=time)
+    strategy, fresh = choose(cell, strategy, time=time), carry is None and not remat
     initial, carry = states_from(cell, carry, batch, jnp.promote_types(dtype, jnp.float32))
     valid = valid_steps(lengths, mask, time)
     if valid is not None:
@@ -103,7 +105,7 @@ def scan(
     def run(xs, carry, valid, resets):
         xs = xs.astype(dtype)
         in_order = isinstance(cell, base.Sequence) or isinstance(strategy, Stepwise)
-        by = _in_order if in_order else _by_states
+        by = functools.partial(_in_order, fresh) if in_order else _by_states
         return by(strategy, cell, params, xs, carry, initial, valid, resets, reverse)
 
     if remat:
@@ -158,7 +160,7 @@ def _by_states(strategy, cell, params, xs, carry, initial, valid, resets, revers
     return (last, jnp.swapaxes(ys, 0, 1)), report
 
 
-def _in_order(strategy, cell, params, xs, carry, initial, valid, resets, reverse):
+def _in_order(fresh, strategy, cell, params, xs, carry, initial, valid, resets, reverse):
     """The same, of steps that are put in the order in which they are taken."""
     indices = sequence.order(valid, reverse, xs.shape[1])
     xs, taken, resets = (sequence.arrange(x, indices) for x in (xs, valid, resets))
@@ -166,7 +168,7 @@ def _in_order(strategy, cell, params, xs, carry, initial, valid, resets, reverse
         carry, ys = sequence.stepwise(cell, params, carry, jnp.swapaxes(xs, 0, 1), initial, taken, resets)
     else:
         us, rest = projected(cell, params, xs, initial)
-        carry, ys = sequence.run(cell, params, carry, us, rest, taken, resets, strategy)
+        carry, ys = sequence.run(cell, params, carry, us, rest, taken, resets, strategy, fresh)
     ys = jnp.swapaxes(ys, 0, 1)
     if indices is not None:
         ys = sequence.arrange(ys, jnp.argsort(indices, axis=1))

@@ -36,11 +36,13 @@ class Steps(NamedTuple):
     valid: (time, batch) bool, the real steps, which come first; None: all are.
     resets: (time, batch) bool, steps that start from the initial carry, zeros; None: none.
     strategy: a value of `cells.scans.strategies`, how `solve` or `by_chunks` goes.
+    fresh: whether the carry before the first step is known to be the initial one.
     """
 
     valid: Any
     resets: Any
     strategy: str
+    fresh: bool = False
 
     product = staticmethod(products.multiply)
 
@@ -137,12 +139,12 @@ class Chunk(NamedTuple):
         return weights, kept, fresh + jnp.take_along_axis(log_decay, first, axis=0)
 
 
-def run(cell, params, carry, us, rest, valid, resets, strategy):
+def run(cell, params, carry, us, rest, valid, resets, strategy, fresh):
     """`over_time` of steps in the order of `order`: valid, resets (batch, time) or None."""
     if valid is not None and resets is not None:
         resets = resets & valid
     valid, resets = (None if x is None else x.T for x in (valid, resets))
-    return cell.over_time(params, carry, us, rest, Steps(valid, resets, strategy))
+    return cell.over_time(params, carry, us, rest, Steps(valid, resets, strategy, fresh))
 
 
 def stepwise(cell, params, carry, xs, initial, valid, resets):

@@ -106,7 +106,7 @@ class Chunkwise(_ByChunks, _OwnForm):
 
 @dataclasses.dataclass(frozen=True)
 class Parallel(_OwnForm):
-    """Cells without recurrence: convolutions over all of time."""
+    """Cells without recurrence: convolutions, or attention, over all of time."""
 
     name = "parallel"
 

@@ -37,8 +37,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("repeatable")
 
-# Smaller than the default where that takes long to compile.
-SMALL = {"tcn": {"levels": 2}}
+# Smaller than the default where that takes long to compile, or is longer than the sequences here.
+SMALL = {"tcn": {"levels": 2}, "attention": {"window": 4}}
 
 # Options worth a law that are not simply a bool (those are found by themselves).
 OPTIONS = {
@@ -56,6 +56,7 @@ OPTIONS = {
     "mamba2": [{"heads": 2, "state_size": 3}],
     "window": [{"window": 1}],
     "tcn": [{"levels": 1, "kernel": 2}],
+    "attention": [{"heads": 2, "window": 3}],
 }
 
 

@@ -236,12 +236,31 @@ def window(cell, p, xs):
     return np.tanh(convolution(p["W"], p["b"], xs))
 
 
+def attention(cell, p, xs):
+    """Over the raw inputs; rotations are factors of complex numbers, of how many steps lie between."""
+    d, half = cell.hidden_size // cell.heads, cell.hidden_size // cell.heads // 2
+    q, k, v = (xs @ p["W_" + name] for name in "qkv")
+    h = np.zeros_like(q)
+    for row, t, head in itertools.product(range(len(xs)), range(xs.shape[1]), range(cell.heads)):
+        part, seen = slice(head * d, (head + 1) * d), range(max(0, t - cell.window + 1), t + 1)
+        scores = []
+        for s in seen:
+            one, other = q[row, t, part], k[row, s, part]
+            a, b = (u[:half] + 1j * u[half : 2 * half] for u in (one, other))
+            factors = np.exp(1j * (s - t) * 10000.0 ** (-2 * np.arange(half) / d))
+            rest = one[2 * half :] @ other[2 * half :]
+            scores.append(((a.conj() * b * factors).real.sum() + rest) / d**0.5)
+        weights = np.exp(scores) / np.exp(scores).sum()
+        h[row, t, part] = weights @ v[row, seen.start : t + 1, part]
+    return h @ p["W_o"]
+
+
 # One step, of the cells that have a state: carry -> carry, y. All of time, of those that see a window.
 EQUATIONS = {
     "rnn": rnn, "lstm": lstm, "gru": gru, "sru": sru, "sru_feedback": sru, "knn": knn, "mingru": mingru,
     "minlstm": minlstm, "lru": lru, "rglru": rglru, "slstm": slstm, "mlstm": mlstm, "mamba2": mamba2,
 }  # fmt: skip
-CONVOLUTIONS = {"qrnn": qrnn, "tcn": tcn, "window": window}
+CONVOLUTIONS = {"qrnn": qrnn, "tcn": tcn, "window": window, "attention": attention}
 
 # What a carry stands for, where that is not its arrays.
 MEANINGS = {
@@ -258,6 +277,7 @@ MORE = [
     ("slstm", {"heads": 3, "forget": "exp"}),
     ("mlstm", {"heads": 3, "forget": "exp"}),
     ("tcn", {"levels": 2, "kernel": 4}),
+    ("attention", {"window": 50}),
 ]
 
 
@@ -333,7 +353,10 @@ def test_a_kernel_network_sums_over_ngrams(laws, order):
     laws.same(cells.scan(cell, p.params, p.xs)[1], want)
 
 
-@pytest.mark.parametrize("name, options, seen", [("tcn", {"levels": 2, "kernel": 3}, 13), ("window", {}, 8)])
+@pytest.mark.parametrize(
+    "name, options, seen",
+    [("tcn", {"levels": 2, "kernel": 3}, 13), ("window", {}, 8), ("attention", {"window": 6}, 6)],
+)
 def test_a_convolution_sees_so_many_inputs_and_no_more(laws, name, options, seen):
     cell = cells.get(name, hidden_size=3, **options)
     p = laws.problem(cell, (1, 20, 2), flags=False)

@@ -39,6 +39,15 @@ def combinations():
         spec = spec_of("tokens" if inputs == "tokens" else "features", per_step)
         label = f"{name}-{inputs}-{'steps' if per_step else pooling}-{bidirectional:d}-{connection}-{norm}"
         cases.append(pytest.param(name, spec, config, id=label, marks=[pytest.mark.slow] * (i % 25 != 0)))
+    wrapped = itertools.product(("residual", "gated"), ("tokens", "features"), HEADS, (False, True), (0, 2))
+    for i, (block, inputs, (per_step, pooling), bidirectional, mlp) in enumerate(wrapped):
+        own = {"conv_width": 2 + mlp, "mlp_expansion": mlp} if block == "gated" else {}
+        if not own and mlp:
+            continue
+        name, spec = names[i % len(names)], spec_of(inputs, per_step)
+        config = ModelConfig(depth=2, block=block, bidirectional=bidirectional, pooling=pooling, **own)
+        label = f"{name}-{inputs}-{'steps' if per_step else pooling}-{bidirectional:d}-{block}-{mlp}"
+        cases.append(pytest.param(name, spec, config, id=label, marks=[pytest.mark.slow] * (i % 25 != 9)))
     return cases
 
 
@@ -56,6 +65,30 @@ def by_hand(cell, spec, config, params, xs, resets):
         centred = x - x.mean(-1, keepdims=True)
         return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
 
+    def convolved(p, xs, reverse):
+        ys = np.zeros_like(xs) + p["b"]
+        for episode in episodes:
+            steps = episode[::-1] if reverse else episode
+            for i, t in enumerate(steps):
+                for lag, w in enumerate(p["w"][: i + 1]):
+                    ys[t] += w * xs[steps[i - lag]]
+        return ys / (1 + np.exp(-ys))
+
+    def gelu(x):
+        return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    def gated(p, xs):
+        normed = norm(p["norm"], xs)
+        entered, ys = dense(p["enter"], normed), []
+        for name in ("forward", "backward")[: 1 + config.bidirectional]:
+            reverse = name == "backward"
+            ys.append(run(p[name], convolved(p[f"{name}_convolution"], entered, reverse), reverse))
+        xs = xs + dense(p["leave"], gelu(dense(p["gate"], normed)) * np.concatenate(ys, -1))
+        if config.mlp_expansion:
+            gate, value = np.split(dense(p["up"], norm(p["norm_mlp"], xs)), 2, axis=-1)
+            xs = xs + dense(p["down"], gelu(gate) * value)
+        return xs
+
     def run(p, xs, reverse):
         ys = np.zeros((len(xs), cell.hidden_size))
         for episode in episodes:
@@ -67,23 +100,29 @@ def by_hand(cell, spec, config, params, xs, resets):
 
     if spec.inputs == "tokens":
         xs = params["embed"]["embedding"][xs]
-    elif config.embedding_size:
+    elif config.embedding_size or config.block != "bare":
         xs = dense(params["dense"], xs)
     states = []
     for number in range(config.depth):
         p = params["layers"][str(number)]
-        inputs = norm(p["norm"], xs) if config.layer_norm == "pre" else xs
+        if config.block == "gated":
+            xs = gated(p, xs)
+            states.append(xs)
+            continue
+        inputs = norm(p["norm"], xs) if "pre" == config.layer_norm or config.block == "residual" else xs
         ys = run(p["forward"], inputs, False)
         if config.bidirectional:
             ys = np.concatenate([ys, run(p["backward"], inputs, True)], -1)
         short = dense(p["shortcut"], xs) if "shortcut" in p else xs
-        if config.connection == "residual":
+        if "residual" in (config.connection, config.block):
             ys = ys + short
         if config.connection == "highway":
             t = 1 / (1 + np.exp(-dense(p["transform"], xs)))
             ys = t * ys + (1 - t) * short
         xs = norm(p["norm"], ys) if config.layer_norm == "post" else ys
         states.append(xs)
+    if config.block != "bare":
+        xs = norm(params["norm"], xs)
     if spec.per_step:
         return states, dense(params["head"], xs)
     pooling = spec.pooling if config.pooling == "task" else config.pooling
@@ -170,6 +209,9 @@ def test_outputs_are_float32_or_wider(dtype, want, x64):
         ("dropout", "0.1", "[0, 1)"),
         ("bidirectional", "yes", "True or False"),
         ("variational", 1, "True or False"),
+        ("block", "gatd", "did you mean 'gated'?"),
+        ("conv_width", 0, "1 to 1000"),
+        ("mlp_expansion", 1.5, "an integer"),
         ("connection", "residul", "did you mean 'residual'?"),
         ("layer_norm", "Pre", "did you mean 'pre'?"),
         ("pooling", "men", "did you mean 'mean'?"),

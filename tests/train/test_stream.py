@@ -11,10 +11,16 @@ from models import BATCH, TIME, assert_close, cell_of, inputs_of, normal_params,
 from train.model import ModelConfig, build
 
 QUICK = {("lstm", 2), ("sru", 1)}
+BLOCKS = {("gru", "gated")}
 MODELS = [
     pytest.param(name, depth, id=f"{name}-{depth}", marks=[] if (name, depth) in QUICK else pytest.mark.slow)
     for name in cells.names()
     for depth in (1, 2, 3)
+]
+MODELS += [
+    pytest.param(name, block, id=f"{name}-{block}", marks=[] if (name, block) in BLOCKS else pytest.mark.slow)
+    for name in cells.names()
+    for block in ("residual", "gated")
 ]
 HIGHWAY = {"connection": "highway", "layer_norm": "pre", "embedding_size": 5}
 
@@ -33,11 +39,12 @@ def piece(xs, steps, first, last):
     return xs[:, first:last], {"lengths": lengths, **flags}
 
 
-@pytest.mark.parametrize("name, depth", MODELS)
-def test_pieces_give_the_numbers_of_one_pass(name, depth, x64):
+@pytest.mark.parametrize("name, stack", MODELS)
+def test_pieces_give_the_numbers_of_one_pass(name, stack, x64):
     """Outputs, the carry at the end, and gradients through all pieces; of any length, with all flags."""
     spec = spec_of(per_step=True)
-    model = build(cell_of(name), spec, ModelConfig(depth=depth, **HIGHWAY))
+    options = {"depth": 2, "block": stack} if isinstance(stack, str) else {"depth": stack, **HIGHWAY}
+    model = build(cell_of(name), spec, ModelConfig(**options))
     params = normal_params(model)
 
     def whole(params, xs, steps):
@@ -81,8 +88,9 @@ def test_the_answer_of_a_sequence_is_that_of_its_last_piece(cut, x64):
         ({"depth": 2}, True, {"0": ()}, "carry must be that of 2 layers"),
         ({}, True, ((),), "carry must be that of 1 layers"),
         ({}, True, {"0": jnp.zeros((BATCH + 1, 3))}, "carry"),
+        ({"block": "gated"}, True, {"0": jnp.zeros((BATCH, 3))}, "carry must be that of 1 gated layers"),
     ],
-    ids=["bidirectional", "pooling", "depth", "kind", "shape"],
+    ids=["bidirectional", "pooling", "depth", "kind", "shape", "block"],
 )
 def test_what_has_no_carry_is_refused(config, per_step, carry, wanted):
     model = build(cell_of("gru"), spec := spec_of("tokens", per_step), ModelConfig(**config))
