@@ -106,7 +106,7 @@ class ModelConfig:
             value = getattr(self, option)
             if value not in known:
                 raise ValueError(f"ModelConfig: unknown {option} {value!r}; {nearest(value, known)}")
-        effects.refuse(types.SimpleNamespace(model=self), "model", "model")
+        effects.refuse(types.SimpleNamespace(model=self), "model")
         # One text for each strategy: "newton:window=0" is "newton".
         object.__setattr__(self, "strategy", str(cells.scans.parse(self.strategy) or "auto"))
 
@@ -189,9 +189,9 @@ class Gated(nnx.Module):
     """x + W_o (gelu(W_g n) * cell(silu(conv(W_i n)))) with n = norm(x), then x + W_d (gelu(W_u m) * (W_v m))
     with m = norm(x).
 
-    The residual block of Griffin (De et al. 2024, section 2), with the SiLU that Mamba and xLSTM have after the
-    convolution. Norms are layer norms; they and the linear layers have biases. A bidirectional block has a
-    convolution and a cell for each direction, which share W_i.
+    The residual block of Griffin (De et al. 2024, section 2), with the SiLU that Mamba and xLSTM have after
+    the convolution. Norms are layer norms; they and the linear layers have biases. A bidirectional block has
+    a convolution and a cell for each direction, which share W_i.
     """
 
     def __init__(self, cell, config: ModelConfig, over_time: Callable, rngs: nnx.Rngs):

@@ -56,7 +56,7 @@ OPTIONS = {
     "mamba2": [{"heads": 2, "state_size": 3}],
     "window": [{"window": 1}],
     "tcn": [{"levels": 1, "kernel": 2}],
-    "attention": [{"heads": 2, "window": 3}],
+    "attention": [{"heads": 2, "window": 30}],
 }
 
 

@@ -277,7 +277,6 @@ MORE = [
     ("slstm", {"heads": 3, "forget": "exp"}),
     ("mlstm", {"heads": 3, "forget": "exp"}),
     ("tcn", {"levels": 2, "kernel": 4}),
-    ("attention", {"window": 50}),
 ]
 
 
@@ -353,10 +352,7 @@ def test_a_kernel_network_sums_over_ngrams(laws, order):
     laws.same(cells.scan(cell, p.params, p.xs)[1], want)
 
 
-@pytest.mark.parametrize(
-    "name, options, seen",
-    [("tcn", {"levels": 2, "kernel": 3}, 13), ("window", {}, 8), ("attention", {"window": 6}, 6)],
-)
+@pytest.mark.parametrize("name, options, seen", [("tcn", {"levels": 2, "kernel": 3}, 13), ("window", {}, 8)])
 def test_a_convolution_sees_so_many_inputs_and_no_more(laws, name, options, seen):
     cell = cells.get(name, hidden_size=3, **options)
     p = laws.problem(cell, (1, 20, 2), flags=False)

@@ -134,6 +134,7 @@ def test_an_sru_keeps_the_variance_of_its_input_over_depth():
         ("minlstm", {}, {"f": 1.0}),
         ("rglru", {}, {}),
         ("window", {"window": 3}, {}),
+        ("attention", {}, {}),
     ],
 )
 def test_weights_have_variance_one_over_fan_in_and_biases_are_constant(name, options, biases):
@@ -141,7 +142,7 @@ def test_weights_have_variance_one_over_fan_in_and_biases_are_constant(name, opt
     for key, p in cell.init(KEY, D).items():
         if key[0] == "W":
             fan_in = p.size // H
-            assert fan_in == (3 * D if "window" in options else D)
+            assert fan_in == (3 * D if "window" in options else H if key == "W_o" else D)
             close(np.var(p), 1 / fan_in)
             assert np.abs(p).max() <= math.sqrt(3 / fan_in)
         if key[0] == "b":
@@ -249,6 +250,8 @@ def test_tcn_weights_are_hes():
         ("mamba2", {"heads": 3}, "Mamba2: heads must be a divisor of hidden_size"),
         ("tcn", {"levels": 21}, "TCN: levels must be in 1..20, got 21"),
         ("tcn", {"kernel": 1}, "TCN: kernel must be an int of at least 2"),
+        ("attention", {"heads": 3}, "Attention: heads must be a divisor of hidden_size"),
+        ("attention", {"window": 0}, "Attention: window must be a positive int"),
         ("window", {"window": "8"}, "Window: window must be a positive int, got '8'"),
     ],
 )

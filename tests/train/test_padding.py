@@ -23,8 +23,7 @@ PADDED = [
     dict(bidirectional=True, connection="residual", layer_norm="pre", pooling="mean", embedding_size=5),
     dict(bidirectional=True, connection="highway", layer_norm="post", pooling="max"),
     dict(bidirectional=True, pooling="last", layer_norm="post", embedding_size=5),
-    dict(connection="residual", dropout=0.4, pooling="mean"),
-    dict(block="gated", bidirectional=True, dropout=0.4, pooling="mean"),
+    dict(block="gated", conv_width=2, mlp_expansion=1, dropout=0.4, pooling="mean"),
 ]
 
 
@@ -40,10 +39,10 @@ def value_and_gradient(model, spec):
     return jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
 
 
-KINDS = ("gru", "sru", "window", "mlstm", "rnn")  # a cell of each
+KINDS = ("gru", "sru", "window", "mlstm")  # a cell of each
 
 
-@pytest.mark.parametrize("name, number", list(zip(KINDS, range(len(KINDS)), strict=True)))
+@pytest.mark.parametrize("name, number", list(zip(KINDS, range(4), strict=True)))
 def test_padding_changes_neither_values_nor_gradients_and_all_may_be_padding(name, number, x64):
     spec = spec_of(per_step=number == 3)
     model = build(cell_of(name), spec, ModelConfig(depth=2 if number == 3 else 1, **PADDED[number]))

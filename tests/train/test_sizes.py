@@ -97,7 +97,7 @@ MATCHED = [
     ("sru", RAW, ModelConfig()),  # dips at 24 and 12
     ("sru", spec_of("tokens"), dataclasses.replace(WIDE, embedding_size=2)),  # dips at 1 and 2
     ("sru", spec_of("tokens"), dataclasses.replace(WIDE, embedding_size=9)),
-    ("sru", RAW, ModelConfig(block="gated")),
+    pytest.param("sru", RAW, ModelConfig(block="gated"), marks=pytest.mark.slow),
 ]
 
 

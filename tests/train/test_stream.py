@@ -8,19 +8,14 @@ import pytest
 import cells
 from compiling import jit
 from models import BATCH, TIME, assert_close, cell_of, inputs_of, normal_params, spec_of
-from train.model import ModelConfig, build
+from train.model import BLOCKS, ModelConfig, build
 
-QUICK = {("lstm", 2), ("sru", 1)}
-BLOCKS = {("gru", "gated")}
+QUICK = {("lstm", "gated"), ("sru", 1)}
+STACKS = 1, 2, 3, "residual", "gated"  # so many bare layers, or two blocks
 MODELS = [
-    pytest.param(name, depth, id=f"{name}-{depth}", marks=[] if (name, depth) in QUICK else pytest.mark.slow)
+    pytest.param(name, stack, id=f"{name}-{stack}", marks=[] if (name, stack) in QUICK else pytest.mark.slow)
     for name in cells.names()
-    for depth in (1, 2, 3)
-]
-MODELS += [
-    pytest.param(name, block, id=f"{name}-{block}", marks=[] if (name, block) in BLOCKS else pytest.mark.slow)
-    for name in cells.names()
-    for block in ("residual", "gated")
+    for stack in STACKS
 ]
 HIGHWAY = {"connection": "highway", "layer_norm": "pre", "embedding_size": 5}
 
@@ -43,7 +38,9 @@ def piece(xs, steps, first, last):
 def test_pieces_give_the_numbers_of_one_pass(name, stack, x64):
     """Outputs, the carry at the end, and gradients through all pieces; of any length, with all flags."""
     spec = spec_of(per_step=True)
-    options = {"depth": 2, "block": stack} if isinstance(stack, str) else {"depth": stack, **HIGHWAY}
+    options = {"depth": 2, "block": stack} if stack in BLOCKS else {"depth": stack, **HIGHWAY}
+    if stack == "gated":
+        options |= {"conv_width": 3, "mlp_expansion": 1}
     model = build(cell_of(name), spec, ModelConfig(**options))
     params = normal_params(model)
 
