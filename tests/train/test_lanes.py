@@ -94,13 +94,19 @@ def test_the_state_that_goes_on_is_shared_as_the_rows_are(tiny):
 
 
 @pytest.mark.two_devices
-@pytest.mark.parametrize("batching", ["vmap", pytest.param("map", marks=pytest.mark.slow)])
-def test_steps_shared_by_devices_train_and_score_as_on_one(tiny, batching):
+@pytest.mark.parametrize(
+    "batching, block",
+    [
+        ("vmap", "bare"),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in [("map", "bare"), ("vmap", "gated")]),
+    ],
+)
+def test_steps_shared_by_devices_train_and_score_as_on_one(tiny, batching, block):
     """Of both directions of a stack of linear cells; five steps, which two devices do not share evenly."""
 
     def results(devices):
         options = SHARED | {"batch_devices": 1, "time_devices": devices, "seed_batching": batching}
-        model = {"depth": 2, "bidirectional": True, "dropout": 0.2}
+        model = {"depth": 2, "block": block, "bidirectional": True, "dropout": 0.2}
         run, trained = dispatched(tiny("sru", train=options, model=model), devices)
         assert dict(run.mesh.shape) == {"lanes": 1, "batch": 1, "time": devices}
         args = jax.tree.map(jnp.asarray, trained), held_out(run, "valid"), jnp.int32(10)
