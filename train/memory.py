@@ -54,7 +54,7 @@ def needs(config: RunConfig, spec: Spec, model: Model, sizes: dict, devices: int
     steps = spec.time if every == 0 else spec.time / (math.isqrt(spec.time) if every < 0 else every)
     states = steps * config.cell.hidden_size * directions * config.model.depth
     inputs = spec.time * input_width(config.cell.hidden_size, spec, config.model)
-    example = spec.time * (1 if spec.inputs == "tokens" else spec.input_size)
+    example = (spec.eval_time or spec.time) * (1 if spec.inputs == "tokens" else spec.input_size)
     width = 2 if config.model.compute_dtype == "bfloat16" else 4  # bytes
     each = 1 + SLOTS[config.optim.optimizer]
     seeds = f"{at_once} seed{'s' * (at_once > 1)} at once"

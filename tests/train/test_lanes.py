@@ -190,6 +190,19 @@ def test_a_padded_task_trains_as_the_unpadded_one(tiny):
     assert_close(*(dispatched(dataclasses.replace(config, chrono="cell"))[1] for config in configs), 1e-5)
 
 
+def test_a_run_is_evaluated_at_a_length_of_its_own(tiny):
+    config = tiny(task=PADDED | {"eval_gap": 9}, train={"steps": 10})
+    result = train(config)
+    spec = result.run.spec
+    assert (spec.time, spec.eval_time) == (8, 11)
+    row = result.summary.seeds[0]
+    longer = tiny(task={"gap": 9, "distractors": 1}).task
+    params = jax.tree.map(lambda x: x[0], result.state.params)
+    batch = longer.eval_batch({}, "test", 0, longer.eval_examples)
+    total, weight = metrics.score(spec, result.run.model.apply(params, batch.xs), batch)
+    assert row.test_metric == pytest.approx(float(total / weight))
+
+
 # --- programs used again
 
 

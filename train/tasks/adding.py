@@ -21,17 +21,16 @@ class Adding(base.Stretchable):
     Options:
       length: number of steps.
       max_length: the longest length that the compiled program can take; 0: just `length`, without padding.
+      eval_length: `length` of the held-out examples; 0: as in training.
     """
 
     name: ClassVar[str] = "adding"
     input_kind: ClassVar[str] = "features"
     stretch: ClassVar[str] = "length"
+    shortest: ClassVar[int] = 2
     length: int = 200
     max_length: int = 0
-
-    def __post_init__(self):
-        super().__post_init__()
-        base.at_least(self, length=2)
+    eval_length: int = 0
 
     def spec(self, data):
         return base.Spec(
@@ -45,6 +44,7 @@ class Adding(base.Stretchable):
             threshold=0.01,
             baseline=1 / 6,
             time=self.longest,
+            eval_time=self.eval_time,
         )
 
     def sample(self, key, batch_size, length=None):

@@ -57,7 +57,8 @@ class Spec:
     metric: str  # of train.metrics.METRICS
     threshold: float  # solved when the metric is as good as that
     baseline: float  # metric of the best answer without memory or learning
-    time: int  # (maximum) sequence length
+    time: int  # steps of a training batch: the longest sequence
+    eval_time: int = 0  # of a held-out batch; 0: the same
     reads_on: bool = False  # row i of a batch goes on where row i of the batch before ended
 
 
@@ -125,11 +126,16 @@ class Synthetic(Task):
 
     @abc.abstractmethod
     def sample(self, key: Array, batch_size: int, **values) -> tuple[Array, Array, Array, Array]:
-        """Independent examples: xs, ys, weights, scored as in `Batch`; `values` as in `load`."""
+        """Independent examples: xs, ys, weights, scored as in `Batch`, and, where rows are drawn of different
+        lengths, those too; `values` as in `load`."""
 
     def lengths(self, rows: int, **values) -> Array | None:
         """The number of real steps of each row, the rest is padding; None: all rows are full."""
         return None
+
+    def held_out(self, data: Data) -> tuple["Synthetic", Data]:
+        """The task that held-out examples are of, and what its `load` would give."""
+        return self, data
 
     def load(self, data_dir=None):
         """{}, or the options that a compiled program takes as values: see `Task.static`."""
@@ -147,33 +153,39 @@ class Synthetic(Task):
         rows = index * batch_size + jnp.arange(batch_size)
         # A key for each row: the held-out set is the same whatever the batch size.
         keys = jax.vmap(jax.random.fold_in, (None, 0))(held_out_key(split), rows)
-        examples = jax.vmap(lambda key: self.sample(key, 1, **data))(keys)
-        xs, ys, weights, scored = jax.tree.map(lambda x: x[:, 0], examples)
+        task, data = self.held_out(data)
+        examples = jax.vmap(lambda key: task.sample(key, 1, **data))(keys)
+        xs, ys, weights, scored, *lengths = jax.tree.map(lambda x: x[:, 0], examples)
         inside = (rows < self.eval_examples).astype(jnp.float32)
         inside = inside.reshape(inside.shape + (1,) * (weights.ndim - 1))
-        return self._batch(data, xs, ys, weights * inside, scored * inside)
+        return task._batch(data, xs, ys, weights * inside, scored * inside, *lengths)
 
-    def _batch(self, data, xs, ys, weights, scored):
-        return Batch(xs, ys, self.lengths(len(xs), **data), weights, scored)
+    def _batch(self, data, xs, ys, weights, scored, lengths=None):
+        lengths = self.lengths(len(xs), **data) if lengths is None else lengths
+        return Batch(xs, ys, lengths, weights, scored)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stretchable(Synthetic):
     """A generated task of any length, up to a longest one that one compiled program serves.
 
-    A subclass names its option of length in `stretch` (such as "gap") and has a second one, "max_gap".
-    Where that is above 0, `load` gives {"gap": ...}, sequences are padded to max_gap, and a run with
-    another gap needs no compilation.
+    A subclass names its option of length in `stretch` (such as "gap") and has two more. Where "max_gap" is
+    above 0, `load` gives {"gap": ...}, sequences are padded to max_gap, and a run with another gap needs no
+    compilation. Where "eval_gap" is, held-out examples are of that length.
     """
 
     stretch: ClassVar[str]
+    shortest: ClassVar[int] = 1
 
     def __post_init__(self):
         super().__post_init__()
-        length, longest = getattr(self, self.stretch), getattr(self, f"max_{self.stretch}")
-        at_least(self, **{f"max_{self.stretch}": 0})
-        ok = longest == 0 or longest >= length
-        require(self, f"max_{self.stretch}", ok, f"0 (off) or at least {self.stretch} = {length}")
+        name, longest, held_out = self.stretch, f"max_{self.stretch}", f"eval_{self.stretch}"
+        at_least(self, **{name: self.shortest, longest: 0, held_out: 0})
+        length = getattr(self, name)
+        ok = getattr(self, longest) == 0 or getattr(self, longest) >= length
+        require(self, longest, ok, f"0 (off) or at least {name} = {length}")
+        ok = getattr(self, held_out) == 0 or getattr(self, held_out) >= self.shortest
+        require(self, held_out, ok, f"0 (as {name}) or at least {self.shortest}")
 
     @property
     def longest(self) -> int:
@@ -184,12 +196,25 @@ class Stretchable(Synthetic):
         padded = getattr(self, f"max_{self.stretch}") > 0
         return {self.stretch: np.int32(getattr(self, self.stretch))} if padded else {}
 
+    @property
+    def eval_time(self) -> int:
+        """As in `Spec`."""
+        length = getattr(self, f"eval_{self.stretch}")
+        return self.real_length(**{self.stretch: length}) if length else 0
+
+    def held_out(self, data):
+        name, length = self.stretch, getattr(self, f"eval_{self.stretch}")
+        if not length:
+            return self, data
+        return dataclasses.replace(self, **{name: length, f"max_{name}": 0, f"eval_{name}": 0}), {}
+
     def static(self):
         return dataclasses.replace(self, **{self.stretch: self.longest})
 
     @abc.abstractmethod
     def real_length(self, **values) -> Array:
-        """The number of real steps of every row, where `load` gives values."""
+        """The number of real steps of every row (the most, where they differ), of options that `load` may give
+        as values."""
 
     def lengths(self, rows, **values):
         return jnp.full(rows, self.real_length(**values), jnp.int32) if values else None

@@ -27,6 +27,7 @@ class CopyMemory(base.Stretchable):
     Options:
       length: steps from the end of the symbols to the delimiter, which is the last of them.
       max_length: the longest length that the compiled program can take; 0: just `length`, without padding.
+      eval_length: `length` of the held-out examples; 0: as in training.
       symbols: number of different symbols.
       items: how many are to be kept.
     """
@@ -37,12 +38,13 @@ class CopyMemory(base.Stretchable):
     stretch: ClassVar[str] = "length"
     length: int = 100
     max_length: int = 0
+    eval_length: int = 0
     symbols: int = 8
     items: int = 10
 
     def __post_init__(self):
         super().__post_init__()
-        base.at_least(self, length=1, symbols=2, items=1)
+        base.at_least(self, symbols=2, items=1)
 
     def spec(self, data):
         return base.Spec(
@@ -56,6 +58,7 @@ class CopyMemory(base.Stretchable):
             threshold=0.99,
             baseline=1 / self.symbols,
             time=self.longest + 2 * self.items,
+            eval_time=self.eval_time,
         )
 
     def sample(self, key, batch_size, length=None):

@@ -24,6 +24,7 @@ class DelayedRecall(base.Stretchable):
     Options:
       gap: number of steps between the symbol and the query.
       max_gap: the longest gap that the compiled program can take; 0: just `gap`, without padding.
+      eval_gap: `gap` of the held-out examples; 0: as in training.
       symbols: number of different symbols.
       distractors: number of different fillers; 1 is a constant blank.
     """
@@ -33,12 +34,13 @@ class DelayedRecall(base.Stretchable):
     stretch: ClassVar[str] = "gap"
     gap: int = 100
     max_gap: int = 0
+    eval_gap: int = 0
     symbols: int = 8
     distractors: int = 8
 
     def __post_init__(self):
         super().__post_init__()
-        base.at_least(self, gap=1, symbols=2, distractors=1)
+        base.at_least(self, symbols=2, distractors=1)
 
     def spec(self, data):
         return base.Spec(
@@ -52,6 +54,7 @@ class DelayedRecall(base.Stretchable):
             threshold=0.99,
             baseline=1 / self.symbols,
             time=self.longest + 2,
+            eval_time=self.eval_time,
         )
 
     def sample(self, key, batch_size, gap=None):

@@ -70,20 +70,22 @@ class WordProblem(base.Stretchable):
       tokens: "elements", or "generators": token 0 is the identity, token i the i-th of GENERATORS.
       length: steps.
       max_length: the longest length that the compiled program can take; 0: just `length`, without padding.
+      eval_length: `length` of the held-out examples; 0: as in training.
     """
 
     name: ClassVar[str] = "word_problem"
     input_kind: ClassVar[str] = "tokens"
     per_step: ClassVar[bool] = True
     stretch: ClassVar[str] = "length"
+    shortest: ClassVar[int] = 2
     group: str = "z2"
     tokens: str = "elements"
     length: int = 16
     max_length: int = 0
+    eval_length: int = 0
 
     def __post_init__(self):
         super().__post_init__()
-        base.at_least(self, length=2)
         for option, known in (("group", GENERATORS), ("tokens", TOKENS)):
             value = getattr(self, option)
             base.require(self, option, value in known, f"known; {nearest(value, known)}")
@@ -111,6 +113,7 @@ class WordProblem(base.Stretchable):
             threshold=0.99,
             baseline=1 / order,
             time=self.longest,
+            eval_time=self.eval_time,
         )
 
     def sample(self, key, batch_size, length=None):

@@ -19,6 +19,7 @@ CASES = [
     ("copy_memory", dict(length=2, max_length=5, symbols=4, items=3, eval_examples=37)),
     ("delayed_recall", dict(gap=6, eval_examples=37)),
     ("delayed_recall", dict(gap=4, max_gap=6, eval_examples=37)),
+    ("delayed_recall", dict(gap=3, max_gap=4, eval_gap=8, eval_examples=37)),
     ("digits", dict(pixels_per_step=8)),
     ("mnist", dict(pixels_per_step=28)),
     ("permuted_mnist", dict(pixels_per_step=98)),
@@ -77,12 +78,13 @@ def test_spec_and_batch_agree(loaded, name, options):
     assert (spec.loss, spec.metric) in KNOWN
     better = spec.threshold - spec.baseline
     assert better > 0 if spec.metric == "accuracy" else better < 0
-    for batch in (train_batch(task, data, KEY, 3), eval_batch(task, data, "test", 0)):
+    trained, held_out = train_batch(task, data, KEY, 3), eval_batch(task, data, "test", 0)
+    for batch, time in ((trained, spec.time), (held_out, spec.eval_time or spec.time)):
         tokens = spec.inputs == "tokens"
-        assert batch.xs.shape == (size, spec.time) + (() if tokens else (spec.input_size,))
+        assert batch.xs.shape == (size, time) + (() if tokens else (spec.input_size,))
         assert batch.xs.dtype == (jnp.int32 if tokens else jnp.float32)
         assert batch.xs.min() >= 0 and batch.xs.max() <= (spec.input_size - 1 if tokens else 1)
-        steps = (size, spec.time) if spec.per_step else (size,)
+        steps = (size, time) if spec.per_step else (size,)
         if spec.loss == "cross_entropy":
             assert batch.ys.shape == steps and batch.ys.dtype == jnp.int32
             assert batch.ys.min() >= 0 and batch.ys.max() < spec.output_size
@@ -92,7 +94,7 @@ def test_spec_and_batch_agree(loaded, name, options):
         assert batch.weights.dtype == batch.scored.dtype == jnp.float32
         if batch.lengths is not None:
             assert batch.lengths.shape == (size,) and batch.lengths.dtype == jnp.int32
-            padding = np.arange(spec.time) >= np.asarray(batch.lengths)[:, None]
+            padding = np.arange(time) >= np.asarray(batch.lengths)[:, None]
             assert padding.any() and not (spec.per_step and np.asarray(batch.weights)[padding].any())
             assert name != "sentence" or np.array_equal(np.asarray(batch.xs) == sentence.PADDING, padding)
 
@@ -194,6 +196,8 @@ BAD = [
     ("adding", dict(length=9, max_length=8), "max_length must be 0 (off) or at least length = 9, got 8"),
     ("copy_memory", dict(max_length=True), "max_length must be an integer, got True"),
     ("delayed_recall", dict(max_gap=-1), "max_gap must be at least 0, got -1"),
+    ("adding", dict(eval_length=1), "eval_length must be 0 (as length) or at least 2, got 1"),
+    ("delayed_recall", dict(eval_gap=1.5), "eval_gap must be an integer, got 1.5"),
     ("digits", dict(pixels_per_step=7), "pixels_per_step must be a divisor of 64, got 7"),
     ("digits", dict(pixels_per_step=0), "pixels_per_step must be at least 1, got 0"),
     ("mnist", dict(pixels_per_step=10), "pixels_per_step must be a divisor of 784, got 10"),

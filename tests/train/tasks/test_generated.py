@@ -1,9 +1,11 @@
 """Generated tasks say what their papers say."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from batches import sample
+from batches import KEY, eval_batch, same, sample, train_batch
 from train import tasks
 
 
@@ -54,3 +56,16 @@ def test_delayed_recall_answers_the_first_token_and_nothing_else_tells(gap, symb
     for y in range(symbols):  # fillers look alike whatever the answer
         counts = np.bincount(fillers[ys == y].ravel() - symbols, minlength=distractors)
         np.testing.assert_allclose(counts / counts.sum(), 1 / distractors, atol=0.12)
+
+
+@pytest.mark.parametrize("name", tasks.STRETCHABLE)
+def test_held_out_examples_may_be_of_another_length(name):
+    stretch = tasks.TASKS.cls(name).stretch
+    plain = tasks.get(name, eval_examples=3)
+    length = getattr(plain, stretch)
+    task = dataclasses.replace(plain, **{f"eval_{stretch}": length + 8, f"max_{stretch}": length + 4})
+    longer = dataclasses.replace(plain, **{stretch: length + 8})
+    assert same(eval_batch(task, task.load(), "test", 0), eval_batch(longer, {}, "test", 0))
+    assert task.spec({}).eval_time == longer.spec({}).time > task.spec({}).time
+    padded = dataclasses.replace(plain, **{f"max_{stretch}": length + 4})
+    assert same(train_batch(task, task.load(), KEY, 0), train_batch(padded, padded.load(), KEY, 0))
