@@ -96,12 +96,39 @@ def test_one_program_serves_shorter_words():
     np.testing.assert_array_equal(batch.ys[:, :3], full.ys[:, :3])
 
 
+@pytest.mark.parametrize("answers", word_problem.ANSWERS)
+def test_words_of_different_lengths(answers):
+    options = dict(group="s3", length=6, min_length=3, eval_length=12, eval_min_length=7, answers=answers)
+    task = tasks.get("word_problem", **options)
+    batches = {(3, 6): task.train_batch({}, KEY, 0, 300), (7, 12): task.eval_batch({}, "test", 0, 300)}
+    for (shortest, longest), batch in batches.items():
+        xs, ys, lengths, weights, scored = map(np.asarray, batch)
+        assert xs.shape == (300, longest) and set(lengths) == set(range(shortest, longest + 1))
+        assert np.bincount(lengths)[shortest:].min() > 150 / (longest + 1 - shortest)
+        product = word_problem.multiplication("s3")
+        for x, y, n, counts in zip(xs, ys, lengths, weights, strict=True):
+            assert not x[n:].any()
+            assert y[:n].tolist() == list(itertools.accumulate(x[:n], lambda a, b: product[a, b]))
+            assert np.flatnonzero(counts).tolist() == (list(range(n)) if answers == "all" else [n - 1])
+        np.testing.assert_array_equal(weights, scored)
+
+
+def test_lengths_of_words_are_drawn_below_a_length_that_is_a_value():
+    task = tasks.get("word_problem", length=4, max_length=9, min_length=2)
+    batch = jax.jit(task.train_batch, static_argnums=3)(task.load(), KEY, 0, 200)
+    assert batch.xs.shape == (200, 9) and set(np.asarray(batch.lengths)) == {2, 3, 4}
+    assert (np.asarray(batch.weights).sum(1) == batch.lengths).all()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         (dict(group="s6"), "word_problem: group must be known"),
         (dict(tokens="letters"), "word_problem: tokens must be known"),
         (dict(length=1), "word_problem: length must be at least 2, got 1"),
+        (dict(length=5, min_length=6), "word_problem: min_length must be at most length = 5, got 6"),
+        (dict(length=5, eval_min_length=6), "word_problem: eval_min_length must be at most eval_length = 5"),
+        (dict(answers="first"), "word_problem: answers must be known; choices: all, last"),
         (dict(length=5, max_length=4), "word_problem: max_length must be 0 (off) or at least length = 5"),
     ],
 )

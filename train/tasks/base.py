@@ -213,8 +213,7 @@ class Stretchable(Synthetic):
 
     @abc.abstractmethod
     def real_length(self, **values) -> Array:
-        """The number of real steps of every row (the most, where they differ), of options that `load` may give
-        as values."""
+        """The number of real steps of every row (the most, where they differ), of what `load` may give."""
 
     def lengths(self, rows, **values):
         return jnp.full(rows, self.real_length(**values), jnp.int32) if values else None

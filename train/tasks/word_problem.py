@@ -1,7 +1,8 @@
 """Word problems of finite groups: parity and its non-commutative relatives, for tracking a state.
 
 Liu 2023, "Transformers learn shortcuts to automata"; Merrill 2024, "The illusion of state in state-space
-models"; Grazzi 2025, "Unlocking state-tracking in linear RNNs through negative eigenvalues".
+models"; Grazzi 2025, "Unlocking state-tracking in linear RNNs through negative eigenvalues"; for words of
+different lengths Deletang 2023, "Neural networks and the Chomsky hierarchy".
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ GENERATORS = {
     "s5": [(1, 0, 2, 3, 4), (1, 2, 3, 4, 0)],
 }
 TOKENS = ("elements", "generators")
+ANSWERS = ("all", "last")
 
 
 def then(p: tuple, q: tuple) -> tuple:
@@ -54,7 +56,7 @@ class WordProblem(base.Stretchable):
     """Read elements of a group; say after each the product of all so far.
 
         xs: g_1     g_2           g_3 ...
-        ys: g_1     g_1 g_2       g_1 g_2 g_3 ...      every step counts
+        ys: g_1     g_1 g_2       g_1 g_2 g_3 ...      every step counts, or the last alone
 
     With group "z2" it is parity: the answer is the number of ones so far, modulo 2. Tokens are drawn
     uniformly. Where they are all the elements (Merrill 2024), the product is uniform given any of the
@@ -71,6 +73,9 @@ class WordProblem(base.Stretchable):
       length: steps.
       max_length: the longest length that the compiled program can take; 0: just `length`, without padding.
       eval_length: `length` of the held-out examples; 0: as in training.
+      min_length: words have lengths drawn uniformly from it to `length`; 0: all have `length`.
+      eval_min_length: `min_length` of the held-out words; 0: as in training.
+      answers: which steps count, "all" or the "last" of each word.
     """
 
     name: ClassVar[str] = "word_problem"
@@ -83,10 +88,17 @@ class WordProblem(base.Stretchable):
     length: int = 16
     max_length: int = 0
     eval_length: int = 0
+    min_length: int = 0
+    eval_min_length: int = 0
+    answers: str = "all"
 
     def __post_init__(self):
         super().__post_init__()
-        for option, known in (("group", GENERATORS), ("tokens", TOKENS)):
+        base.at_least(self, min_length=0, eval_min_length=0)
+        for option, most in (("min_length", "length"), ("eval_min_length", "eval_length")):
+            longest = getattr(self, most) or self.length
+            base.require(self, option, getattr(self, option) <= longest, f"at most {most} = {longest}")
+        for option, known in (("group", GENERATORS), ("tokens", TOKENS), ("answers", ANSWERS)):
             value = getattr(self, option)
             base.require(self, option, value in known, f"known; {nearest(value, known)}")
         apart = self.group != "z2" or self.tokens == "elements"
@@ -116,13 +128,21 @@ class WordProblem(base.Stretchable):
             eval_time=self.eval_time,
         )
 
+    def held_out(self, data):
+        task, data = super().held_out(data)
+        if not self.eval_min_length:
+            return task, data
+        return dataclasses.replace(task, min_length=self.eval_min_length, eval_min_length=0), data
+
     def sample(self, key, batch_size, length=None):
         meaning, product = jnp.asarray(self.meaning), jnp.asarray(multiplication(self.group))
-        xs = jax.random.randint(key, (batch_size, self.longest), 0, len(meaning))
-        real = jnp.ones(xs.shape, bool)
-        if length is not None:
-            real = jnp.broadcast_to(jnp.arange(self.longest) < length, xs.shape)
-            xs = jnp.where(real, xs, 0)
+        lengths = jnp.full(batch_size, self.length if length is None else length, jnp.int32)
+        if self.min_length:
+            key, key_lengths = jax.random.split(key)
+            lengths = jax.random.randint(key_lengths, (batch_size,), self.min_length, lengths + 1)
+        step = jnp.arange(self.longest)
+        real = step < lengths[:, None]
+        xs = jnp.where(real, jax.random.randint(key, real.shape, 0, len(meaning)), 0)
 
         def multiply(so_far, element):
             so_far = product[so_far, element]
@@ -130,8 +150,8 @@ class WordProblem(base.Stretchable):
 
         # Step by step: an associative scan takes longer to compile, and on a CPU to run.
         ys = jax.lax.scan(multiply, jnp.zeros(batch_size, jnp.int32), meaning[xs].T)[1].T
-        counts = real.astype(jnp.float32)
-        return xs, ys, counts, counts
+        counts = (real if self.answers == "all" else step == lengths[:, None] - 1).astype(jnp.float32)
+        return xs, ys, counts, counts, *([lengths] if self.min_length else [])
 
     def real_length(self, length):
         return length

@@ -33,6 +33,7 @@ CASES = [
     ("text", dict(dataset="shakespeare", length=7, valid_limit=20)),
     ("word_problem", dict(length=5, eval_examples=37)),
     ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
+    ("word_problem", dict(length=6, min_length=2, answers="last", eval_examples=37)),
 ]
 # A case of each kind: padded, with a scan of its own, in memory, with lengths, with a target at every step.
 KINDS = [
@@ -136,7 +137,8 @@ def test_an_evaluation_counts_every_row_once(loaded, name, options):
     if task.spec(data).reads_on:
         assert name in READ_ON
         return
-    per_row = cut(train_batch(task, data, KEY, 0), slice(1))
+    trained = train_batch(task, data, KEY, 0)
+    per_row, alike = cut(trained, slice(1)), same(trained.weights, trained.weights[:1] * np.ones((SIZE, 1)))
     for split in base.SPLITS if (name, options) in KINDS else ["test"]:
         size = task.eval_size(data, split)
         assert type(size) is int and size > 0
@@ -144,6 +146,9 @@ def test_an_evaluation_counts_every_row_once(loaded, name, options):
         want = [np.repeat(part, size, axis=0) for part in (per_row.weights, per_row.scored)]
         if isinstance(task, base.InMemory) and task.per_step:  # rows differ in length
             want = [np.arange(batch.xs.shape[1]) < batch.lengths[:size, None]] * 2
+        elif task.per_step and not alike:  # what counts is drawn
+            want = eval_batch(task, data, split, 0, size)[-2:]
+            assert all(counts.any(axis=1).all() for counts in want)
         assert np.array_equal(batch.weights[:size], want[0]) and np.array_equal(batch.scored[:size], want[1])
         assert not batch.weights[size:].any() and not batch.scored[size:].any()
         if isinstance(task, base.InMemory) and not task.per_step:
