@@ -20,6 +20,26 @@ RECIPES = {
         "task": {"eval_examples": 256},
         "train": {"steps": 1500, "batch_size": 32, "eval_every": 50},
     },
+    # Two layers, as the papers of this and the next two have, so that a cell whose gates see no state has one
+    # that does. Where what is recalled stands is drawn: no dependency is of a known length.
+    "associative_recall": {
+        "task": {"eval_examples": 512},
+        "model": {"depth": 2},
+        "train": {"steps": 4000, "batch_size": 64},
+        "chrono": "cell",
+    },
+    "selective_copying": {
+        "task": {"eval_examples": 512},
+        "model": {"depth": 2},
+        "train": {"steps": 4000, "batch_size": 64},
+        "chrono": "cell",
+    },
+    "induction_heads": {
+        "task": {"eval_examples": 512},
+        "model": {"depth": 2},
+        "train": {"steps": 4000, "batch_size": 8},
+        "chrono": "cell",
+    },
     "copy_memory": {
         "train": {"steps": 4000, "batch_size": 32},
     },

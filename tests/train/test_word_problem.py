@@ -101,14 +101,14 @@ def test_words_of_different_lengths(answers):
     options = dict(group="s3", length=6, min_length=3, eval_length=12, eval_min_length=7, answers=answers)
     task = tasks.get("word_problem", **options)
     batches = {(3, 6): task.train_batch({}, KEY, 0, 300), (7, 12): task.eval_batch({}, "test", 0, 300)}
+    table = word_problem.multiplication("s3")
     for (shortest, longest), batch in batches.items():
         xs, ys, lengths, weights, scored = map(np.asarray, batch)
         assert xs.shape == (300, longest) and set(lengths) == set(range(shortest, longest + 1))
         assert np.bincount(lengths)[shortest:].min() > 150 / (longest + 1 - shortest)
-        product = word_problem.multiplication("s3")
         for x, y, n, counts in zip(xs, ys, lengths, weights, strict=True):
             assert not x[n:].any()
-            assert y[:n].tolist() == list(itertools.accumulate(x[:n], lambda a, b: product[a, b]))
+            assert y[:n].tolist() == list(itertools.accumulate(x[:n], lambda a, b: table[a, b]))
             assert np.flatnonzero(counts).tolist() == (list(range(n)) if answers == "all" else [n - 1])
         np.testing.assert_array_equal(weights, scored)
 

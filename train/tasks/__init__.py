@@ -9,21 +9,24 @@
 
 from cells.registry import Registry
 from train.tasks.adding import Adding
+from train.tasks.associative_recall import AssociativeRecall
 from train.tasks.base import Batch, Spec, Stretchable, Task
 from train.tasks.copy_memory import CopyMemory
 from train.tasks.datasets import DataError
 from train.tasks.delayed_recall import DelayedRecall
 from train.tasks.digits import Digits
+from train.tasks.induction_heads import InductionHeads
 from train.tasks.mixed_recall import MixedRecall
 from train.tasks.mnist import Mnist, PermutedMnist
 from train.tasks.music import Music
+from train.tasks.selective_copying import SelectiveCopying
 from train.tasks.sentence import Sentence
 from train.tasks.text import Text
 from train.tasks.word_problem import WordProblem
 
 _TASKS = (
-    Adding, CopyMemory, DelayedRecall, Digits, MixedRecall, Mnist, Music, PermutedMnist, Sentence,
-    Text, WordProblem,
+    Adding, AssociativeRecall, CopyMemory, DelayedRecall, Digits, InductionHeads, MixedRecall, Mnist, Music,
+    PermutedMnist, SelectiveCopying, Sentence, Text, WordProblem,
 )  # fmt: skip
 TASKS = Registry("task", {task.name: task for task in _TASKS})
 
