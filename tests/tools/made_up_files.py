@@ -1,6 +1,7 @@
 """Made-up files for all real tasks, with the traps of the real ones."""
 
 import io
+import tarfile
 
 import numpy as np
 from scipy.io import savemat
@@ -13,6 +14,19 @@ def idx(array):
     """A uint8 array as the bytes of an idx file."""
     sizes = np.array(array.shape, ">i4").tobytes()
     return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+
+
+def archive(rng, counts):
+    """CIFAR-10's archive: file name -> number of images."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
+        for name, n in counts.items():
+            records = rng.integers(0, 256, (n, 1 + 3 * 1024)).astype(np.uint8)
+            records[:, 0] %= 10
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = records.size
+            tar.addfile(member, io.BytesIO(records.tobytes()))
+    return file.getvalue()
 
 
 def lines(rng, n, classes, encoding):
@@ -57,4 +71,6 @@ def files() -> dict[str, bytes]:
             contents[name] = text(rng, 5000)
     for kind in music.SETS.values():
         contents[kind.file] = rolls(rng, {"traindata": 21, "validdata": 5, "testdata": 18})
+    counts = {f"data_batch_{i}.bin": 1004 for i in range(1, 6)} | {"test_batch.bin": 33}
+    contents["cifar-10-binary.tar.gz"] = archive(rng, counts)
     return contents

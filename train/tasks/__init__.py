@@ -11,6 +11,7 @@ from cells.registry import Registry
 from train.tasks.adding import Adding
 from train.tasks.associative_recall import AssociativeRecall
 from train.tasks.base import Batch, Spec, Stretchable, Task
+from train.tasks.cifar10 import Cifar10
 from train.tasks.copy_memory import CopyMemory
 from train.tasks.datasets import DataError
 from train.tasks.delayed_recall import DelayedRecall
@@ -25,8 +26,8 @@ from train.tasks.text import Text
 from train.tasks.word_problem import WordProblem
 
 _TASKS = (
-    Adding, AssociativeRecall, CopyMemory, DelayedRecall, Digits, InductionHeads, MixedRecall, Mnist, Music,
-    PermutedMnist, SelectiveCopying, Sentence, Text, WordProblem,
+    Adding, AssociativeRecall, Cifar10, CopyMemory, DelayedRecall, Digits, InductionHeads, MixedRecall, Mnist,
+    Music, PermutedMnist, SelectiveCopying, Sentence, Text, WordProblem,
 )  # fmt: skip
 TASKS = Registry("task", {task.name: task for task in _TASKS})
 

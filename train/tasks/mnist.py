@@ -42,19 +42,11 @@ class Mnist(images.Images):
             ys = parse(datasets.read(f"{part}-labels-idx1-ubyte", data_dir))
             return xs.reshape(len(ys), self.pixels), ys.astype(np.int32)
 
-        def fixed(seed, n):
-            # RandomState, not Generator: NumPy promises that its streams never change.
-            return np.random.RandomState(seed).permutation(n)
-
-        xs, ys = read("train")
-        order = fixed(0, len(ys))
-        pixels = fixed(self.permutation_seed, self.pixels) if self.permuted else slice(None)
-        splits = {
-            "train": (xs[order[:-5000]], ys[order[:-5000]]),
-            "valid": (xs[order[-5000:]], ys[order[-5000:]]),
-            "test": read("t10k"),
-        }
-        return {split: {"xs": xs[:, pixels], "ys": ys} for split, (xs, ys) in splits.items()}
+        data = images.splits(read("train"), read("t10k"))
+        if self.permuted:
+            pixels = np.random.RandomState(self.permutation_seed).permutation(self.pixels)
+            data = {split: part | {"xs": part["xs"][:, pixels]} for split, part in data.items()}
+        return data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import made_up_files
 from batches import same
 from train import tasks
-from train.tasks import datasets, mnist, music, sentence
+from train.tasks import cifar10, datasets, mnist, music, sentence
 
 SHARED = os.environ.get(datasets.VARIABLE) or Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not Path(SHARED).is_dir(), reason=f"no folder in {datasets.VARIABLE}")
@@ -60,6 +61,32 @@ def test_mnist_reads_idx_and_permutes_all_images_alike(loaded, folder):
         assert np.array_equal(permuted[split]["ys"], data[split]["ys"])
     other = tasks.get("permuted_mnist", permutation_seed=1).load(folder)
     assert not same(other["test"], permuted["test"])
+
+
+def test_cifar10_reads_colours_by_pixel_and_grey_from_them(loaded, folder):
+    task, data = loaded("cifar10", dict(pixels_per_step=32))
+    assert {split: len(part["ys"]) for split, part in data.items()} == dict(train=20, valid=5000, test=33)
+    with tarfile.open(folder / "cifar-10-binary.tar.gz") as archive:
+        raw = archive.extractfile("cifar-10-batches-bin/test_batch.bin").read()
+    batch = task.eval_batch(data, "test", 0, 33)
+    grey = tasks.get("cifar10", grey=True)
+    greys = np.asarray(grey.inputs(cifar10.brightness(data["test"]["xs"])))
+    assert batch.xs.shape == (33, 32, 96) and greys.shape == (33, 1024, 1)
+    for row in (0, 32):
+        record = raw[3073 * row : 3073 * (row + 1)]
+        assert record[0] == batch.ys[row]
+        for place in (0, 1, 33, 1023):  # top left, its neighbour, one below that, bottom right
+            colours = [record[1 + colour * 1024 + place] for colour in range(3)]
+            np.testing.assert_allclose(batch.xs[row].reshape(1024, 3)[place] * 255, colours, rtol=1e-5)
+            mixed = 0.2989 * colours[0] + 0.587 * colours[1] + 0.114 * colours[2]
+            assert abs(greys[row, place, 0] * 255 - mixed) <= 0.51
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", made_up_files.archive(np.random.default_rng(0), {})])
+def test_an_archive_without_images_is_refused_in_one_line(content):
+    with pytest.raises(datasets.DataError, match=r"^cifar-10-binary.tar.gz: no .* in it") as refusal:
+        cifar10.parse(content)
+    assert "\n" not in str(refusal.value)
 
 
 def test_lines_end_at_newlines_and_words_at_spaces_only():
