@@ -72,6 +72,11 @@ RECIPES = {
         "train": {"steps": 2000, "batch_size": 32},
         "chrono": "cell",
     },
+    # Batches of 32 as in the Long range arena; how deep brackets nest is no length in steps.
+    "listops": {
+        "train": {"steps": 5000, "batch_size": 32, "eval_every": 250},
+        "chrono": "cell",
+    },
     # Bai et al. 2018 regularise as much; pieces are longer than any dependency that is known of.
     "music": {
         "model": {"dropout": 0.5},

@@ -17,6 +17,7 @@ from train.tasks.datasets import DataError
 from train.tasks.delayed_recall import DelayedRecall
 from train.tasks.digits import Digits
 from train.tasks.induction_heads import InductionHeads
+from train.tasks.listops import ListOps
 from train.tasks.mixed_recall import MixedRecall
 from train.tasks.mnist import Mnist, PermutedMnist
 from train.tasks.music import Music
@@ -26,8 +27,8 @@ from train.tasks.text import Text
 from train.tasks.word_problem import WordProblem
 
 _TASKS = (
-    Adding, AssociativeRecall, Cifar10, CopyMemory, DelayedRecall, Digits, InductionHeads, MixedRecall, Mnist,
-    Music, PermutedMnist, SelectiveCopying, Sentence, Text, WordProblem,
+    Adding, AssociativeRecall, Cifar10, CopyMemory, DelayedRecall, Digits, InductionHeads, ListOps,
+    MixedRecall, Mnist, Music, PermutedMnist, SelectiveCopying, Sentence, Text, WordProblem,
 )  # fmt: skip
 TASKS = Registry("task", {task.name: task for task in _TASKS})
 
