@@ -5,7 +5,7 @@ A run directory is any folder that holds `summary.json` or `metrics.jsonl`. In e
 - `seconds` is wall time since training began, compilation excluded, all seeds of a run together;
 - a seed that did not reach the threshold is censored: it counts as infinite time, not as missing;
 - runs of one task with one label are pooled, and where their options differ, `label` says how; so it does
-  where a run trained with several learning rates;
+  where a run trained with several learning rates. Folds of one set are pooled, as seeds are;
 - every field of the configs in which the runs differ is a column after the others: `gap`, `depth`; with its
   section (`task.gap`) where that name is taken.
 """
@@ -29,6 +29,7 @@ SEED = tuple(name for name in SeedSummary.names() if name != "seed")
 FAILED = "failed.json"  # in the folder of a run that raised an error
 # Fields of a config that do not make another experiment.
 _NOT_OPTIONS = {"name", "label", "seed", "seeds", "checkpoint_seconds", "tensorboard", "learning_rates"}
+_POOLED = {"fold"}  # other data of the same experiment
 _MEASURED = ("cell", "hidden_size", "strategy", "device", "devices")  # what a config left open
 
 
@@ -187,7 +188,7 @@ def _differing(group: list[tuple[dict, dict]]) -> list[str]:
 
 def _tell_apart(group: list[tuple[dict, dict]]):
     """Adds to the label of each run the options in which the runs of this group differ."""
-    differing = _differing(group)
+    differing = [key for key in _differing(group) if key.split(".")[-1] not in _POOLED]
     for run, options in group if differing else ():
         own = {key.split(".")[-1]: options[key] for key in differing if key in options}
         run["label"] += f" ({', '.join(f'{key}={value}' for key, value in own.items())})"

@@ -58,6 +58,9 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
     watched. `test_metric` and its quartiles are over all seeds, at the end, `best_test_metric` at the
     evaluation with the best validation metric. One without a score, because it diverged, counts as the
     worst. `seconds_per_step` and `compile_seconds` are medians over runs.
+
+    Where runs are folds of a cross-validation, `folds` counts them; `fold_mean` and `fold_sd` are of their
+    `best_test_metric`, each the mean of its seeds, and NaN where one has no score.
     """
     rows = []
     options = ["learning_rate", *(name for name in seeds.columns if name not in (*RUN, "seed", *SEED))]
@@ -80,10 +83,22 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
         for name in ("test_metric", "best_test_metric"):
             tests = group[name] if name in group else np.nan * group["test_metric"]  # older runs
             row |= _spread(name, _quantiles(tests.astype(float), run["higher_is_better"]))
-        row |= runs[["seconds_per_step", "compile_seconds"]].median().to_dict()
+        row |= runs[["seconds_per_step", "compile_seconds"]].median().to_dict() | _folds(group)
         same = [name for name in options if name in group and group[name].nunique(dropna=False) == 1]
         rows.append(row | run[same].to_dict())
     return pd.DataFrame(rows)
+
+
+def _folds(group: pd.DataFrame) -> dict[str, float]:
+    """Mean and standard deviation over folds, where there are several."""
+    if "fold" not in group or group["fold"].nunique() < 2:
+        return {}
+    scores = group.groupby("fold")["best_test_metric"].agg(lambda scores: scores.mean(skipna=False))
+    return {
+        "folds": len(scores),
+        "fold_mean": scores.mean(skipna=False),
+        "fold_sd": scores.std(skipna=False),
+    }
 
 
 def _quantiles(scores: pd.Series, higher_is_better: bool) -> np.ndarray:
@@ -100,7 +115,8 @@ def _spread(name: str, values) -> dict[str, float]:
 def text(aggregated: pd.DataFrame) -> pd.DataFrame:
     """`aggregate`, formatted for people: strings only, one row per task and cell, medians with quartiles.
 
-    A column "at best" is there where some test is another one at the best validation metric.
+    A column "at best" is there where some test is another one at the best validation metric, a column
+    "over folds" (mean and standard deviation) where there are folds.
     """
     found = pd.DataFrame(
         {
@@ -112,11 +128,20 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
             "seconds": _time(row, "solved_seconds", row["limit_seconds"]),
             "test": _range(row, "test_metric", _number),
             "at best": _range(row, "best_test_metric", _number) if "best_test_metric" in row else "",
+            "over folds": _over_folds(row),
             "ms/step": _number(1000 * row["seconds_per_step"]),
         }
         for row in aggregated.to_dict("records")
     )
-    return found if _differs(aggregated).any() else found.drop(columns="at best")
+    there = {"at best": _differs(aggregated).any(), "over folds": "folds" in aggregated}
+    return found.drop(columns=[name for name, shown in there.items() if not shown])
+
+
+def _over_folds(row: dict) -> str:
+    """Mean and standard deviation over folds; empty where there are none."""
+    if np.isnan(row.get("folds", np.nan)):
+        return ""
+    return f"{_number(row['fold_mean'])} ± {_number(row['fold_sd'])} ({row['folds']:.0f} folds)"
 
 
 def _differs(aggregated: pd.DataFrame) -> pd.Series:
@@ -161,16 +186,19 @@ def caption(aggregated: pd.DataFrame) -> str:
 
 def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None) -> Table:
     """`aggregate` for a terminal of 80 columns: a section per task, quartiles below medians; below a test
-    that at the best validation metric, where it is another one.
+    that at the best validation metric, where it is another one; of folds mean and standard deviation.
 
     Args:
       failed: `load_failures`, which get a row each.
     """
-    strings = text(aggregated).drop(columns=["task", "at best"], errors="ignore")
+    strings = text(aggregated).drop(columns=["task", "at best", "over folds"], errors="ignore")
     strings = strings.replace({r" \((.*)\)": r"\n\1"}, regex=True)
     strings["test"] = aggregated["test_metric"].map(_number)
     if (other := _differs(aggregated)).any():
         strings.loc[other, "test"] += "\nbest " + aggregated["best_test_metric"][other].map(_number)
+    for i, row in enumerate(aggregated.to_dict("records")):
+        if folds := _over_folds(row):
+            strings.iloc[i, strings.columns.get_loc("test")] = folds.replace(" (", "\n(")
     out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in strings.columns:
         out.add_column(name, justify="left" if name == "cell" else "right", overflow="fold")

@@ -226,6 +226,27 @@ def test_runs_that_differ_in_their_seeds_only_are_pooled(tmp_path, run_dir):
     assert (row["label"], row["seeds"], row["solved_step"]) == ("gru", 3, 300)
 
 
+def test_folds_are_one_row_with_mean_and_deviation():
+    folds = [seeds_of(None, None, fold=fold, run=f"r{fold}") for fold in range(3)]
+    frame = pd.concat(folds, ignore_index=True).assign(best_test_metric=[0.5, 0.7, 0.8, 0.8, 0.9, 1.0])
+    row = results.aggregate(frame).iloc[0]
+    assert (row["folds"], row["seeds"]) == (3, 6)
+    assert row["fold_mean"] == pytest.approx(2.35 / 3)  # of 0.6, 0.8, 0.95
+    assert row["fold_sd"] == pytest.approx(np.std([0.6, 0.8, 0.95], ddof=1))
+    aggregated = results.aggregate(frame)
+    assert results.text(aggregated)["over folds"][0] == "0.783 ± 0.176 (3 folds)"
+    assert "0.783 ± 0.176" in rendered(aggregated) and "(3 folds)" in rendered(aggregated)
+    frame.loc[2, "best_test_metric"] = math.nan  # no score
+    assert results.text(results.aggregate(frame))["over folds"][0] == "– ± – (3 folds)"
+
+
+def test_folds_have_one_label_and_a_column(tmp_path, run_dir):
+    for fold in (0, 1):
+        run_dir(tmp_path / f"{fold}", config={"task": {"name": "t", "fold": fold}})
+    frame = results.load_seeds(tmp_path)
+    assert frame["label"].nunique() == 1 and set(frame["fold"]) == {0, 1}
+
+
 def test_a_directory_given_twice_counts_once(tmp_path, run_dir):
     run = run_dir(tmp_path / "a", solved=[200])
     assert results.find_runs(tmp_path, run, tmp_path) == [run]
