@@ -41,6 +41,9 @@ class Cell(metaclass=_ByOptions):
     * `Sequence`: all of time at once, in a form of its own.
 
     Shapes: `x` (batch, input_size); `xs` (..., input_size); state (batch, hidden_size).
+
+    Options:
+      hidden_size: units: width of the state and of the outputs.
     """
 
     hidden_size: int

@@ -22,7 +22,8 @@ class TCN(base.Sequence):
     hidden_size) each: what the inputs so far add to the next steps.
 
     Options:
-      levels: residual blocks; kernel: inputs k of a convolution.
+      levels: residual blocks.
+      kernel: inputs k of a convolution.
 
     Without the paper's weight normalisation, so weights start with variance 2 / fan_in (He 2015), not 0.0001;
     dropout belongs to the model.

@@ -170,14 +170,20 @@ class ProgressBar:
 
 
 def doc_with_choices(doc: str) -> str:
-    """A command's help with the cells, tasks and configs that there are."""
+    """A command's help with the cells, tasks and configs that there are, and what each task asks."""
     import cells
     import configs
+    from experiments import describe
     from train import tasks
 
-    listed = (("cells", cells.names()), ("tasks", tasks.names()), ("configs", configs.names()))
+    listed = (("cells", cells.names()), ("configs", configs.names()))
     lines = [
         textwrap.fill(f"{name + ':':9}{', '.join(known)}", 88, subsequent_indent=" " * 9)
         for name, known in listed
     ]
-    return doc.strip() + "\n\n" + "\n".join(lines) + "\n"
+    asked = [
+        textwrap.fill(f"  {name:20}{describe.sentence(task)}", 88, subsequent_indent=" " * 22)
+        for name, task in tasks.TASKS.table.items()
+    ]
+    more = "options of a cell or task: python -m experiments.train --describe=adding"
+    return "\n".join([doc.strip(), "", *lines, "tasks:", *asked, more, ""])

@@ -5,6 +5,7 @@
 --config     a file of configs/, one of the names below, or a run's folder
 --config.X   replaces any field: --config.cell.name=gru --config.cell.hidden_size=32
              --config.task.name=adding --config.train.steps=500 (--show_config prints them all)
+--describe   a cell or task: prints what it is, and its options
 --workdir    run directory: config, metrics, summary, checkpoints. The same command again goes on
              where it was stopped.
 
@@ -24,6 +25,7 @@ from experiments import cli, entry
 
 flags.DEFINE_string("workdir", None, "Run directory. Without it nothing is written.")
 flags.DEFINE_boolean("show_config", False, "Print the config with all its fields, and stop.")
+flags.DEFINE_string("describe", None, "Print what a cell or a task is, and its options, and stop.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a run on several machines; or auto.")
 flags.DEFINE_integer("processes", None, "How many processes train the run.", lower_bound=1)
 flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
@@ -36,8 +38,11 @@ FLAGS = flags.FLAGS
 
 def main(config: str | None, overrides: dict[str, str]) -> int:
     """Trains; returns the exit code."""
-    from experiments import supervise
+    from experiments import describe, supervise
 
+    if FLAGS.describe is not None:
+        print(describe.text(FLAGS.describe))
+        return 0
     check_processes()
     if FLAGS.coordinator is not None and not supervise.inside():
         return supervise.run("experiments.train", FLAGS.coordinator, FLAGS.patience)

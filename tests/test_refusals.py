@@ -20,6 +20,7 @@ TYPED = {
     "train": [
         ("extra", "unexpected argument 'extra'"),
         ("--wrokdir=x", "'wrokdir'. Did you mean: workdir"),
+        ("--describe=addingg", "--describe=addingg: no such cell or task; did you mean 'adding'?"),
         ("--workdir=", "--workdir is empty"),
         ("--workdir=  ", "--workdir is empty"),
         ("--data_dir=", "--data_dir is empty"),

@@ -15,7 +15,7 @@ from train.tasks import base
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DelayedRecall(base.Stretchable):
-    """The first token is the answer; then come `gap` random fillers, then the query.
+    """A symbol, then `gap` random fillers, then the query: which symbol was it?
 
     With m symbols and d distractors: tokens 0..m-1 are the symbols, m..m+d-1 the fillers, m+d the query.
 

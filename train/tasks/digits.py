@@ -14,7 +14,10 @@ from train.tasks import images
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Digits(images.Images):
-    """1,257 training, 180 validation and 360 test images: a stratified split that never changes."""
+    """Handwritten digits of 8x8 pixels, some pixels a step: which digit is it?
+
+    1,257 training, 180 validation and 360 test images: a stratified split that never changes.
+    """
 
     name: ClassVar[str] = "digits"
     pixels: ClassVar[int] = 64

@@ -15,8 +15,8 @@ from train.tasks import base
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixedRecall(base.Synthetic):
-    """A symbol, then `gap` random fillers, then the query. At a filler the answer is the filler `lag` steps
-    before it, at the query it is the symbol.
+    """A symbol, then `gap` random fillers, then the query: say at a filler the one `lag` steps before it, at
+    the query the symbol.
 
     With m symbols and d fillers: tokens 0..m-1 are the symbols, m..m+d-1 the fillers, m+d the query. Classes
     are tokens. The query's answer weighs as much as all the fillers' together, in the loss and in the metric:

@@ -11,7 +11,9 @@ from train.tasks import base, datasets, images
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mnist(images.Images):
-    """55,000 training, 5,000 validation and 10,000 test images; the test images are the original ones.
+    """Handwritten digits of 28x28 pixels, some pixels a step: which digit is it?
+
+    55,000 training, 5,000 validation and 10,000 test images; the test images are the original ones.
 
     The last 5,000 training images, after a shuffle that never changes, are the validation split.
 
@@ -51,7 +53,7 @@ class Mnist(images.Images):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PermutedMnist(Mnist):
-    """`Mnist` with its pixels in a random order."""
+    """Handwritten digits, their pixels in one random order for all images: which digit is it? See `Mnist`."""
 
     name: ClassVar[str] = "permuted_mnist"
     permuted: bool = True

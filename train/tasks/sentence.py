@@ -41,8 +41,10 @@ PADDING, UNKNOWN = 0, 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sentence(base.InMemory):
-    """Words to one class. Rows have lengths; a few of CR and MPQA hold no words: length 0, and they stay in.
-    A fifth of MPQA's rows repeat another, so that its splits share some texts, as published results do.
+    """A sentence, phrase or question: of which class is it, such as praise or criticism?
+
+    Rows have lengths; a few of CR and MPQA hold no words: length 0, and they stay in. A fifth of MPQA's
+    rows repeat another, so that its splits share some texts, as published results do.
 
     The answer is read from the last state, as the SRU authors do: it is defined for empty rows too, where
     a maximum or a mean over no steps is not.
