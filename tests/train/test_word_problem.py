@@ -103,7 +103,7 @@ def test_words_of_different_lengths(answers):
     batches = {(3, 6): task.train_batch({}, KEY, 0, 300), (7, 12): task.eval_batch({}, "test", 0, 300)}
     table = word_problem.multiplication("s3")
     for (shortest, longest), batch in batches.items():
-        xs, ys, lengths, weights, scored = map(np.asarray, batch)
+        xs, ys, lengths, weights, scored = map(np.asarray, batch[:5])
         assert xs.shape == (300, longest) and set(lengths) == set(range(shortest, longest + 1))
         assert np.bincount(lengths)[shortest:].min() > 150 / (longest + 1 - shortest)
         for x, y, n, counts in zip(xs, ys, lengths, weights, strict=True):

@@ -156,7 +156,8 @@ def test_an_evaluation_counts_every_row_once(loaded, name, options):
         if isinstance(task, base.InMemory) and task.per_step:  # rows differ in length
             want = [np.arange(batch.xs.shape[1]) < batch.lengths[:size, None]] * 2
         elif not alike:  # what counts is drawn, or differs from training
-            want = eval_batch(task, data, split, 0, size)[-2:]
+            whole = eval_batch(task, data, split, 0, size)
+            want = [whole.weights, whole.scored]
             assert all(counts.reshape(size, -1).any(axis=1).all() for counts in want)
         assert np.array_equal(batch.weights[:size], want[0]) and np.array_equal(batch.scored[:size], want[1])
         assert not batch.weights[size:].any() and not batch.scored[size:].any()
