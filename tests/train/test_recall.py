@@ -10,7 +10,7 @@ from train import tasks
 
 
 @pytest.mark.parametrize("fillers", [False, True])
-@pytest.mark.parametrize("length, pairs, longest", [(16, 3, 0), (4, 1, 0), (10, 2, 14)])
+@pytest.mark.parametrize("length, pairs, longest", [(16, 3, 0), (4, 1, 0), (11, 2, 14)])
 def test_associative_recall_asks_once_for_the_value_of_each_key(length, pairs, longest, fillers):
     options = dict(length=length, max_length=longest, pairs=pairs, vocabulary=12, random_fillers=fillers)
     task = tasks.get("associative_recall", **options)

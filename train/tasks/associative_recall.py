@@ -52,8 +52,6 @@ class AssociativeRecall(base.Stretchable):
     def __post_init__(self):
         super().__post_init__()
         base.at_least(self, pairs=1, eval_pairs=0, vocabulary=4)
-        for option in ("length", "max_length", "eval_length"):
-            base.require(self, option, getattr(self, option) % 2 == 0, "even")
         for option in ("pairs", "eval_pairs"):
             most = self.vocabulary // 2 - 1
             base.require(self, option, getattr(self, option) <= most, f"at most {most}, the number of keys")
@@ -91,7 +89,7 @@ class AssociativeRecall(base.Stretchable):
         middle, told = self.vocabulary // 2, 2 * self.pairs
         keys = 1 + _some(key_keys, batch_size, jnp.zeros(middle - 1), self.pairs)
         values = middle + _some(key_values, batch_size, jnp.zeros(self.vocabulary - middle), self.pairs)
-        slot = jnp.arange((self.longest - told) // 2)
+        slot = jnp.arange((self.longest - told + 1) // 2)
         weights = jnp.where(told + 2 * slot < length, (self.power - 1) * jnp.log1p(slot), -jnp.inf)
         asked = told + 2 * _some(key_slots, batch_size, weights, self.pairs)
 

@@ -200,7 +200,6 @@ BAD = [
     ("adding", dict(length=1), "length must be at least 2, got 1"),
     ("adding", dict(length=2.5), "length must be an integer, got 2.5"),
     ("adding", dict(eval_examples=0), "eval_examples must be at least 1, got 0"),
-    ("associative_recall", dict(length=9), "length must be even, got 9"),
     ("associative_recall", dict(length=8, pairs=3), "length must be at least 4 * pairs = 12, got 8"),
     ("associative_recall", dict(vocabulary=8), "pairs must be at most 3, the number of keys, got 4"),
     ("associative_recall", dict(eval_pairs=17), "eval_pairs must be such that 4 * 17 pairs fit into 64"),
