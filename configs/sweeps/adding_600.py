@@ -6,7 +6,7 @@ own. Batches, Adam, its rate and the number of steps are those of the authors' a
 told the length (`--config.chrono=cell` turns that off).
 """
 
-CELLS = ("gru", "sru", "lstm", "rnn")
+CELLS = ("gru", "sru", "lstm", "rnn", "tcn")
 
 TASKS = {"adding": {"task": {"length": 600}}}
 

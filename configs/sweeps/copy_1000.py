@@ -8,7 +8,7 @@ examples, here all of them new). What differs: symbols are embedded, not numbers
 length (`--config.chrono=cell` turns that off).
 """
 
-CELLS = ("gru", "sru", "lstm", "rnn")
+CELLS = ("gru", "sru", "lstm", "rnn", "tcn")
 
 TASKS = {"copy_memory": {"task": {"length": 1000}}}
 

@@ -1,5 +1,5 @@
 """Parity, trained on words of 3 to 40 bits and tested on 40 to 256: Grazzi et al. 2025, "Unlocking
-state-tracking in linear RNNs through negative eigenvalues", section 5.1 (after Deletang et al. 2023).
+state-tracking in linear RNNs through negative eigenvalues" (after Deletang et al. 2023).
 
 From the authors' configs (parity_*_single_layer.yaml): one layer of 16 units, batches of 256, 20,000 steps,
 Adam at 0.001 with 2,000 steps of warm-up and a cosine down to a thousandth, no clipping, 8,192 words of

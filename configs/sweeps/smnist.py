@@ -7,7 +7,7 @@ gradients clipped at 1, gates told the length. Seeds do not stop at the task's t
 does.
 """
 
-CELLS = ("gru", "sru", "lstm", "rnn")
+CELLS = ("gru", "sru", "lstm", "rnn", "tcn")
 
 TASKS = {"mnist": {}}
 
