@@ -154,7 +154,13 @@ def test_on_two_devices(on_two_devices):
 # --- padded lengths
 
 
-@pytest.mark.parametrize("name", tasks.STRETCHABLE)
+OFTEN = ("adding", "copy_memory", "delayed_recall")  # features, an answer at each step, tokens
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow]) for name in tasks.STRETCHABLE],
+)
 def test_a_padded_batch_has_the_loss_and_the_gradient_of_its_real_part(name, jit):
     stretch = tasks.TASKS.cls(name).stretch
     few = {"pairs": 1} if name == "associative_recall" else {}
@@ -191,6 +197,7 @@ def test_a_padded_task_trains_as_the_unpadded_one(tiny):
     assert_close(*(dispatched(dataclasses.replace(config, chrono="cell"))[1] for config in configs), 1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_at_a_length_of_its_own(tiny):
     config = tiny(task=PADDED | {"eval_gap": 9}, train={"steps": 10})
     result = train(config)

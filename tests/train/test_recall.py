@@ -9,8 +9,7 @@ from batches import KEY, eval_batch, sample, train_batch
 from train import tasks
 
 
-@pytest.mark.parametrize("fillers", [False, True])
-@pytest.mark.parametrize("length, pairs, longest", [(16, 3, 0), (4, 1, 0), (11, 2, 14)])
+@pytest.mark.parametrize("length, pairs, longest, fillers", [(16, 3, 0, False), (11, 2, 14, True)])
 def test_associative_recall_asks_once_for_the_value_of_each_key(length, pairs, longest, fillers):
     options = dict(length=length, max_length=longest, pairs=pairs, vocabulary=12, random_fillers=fillers)
     task = tasks.get("associative_recall", **options)
@@ -48,7 +47,7 @@ def test_held_out_pairs_may_be_more():
     assert (np.asarray(train_batch(task, {}, KEY, 0).weights).sum(1) == 2).all()
 
 
-@pytest.mark.parametrize("length, items, longest", [(9, 3, 0), (2, 2, 0), (5, 2, 13)])
+@pytest.mark.parametrize("length, items, longest", [(2, 2, 0), (5, 2, 13)])
 def test_selective_copying_writes_the_symbols_down_in_order(length, items, longest):
     task = tasks.get("selective_copying", length=length, max_length=longest, symbols=3, items=items)
     xs, ys, weights, scored = sample(task, 400)
@@ -63,7 +62,7 @@ def test_selective_copying_writes_the_symbols_down_in_order(length, items, longe
     assert np.array_equal(weights, scored)
 
 
-@pytest.mark.parametrize("length, longest", [(3, 0), (8, 0), (6, 11)])
+@pytest.mark.parametrize("length, longest", [(3, 0), (6, 11)])
 def test_induction_heads_ask_what_came_after_the_special_token(length, longest):
     xs, ys, *_ = sample(tasks.get("induction_heads", length=length, max_length=longest, symbols=4), 300)
     for x, y in zip(xs.tolist(), ys.tolist(), strict=True):

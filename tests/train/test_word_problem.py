@@ -100,10 +100,9 @@ def test_one_program_serves_shorter_words():
 def test_words_of_different_lengths(answers):
     options = dict(group="s3", length=6, min_length=3, eval_length=12, eval_min_length=7, answers=answers)
     task = tasks.get("word_problem", **options)
-    batches = {(3, 6): task.train_batch({}, KEY, 0, 300), (7, 12): task.eval_batch({}, "test", 0, 300)}
     table = word_problem.multiplication("s3")
-    for (shortest, longest), batch in batches.items():
-        xs, ys, lengths, weights, scored = map(np.asarray, batch[:5])
+    for shortest, longest, of in ((3, 6, task), (7, 12, task.held_out({})[0])):
+        xs, ys, weights, scored, lengths = map(np.asarray, sample(of, 300))
         assert xs.shape == (300, longest) and set(lengths) == set(range(shortest, longest + 1))
         assert np.bincount(lengths)[shortest:].min() > 150 / (longest + 1 - shortest)
         for x, y, n, counts in zip(xs, ys, lengths, weights, strict=True):

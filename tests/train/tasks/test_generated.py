@@ -58,7 +58,13 @@ def test_delayed_recall_answers_the_first_token_and_nothing_else_tells(gap, symb
         np.testing.assert_allclose(counts / counts.sum(), 1 / distractors, atol=0.12)
 
 
-@pytest.mark.parametrize("name", tasks.STRETCHABLE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "delayed_recall" else [pytest.mark.slow])
+        for name in tasks.STRETCHABLE
+    ],
+)
 def test_held_out_examples_may_be_of_another_length(name):
     stretch = tasks.TASKS.cls(name).stretch
     plain = tasks.get(name, eval_examples=3)
