@@ -1,8 +1,9 @@
 """`ptb_chars` for a quarter of an hour a cell on 2 cores: 500,000 parameters, 2 epochs."""
 
-from configs.sweeps.ptb_chars import CELLS, TASKS
-from configs.sweeps.ptb_chars import SHARED as LARGE
+from configs.sweeps import ptb_chars
 
-__all__ = ["CELLS", "SHARED", "TASKS"]
+CELLS = ptb_chars.CELLS
 
-SHARED = LARGE | {"parameters": 500_000, "train": LARGE["train"] | {"steps": 2_450}}
+TASKS = ptb_chars.TASKS
+
+SHARED = ptb_chars.SHARED | {"parameters": 500_000, "train": ptb_chars.SHARED["train"] | {"steps": 2_450}}
