@@ -121,6 +121,14 @@ def console() -> Console:
     return Console(highlight=False, markup=False)
 
 
+def tell_read(console: Console, run, told: set[str]) -> None:
+    """Prints what the task of a run (`train.lanes.Run`) has read, unless that was told before."""
+    line = run.config.task.describe(run.data)
+    if line and line not in told:
+        console.print(line, soft_wrap=True)
+    told.add(line)
+
+
 class ProgressBar:
     """Shows a `train.loop.Progress`: a bar on a terminal, now and then a line elsewhere."""
 

@@ -92,7 +92,7 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
     }
     groups = InGroups(runs)
     del runs  # each is given up when it has trained
-    errors, diverged = [], False
+    errors, diverged, told = [], False, set()
     for number, (name, run_config) in enumerate(run_configs.items(), 1):
         title, folder = f"[{number}/{len(run_configs)}] {name}", folders[name]
         results.mark_failed(folder, None)
@@ -101,6 +101,7 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         try:
             with cli.ProgressBar(console, title) as bar:
                 begun = groups.begin(name)
+                cli.tell_read(console, begun.run(), told)
                 result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, begun)
         except (CheckpointError, DataError, WorkdirError, OSError):
             raise

@@ -104,19 +104,22 @@ def train_one(config, alive=lambda: None) -> int:
     """
     from experiments import results
     from train import hosts
+    from train.ahead import Prepared
     from train.loop import train
 
     console = cli.console()
     console.quiet = not hosts.first()
     asked = config.to_dict()
     title = f"{config.label or asked['cell']['name']} on {asked['task']['name']}"
+    prepared, told = Prepared(config, FLAGS.data_dir), set()
     with cli.ProgressBar(console, title) as bar:
 
         def watch(progress):
             alive()
+            cli.tell_read(console, prepared.run(), told)
             bar(progress)
 
-        result = train(config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch=watch)
+        result = train(config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch, prepared)
     run = result.summary.run
     console.print(
         f"{title}: {run.parameters:,} parameters (hidden size {run.hidden_size}), "

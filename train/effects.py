@@ -52,7 +52,8 @@ RULES = (
     Rule("model.conv_width", "model.block", lambda block, _: block != "gated"),
     Rule("model.mlp_expansion", "model.block", lambda block, _: block != "gated"),
     Rule("model.variational", "model.dropout", lambda rate, masks: masks and not rate),
-    Rule("model.pooling", "task.name", lambda name, way: way != "task" and _task(name).per_step),
+    # Where a task's options or data decide, `train.resolve` does.
+    Rule("model.pooling", "task.name", lambda name, way: way != "task" and _task(name).per_step is True),
     Rule("model.embedding_scale", "task.name", lambda name, _: _task(name).input_kind == "features"),
     Rule("cell.hidden_size", "parameters", lambda budget, _: bool(budget), off=0),
 )

@@ -91,12 +91,13 @@ def train(
     prepared = prepared or Prepared(config, data_dir)
     with hosts.one_clear_error():
         run = prepared.run()
+        data = digest_of(run.data) if workdir is not None or hosts.several() else ""
         if hosts.several():  # before anything is made, or overwritten
-            hosts.check_same(config.to_dict(), {"data": digest_of(run.data), "jax": jax.__version__})
+            hosts.check_same(config.to_dict(), {"data": data, "jax": jax.__version__})
         directory = Nowhere()
         if workdir is not None and hosts.first():
             runs_as = pinned(run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
-            directory = Workdir(Path(workdir), config, runs_as, overwrite, say)
+            directory = Workdir(Path(workdir), config, runs_as, overwrite, say, data)
         try:
             if hosts.several():
                 directory = hosts.Shared(directory)

@@ -41,6 +41,8 @@ def check(config: RunConfig, spec: Spec) -> None:
         raise ValueError(f"config.model.pooling={model.pooling!r} has no effect: every step has an answer")
     if spec.inputs == "features" and model.embedding_scale != 1:
         raise ValueError("config.model.embedding_scale has no effect: the inputs are numbers")
+    if spec.looks_ahead and model.bidirectional:
+        raise ValueError("config.model.bidirectional would read the targets: the task asks for later inputs")
     if segment and not spec.per_step:
         raise ValueError(
             f"config.train.segment={segment} needs a task with a target at every step: the state is kept, "

@@ -7,7 +7,7 @@ from typing import Any
 from train import files, same_run
 from train.checkpoint import Checkpoints
 from train.config import RunConfig
-from train.files import digest
+from train.files import WorkdirError, digest
 from train.record import Record, check_own, clear, finished, read_summary
 from train.summary import Evaluation, Summary
 
@@ -46,6 +46,7 @@ class Workdir(Nowhere):
       asked, resolved: the config as asked for, and as it runs.
       overwrite: removes the run that is there; other files stay.
       say: is told, in a line, what could not be trusted.
+      data: digest of what the run trains on; empty: not known.
 
     Raises:
       WorkdirError: it holds another run or another program's files, or another process has it.
@@ -58,8 +59,9 @@ class Workdir(Nowhere):
         resolved: RunConfig,
         overwrite: bool = False,
         say: Callable[[str], None] = lambda line: None,
+        data: str = "",
     ):
-        self.path, self._held = Path(directory), None
+        self.path, self._held, self._data = Path(directory), None, data
         if overwrite:
             check_own(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,7 @@ class Workdir(Nowhere):
 
     def finished(self, like):
         summary = finished(self.path)
-        restored = self._checkpoints.restore({"state": like}) if summary else None
+        restored = self._restored({"state": like}) if summary else None
         if restored is None:
             return None
         step, arrays, progress = restored
@@ -110,17 +112,28 @@ class Workdir(Nowhere):
 
     def begin(self, likes):
         self._own()
-        restored = self._checkpoints.restore(likes)
+        restored = self._restored(likes)
         step, _, progress = restored or (0, None, {})
         self._record.resume(progress.get("metrics"), step)
         self._record.begin()
+        return restored
+
+    def _restored(self, likes):
+        """From the last checkpoint; refuses one of a run on other data. Older versions did not note them."""
+        restored = self._checkpoints.restore(likes)
+        if restored and restored[2].get("data", self._data) != self._data:
+            raise WorkdirError(
+                f"{self.path} holds a run on other data: what its task reads has changed since; "
+                "use another --workdir, or --overwrite to start again"
+            )
         return restored
 
     def append(self, rows):
         self._record.append(rows)
 
     def save(self, step, arrays, progress):
-        self._checkpoints.save(step, arrays, progress | {"metrics": self._record.metrics})
+        known = {"metrics": self._record.metrics} | ({"data": self._data} if self._data else {})
+        self._checkpoints.save(step, arrays, progress | known)
 
     def summary(self, summary):
         self._checkpoints.wait()  # a summary says that the last checkpoint is there

@@ -9,6 +9,7 @@
 
 from cells.registry import Registry
 from train.tasks.adding import Adding
+from train.tasks.arrays import Arrays
 from train.tasks.associative_recall import AssociativeRecall
 from train.tasks.base import Batch, Spec, Stretchable, Task
 from train.tasks.cifar10 import Cifar10
@@ -16,6 +17,7 @@ from train.tasks.copy_memory import CopyMemory
 from train.tasks.datasets import DataError
 from train.tasks.delayed_recall import DelayedRecall
 from train.tasks.digits import Digits
+from train.tasks.documents import Documents
 from train.tasks.induction_heads import InductionHeads
 from train.tasks.listops import ListOps
 from train.tasks.mixed_recall import MixedRecall
@@ -23,12 +25,13 @@ from train.tasks.mnist import Mnist, PermutedMnist
 from train.tasks.music import Music
 from train.tasks.selective_copying import SelectiveCopying
 from train.tasks.sentence import Sentence
+from train.tasks.series import Series
 from train.tasks.text import Text
 from train.tasks.word_problem import WordProblem
 
 _TASKS = (
-    Adding, AssociativeRecall, Cifar10, CopyMemory, DelayedRecall, Digits, InductionHeads, ListOps,
-    MixedRecall, Mnist, Music, PermutedMnist, SelectiveCopying, Sentence, Text, WordProblem,
+    Adding, Arrays, AssociativeRecall, Cifar10, CopyMemory, DelayedRecall, Digits, Documents, InductionHeads,
+    ListOps, MixedRecall, Mnist, Music, PermutedMnist, SelectiveCopying, Sentence, Series, Text, WordProblem,
 )  # fmt: skip
 TASKS = Registry("task", {task.name: task for task in _TASKS})
 

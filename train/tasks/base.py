@@ -60,12 +60,14 @@ class Spec:
     time: int  # steps of a training batch: the longest sequence
     eval_time: int = 0  # of a held-out batch; 0: the same
     reads_on: bool = False  # row i of a batch goes on where row i of the batch before ended
+    looks_ahead: bool = False  # targets are inputs of later steps, which who reads backwards would see
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
     """Options in the fields, everything else passed in. What can be said without data is said by the class:
-    `name`, the registry's; `input_kind` and `per_step`, as `inputs` and `per_step` in `Spec`."""
+    `name`, the registry's; `input_kind` and `per_step`, as `inputs` and `per_step` in `Spec`. Where the data
+    decide, `input_kind` is empty; where options do, `per_step` is a property."""
 
     name: ClassVar[str]
     input_kind: ClassVar[str] = ""
@@ -97,6 +99,10 @@ class Task(abc.ABC):
           DataError: with what is wrong, and where.
         """
         return
+
+    def describe(self, data: Data) -> str:
+        """A line for a person on what was read; empty: there is nothing to tell."""
+        return ""
 
     @abc.abstractmethod
     def train_batch(self, data: Data, key: Array, step: Array | int, batch_size: int) -> Batch:

@@ -68,6 +68,7 @@ class Music(base.InMemory):
             threshold=SETS[self.dataset].threshold,
             baseline=frequencies_nll(data),
             time=data["train"]["xs"].shape[1] - 1,
+            looks_ahead=True,
         )
 
     def load(self, data_dir=None):

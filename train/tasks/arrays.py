@@ -1,0 +1,66 @@
+"""Your own arrays or table: classification, regression, an answer at every step, forecasting."""
+
+import dataclasses
+from typing import ClassVar
+
+from train.tasks import base, own, own_files
+from train.tasks.datasets import DataError
+
+OF_TABLES = {"sequence": "sequence", "step": "step", "target": "", "features": ""}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arrays(own.Own):
+    """Sequences of a file or folder: what is in a .npz or a folder of .npy files `own_files` says.
+
+    A .csv has a line for each step: columns that name the sequence and the step (a number or a date), the
+    target, perhaps `weight` and `split` (train, valid or test); all others are features. Lines may stand in
+    any order. Of one answer for a sequence it is enough that one of its lines has the target.
+
+    Options:
+      path: of a .npz, a .csv or a folder; looked for here, then where other data sets are.
+      sequence, step: columns of a .csv; sequence empty: one sequence; step empty: in the order of lines.
+      target: column, or columns with commas between; empty: "target", and of a forecast all features.
+      features: columns with commas between; empty: all that are nothing else.
+    """
+
+    name: ClassVar[str] = "arrays"
+    path: str = ""
+    sequence: str = "sequence"
+    step: str = "step"
+    target: str = ""
+    features: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for option in ("path", *OF_TABLES):
+            base.require(self, option, isinstance(getattr(self, option), str), "text")
+
+    def source(self):
+        return self.path
+
+    def read(self, data_dir):
+        path = own_files.find(self.name, self.path, "a .npz, a .csv or a folder of .npy files", data_dir)
+        if path.is_dir() or path.suffix == ".npz":
+            for option, default in OF_TABLES.items():
+                given = getattr(self, option)
+                base.require(self, option, given == default, f"{default!r}: an option of a .csv")
+            return own_files.read(path, self.path, self.per_step, self.answer != "forecast")
+        if path.suffix != ".csv":
+            raise DataError(f"{self.name}: {self.path} must be a .npz, a .csv or a folder")
+        from train.tasks import own_tables  # pandas takes a second to import
+
+        return own_tables.read(path, self.path, self._columns())
+
+    def _columns(self):
+        from train.tasks.own_tables import Columns
+
+        targets, features = (
+            tuple(name.strip() for name in text.split(",") if name.strip())
+            for text in (self.target, self.features)
+        )
+        forecast, classes = self.answer == "forecast", self.answer.startswith("class")
+        targets = targets or (() if forecast else ("target",))
+        if classes:
+            base.require(self, "target", len(targets) == 1, "one column, where classes are asked for")
+        return Columns(self.sequence, self.step, targets, features, forecast, self.per_step, classes)

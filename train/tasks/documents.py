@@ -1,0 +1,129 @@
+"""Your own texts: to which class each belongs."""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from cells.registry import nearest
+from train.tasks import base, own_files, sentence, splits
+from train.tasks.baseline import with_baseline
+from train.tasks.datasets import DataError
+
+LEVELS = ("words", "characters", "bytes")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Documents(splits.Divided):
+    """A folder with a folder of .txt files for each class; or folders `train`, `valid` and `test` of such.
+
+    As in `sentence`: xs (batch, time) int32, 0 padding, 1 unknown, then what training has, commonest first.
+    ys (batch,) int32, the classes by name. An empty file is a row of length 0. Texts are UTF-8, a leading
+    byte order mark left out; as bytes they may be anything.
+
+    Options:
+      path: of the folder; looked for here, then where other data sets are.
+      level: what a step is: "words" (what white space parts), "characters" or "bytes".
+      lower: texts in lower case.
+      min_count: what training has less often is unknown.
+      max_length: longer texts lose their end; None: as long as the longest.
+    """
+
+    name: ClassVar[str] = "documents"
+    input_kind: ClassVar[str] = "tokens"
+    path: str = ""
+    level: str = "words"
+    lower: bool = True
+    min_count: int = 1
+    max_length: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        base.require(self, "path", isinstance(self.path, str), "text")
+        base.require(self, "level", self.level in LEVELS, f"known ({nearest(self.level, LEVELS)})")
+        base.require(self, "lower", isinstance(self.lower, bool), "True or False")
+        base.at_least(self, min_count=1)
+        if self.max_length is not None:
+            base.at_least(self, max_length=1)
+
+    def spec(self, data):
+        spec = base.Spec(
+            inputs=self.input_kind,
+            input_size=len(data["counts"]),
+            output_size=len(data["read"]["classes"]),
+            per_step=self.per_step,
+            pooling="last",
+            loss="cross_entropy",
+            metric="accuracy",
+            threshold=0.0,
+            baseline=0.0,
+            time=data["train"]["xs"].shape[1],
+        )
+        return with_baseline(self, spec, data)
+
+    def load(self, data_dir=None):
+        """As `InMemory`; "counts" (vocabulary,) int32: how often training has each token; and "read"."""
+        folder = own_files.find(
+            self.name, self.path, "a folder with a folder of .txt files a class", data_dir
+        )
+        if not folder.is_dir():
+            raise DataError(f"{self.name}: {self.path} is no folder")
+        held = own_files.held(folder, self.path)
+        found = [
+            (part, *pair) for part, one, place in held for pair in own_files.by_class(one, place, ".txt")
+        ]
+        given = np.array([part for part, _, _ in found])
+        classes, labels = np.unique([name for _, name, _ in found], return_inverse=True)
+        split = self.divide(self.path, labels, None if held[0][0] == "" else given)
+        texts = [self.steps(path) for _, _, path in found]
+        trains = np.bincount(labels[split == 0], minlength=len(classes))
+        for i in np.flatnonzero(trains == 0)[:1]:
+            raise DataError(f"{self.path}: no text that trains is of class {str(classes[i])!r}")
+        if len(classes) < 2:
+            raise DataError(f"{self.path}: two classes or more are needed, got {classes[0]}")
+        rows = {
+            name: [(int(labels[i]), texts[i]) for i in np.flatnonzero(split == part)]
+            for part, name in enumerate(splits.PARTS)
+        }
+        words = sentence.vocabulary(rows["train"], self.min_count)
+        ids = {word: i for i, word in enumerate(words)}
+        lengths = np.array([len(text) for text in texts])
+        time = min(lengths.max(), self.max_length or lengths.max())
+        if time == 0:
+            raise DataError(f"{self.path}: all texts are empty")
+        data = {name: sentence.encode(part, ids, time) for name, part in rows.items()}
+        tokens = [ids.get(word, sentence.UNKNOWN) for _, row in rows["train"] for word in row]
+        drawn = held[0][0] == "" or len(held) < len(splits.PARTS)
+        read = {"classes": trains, "drawn": drawn, "cut": (lengths > time).sum()}
+        read |= {"shortest": lengths.min(), "longest": lengths.max()}
+        return data | {
+            "counts": np.bincount(tokens, minlength=len(words)).astype(np.int32),
+            "read": {name: np.array(value, np.int32) for name, value in read.items()},
+        }
+
+    def steps(self, path: Path) -> list:
+        """The words, characters or bytes of a file.
+
+        Raises:
+          DataError: it is no text.
+        """
+        raw = path.read_bytes()
+        if self.level == "bytes":
+            return list(raw.lower() if self.lower else raw)
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path} is not UTF-8: {error.reason} at byte {error.start}; level=bytes?"
+            ) from None
+        text = text.lower() if self.lower else text
+        return text.split() if self.level == "words" else list(text)
+
+    def describe(self, data):
+        read = data["read"]
+        counts = {split: len(data[split]["xs"]) for split in splits.PARTS}
+        line = f"{self.name}: {self.path}: {sum(counts.values()):,} texts of {int(read['shortest']):,} to "
+        line += f"{int(read['longest']):,} {self.level}, {len(data['counts']):,} different ones known, "
+        line += f"{len(read['classes'])} classes; {self.split_said(counts, bool(read['drawn']))}"
+        return line + (f"; {int(read['cut'])} were cut to {self.max_length}" if read["cut"] else "")

@@ -1,0 +1,258 @@
+"""Sequences of a person's own: what is asked of them, and how they become rows of a task."""
+
+import abc
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from cells.registry import nearest
+from train import metrics
+from train.tasks import base, own_inputs, own_targets, pieces, splits
+from train.tasks.baseline import with_baseline
+from train.tasks.datasets import DataError
+from train.tasks.sequences import Sequences
+
+ANSWERS = ("class", "number", "class_per_step", "number_per_step", "forecast")
+SPLIT_BY = ("sequence", "time")
+GAPS = ("refuse", "indicator", "skip")
+TIMES = ("none", "value", "difference")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Own(splits.Divided):
+    """Sequences that `read` gives, of tokens or of features: what all tasks of one's own data share.
+
+    xs (batch, time) int32 or (batch, time, features) float32; ys int32 classes in sorted order, or float32
+    numbers. Features, and targets that are numbers, have mean 0 and standard deviation 1 over the steps that
+    train, so that errors are in units of that deviation. A step whose target is missing does not count.
+
+    Options:
+      answer: what is asked: a "class" or "number" of each sequence; "class_per_step", "number_per_step"; or
+        a "forecast" of the features, or tokens, at every step.
+      horizon: how many steps ahead the forecast is.
+      window: sequences are cut into pieces of so many steps, each a row of its own; 0: they are not. The
+        answer of a sequence is that of its pieces.
+      split_by: what is held out: whole "sequence"s, or the last part of the "time" of each. No piece is of
+        two splits.
+      max_length: longer sequences lose their end.
+      gaps: inputs that are missing or infinite: "refuse"; "indicator": 0, and a second feature is 1 there;
+        "skip": the step is passed over, as if it were not there, and its target does not count.
+      times: time stamps as one more feature: "none", their "value", or the "difference" to the step before.
+      standardize: False leaves features and targets as they are.
+      class_weights: of the loss, for each class in order, "1,2,0.5"; "balanced": every class has as much
+        weight. The metric has none.
+      ignore_label: a class that does not count.
+      loss, metric: of `train.metrics`; "auto": cross_entropy and accuracy, or squared_error and mse.
+        "gaussian_nll" learns variances, too; "binary_cross_entropy" takes numbers that are 0 or 1.
+      threshold: the metric that counts as solved; None: half way from the baseline to a perfect one.
+    """
+
+    answers: ClassVar[tuple[str, ...]] = ANSWERS
+    answer: str = "class"
+    horizon: int = 1
+    window: int = 0
+    split_by: str = "sequence"
+    max_length: int | None = None
+    gaps: str = "refuse"
+    times: str = "none"
+    standardize: bool = True
+    class_weights: str = ""
+    ignore_label: int | None = None
+    loss: str = "auto"
+    metric: str = "auto"
+    threshold: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        for option, choices in {
+            "answer": self.answers, "split_by": SPLIT_BY, "gaps": GAPS, "times": TIMES,
+            "loss": ("auto", *metrics.LOSSES), "metric": ("auto", *metrics.METRICS),
+        }.items():  # fmt: skip
+            value = getattr(self, option)
+            base.require(self, option, value in choices, f"known ({nearest(value, choices)})")
+        base.at_least(self, horizon=1, window=0)
+        if self.max_length is not None:
+            base.at_least(self, max_length=1)
+        forecast, asked = self.answer == "forecast", f"with answer={self.answer}"
+        base.require(self, "horizon", forecast or self.horizon == 1, f"1 {asked}")
+        base.require(self, "split_by", self.per_step or self.split_by == "sequence", f"sequence {asked}")
+        drawn = self.split_by == "sequence" or self.split_seed == 0
+        base.require(self, "split_seed", drawn, "0 with split_by=time, where nothing is drawn")
+        base.require(self, "standardize", isinstance(self.standardize, bool), "True or False")
+        classes = forecast or self.answer.startswith("class")
+        base.require(self, "class_weights", classes or not self.class_weights, f"empty {asked}")
+        weights = self.class_weights in ("", "balanced") or self.own_weights() is not None
+        base.require(self, "class_weights", weights, "empty, balanced, or numbers of 0 or more as 1,2,0.5")
+        base.require(self, "ignore_label", classes or self.ignore_label is None, f"None {asked}")
+        number = isinstance(self.threshold, int | float) and math.isfinite(self.threshold)
+        base.require(self, "threshold", self.threshold is None or number, "a number")
+        if not forecast:
+            self.judged_by(classes)
+
+    @property
+    def per_step(self) -> bool:
+        return self.answer not in ("class", "number")
+
+    def own_weights(self) -> list[float] | None:
+        """Those that are spelt out, if they are all right."""
+        try:
+            weights = [float(text) for text in self.class_weights.split(",")]
+        except ValueError:
+            return None
+        return weights if all(0 <= weight < math.inf for weight in weights) and any(weights) else None
+
+    def judged_by(self, classes: bool) -> tuple[str, str]:
+        """Loss and metric, of targets that are classes or numbers.
+
+        Raises:
+          ValueError: they do not fit the targets, or each other.
+        """
+        what = "of classes" if classes else "of numbers"
+        losses = metrics.CLASS_LOSSES if classes else metrics.NUMBER_LOSSES
+        loss = next(iter(losses)) if self.loss == "auto" else self.loss
+        base.require(self, "loss", loss in losses, f"{what} ({nearest(self.loss, losses)})")
+        fit = list(metrics.CLASS_METRICS)
+        if not classes:  # the outputs are logits, or they are the answer
+            events = loss == "binary_cross_entropy"
+            fit = [name for name in metrics.NUMBER_METRICS if (name == "frame_nll") == events]
+            what = f"of numbers with loss={loss}"
+        metric = fit[0] if self.metric == "auto" else self.metric
+        base.require(self, "metric", metric in fit, f"{what} ({nearest(self.metric, fit)})")
+        return loss, metric
+
+    def spec(self, data):
+        part, read = data["train"], data["read"]
+        tokens, classes = (np.issubdtype(part[name].dtype, np.integer) for name in ("xs", "ys"))
+        loss, metric = self.judged_by(classes)
+        outputs = len(read["classes"]) if classes else part["ys"].shape[-1]
+        spec = base.Spec(
+            inputs="tokens" if tokens else "features",
+            input_size=int(read["vocabulary"]) if tokens else part["xs"].shape[-1],
+            output_size=2 * outputs if loss == "gaussian_nll" else outputs,
+            per_step=self.per_step,
+            pooling="last",
+            loss=loss,
+            metric=metric,
+            threshold=0.0,
+            baseline=0.0,
+            time=part["xs"].shape[1],
+            looks_ahead=self.answer == "forecast",
+        )
+        return with_baseline(self, spec, data, self.threshold)
+
+    def describe(self, data):
+        read, (part, spec) = data["read"], (data["train"], self.spec(data))
+        short, longest = int(read["shortest"]), int(read["longest"])
+        steps = f"{longest:,}" if short == longest else f"{short:,} to {longest:,}"
+        number = int(read["sequences"])
+        inputs = f"{spec.input_size} {spec.inputs[: -1 if spec.input_size == 1 else None]}"
+        if self.answer == "forecast":
+            what = f"to forecast {self.horizon} step{'s' * (self.horizon > 1)} ahead"
+        else:
+            classes = spec.loss in metrics.CLASS_LOSSES
+            what = f"{spec.output_size} classes" if classes else f"targets of {part['ys'].shape[-1]}"
+        counts = {split: len(data[split]["xs"]) for split in splits.PARTS}
+        line = f"{self.name}: {self.source()}: {number:,} sequence{'s' * (number > 1)} of {steps} steps, "
+        line += f"{inputs}, {what}; " + self.split_said(counts, bool(read["drawn"]))
+        line += f" in pieces of at most {spec.time} steps" if self.window else ""
+        line += f"; {int(read['cut'])} were cut to {self.max_length} steps" if read["cut"] else ""
+        return line + (
+            f"; {int(read['short'])} parts too short for a target are left out" if read["short"] else ""
+        )
+
+    @abc.abstractmethod
+    def source(self) -> str:
+        """What the data are called."""
+
+    def inputs(self, xs):
+        return xs.astype(jnp.int32 if jnp.issubdtype(xs.dtype, jnp.integer) else jnp.float32)
+
+    @abc.abstractmethod
+    def read(self, data_dir: str | None) -> Sequences:
+        """The sequences. Raises DataError as `load` does."""
+
+    def load(self, data_dir=None):
+        """As `InMemory`, and "read": numbers that `spec` and `describe` need."""
+        found, forecast = self.read(data_dir), self.answer == "forecast"
+        if not forecast and found.ys is None:
+            raise DataError(f"{found.place}: no targets (ys) in it, and answer={self.answer}")
+        read = {"cut": 0, "short": 0, "sequences": len(found.lengths)}
+        if self.max_length is not None:
+            read["cut"] = (found.lengths > self.max_length).sum()
+            found = pieces.shortened(found, self.max_length, self.per_step)
+        read |= {"shortest": found.lengths.min(), "longest": found.lengths.max()}
+        parts, read["drawn"] = self._parts(found)
+        found = own_inputs.filled(self, found)
+        trains = np.repeat(parts.split, parts.length) == 0  # of all steps
+        xs, features = own_inputs.inputs(self, found, trains)
+        targets = own_targets.targets(self, found, trains if self.per_step else parts.split == 0, features)
+        if targets.classes is not None:
+            read["classes"] = targets.classes
+        if not found.features:
+            read["vocabulary"] = found.xs.max(initial=0) + 1
+        elif forecast and (found.ys is None or found.targets):
+            read["now"] = found.targets or range(len(found.features))
+        if forecast:
+            parts, read["short"] = pieces.without_end(parts, self.horizon)
+        parts = pieces.windows(parts, self.window) if self.window else parts
+        time = int(parts.length.max(initial=0))
+        for part, name in enumerate(splits.PARTS):
+            if not (parts.split == part).any() or time == 0:
+                raise DataError(
+                    f"{self.name}: {found.place}: nothing is left for {name}: no steps, or too few"
+                )
+        arrays = self._arrays(found, xs, targets, parts, time)
+        data = {
+            name: {key: array[parts.split == part] for key, array in arrays.items()}
+            for part, name in enumerate(splits.PARTS)
+        }
+        return data | {"read": {name: np.array(value, np.int32) for name, value in read.items()}}
+
+    def _arrays(self, found: Sequences, xs, targets: own_targets.Targets, parts, time: int) -> dict:
+        """What a row is made of, for the pieces of all splits."""
+
+        def of_steps(values, ahead=0):
+            return pieces.padded(values, parts.start + ahead, parts.length, time)
+
+        def of_answers(values):
+            ahead = self.horizon if self.answer == "forecast" else 0
+            return of_steps(values, ahead) if self.per_step else values[parts.row]
+
+        arrays = {"xs": of_steps(xs), "ys": of_answers(targets.ys)}
+        if (parts.length != time).any():
+            arrays["lengths"] = parts.length.astype(np.int32)
+        if not found.real.all():
+            arrays["mask"] = of_steps(found.real)
+        if found.resets is not None and found.resets.any():
+            arrays["resets"] = of_steps(found.resets)
+        weights = np.ones(len(targets.counts)) if found.weights is None else found.weights
+        scored = targets.counts & ~(weights <= 0)
+        weights = np.where(targets.counts, weights, 0)
+        if targets.classes is not None:
+            weights = weights * own_targets.loss_weights(self, targets.classes)[targets.ys]
+        if (weights != 1).any():
+            arrays["weights"] = of_answers(weights.astype(np.float32))
+            arrays["scored"] = of_answers(scored.astype(np.float32))
+        return arrays
+
+    def _parts(self, found: Sequences) -> tuple[pieces.Pieces, bool]:
+        """What of the sequences is of which split; and whether that was drawn."""
+        if self.split_by == "time":
+            if found.split is not None:
+                raise DataError(f"{self.name}: split_by=time has no effect: {found.place} has its split")
+            return pieces.in_time(found.lengths, self.fractions()), False
+        kinds = np.zeros(len(found.lengths), int)
+        if self.answer == "class":
+            labels = found.ys if found.ys.ndim == 1 else kinds
+            kinds = np.unique(labels, return_inverse=True)[1]
+        if len(kinds) == 1:
+            long = (
+                "; a single one that is long can be split by time: split_by=time, for answers at every step"
+            )
+            raise DataError(f"{self.name}: {found.place} has one sequence, which cannot be split{long}")
+        split = self.divide(found.place, kinds, found.split)
+        given = found.split is not None and len(set(found.split.tolist())) == len(splits.PARTS)
+        return pieces.whole(found.lengths, split), not given

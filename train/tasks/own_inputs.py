@@ -1,0 +1,85 @@
+"""Inputs of a person's own sequences: gaps, time stamps, their scale."""
+
+import numpy as np
+
+from train.tasks import base
+from train.tasks.datasets import DataError
+from train.tasks.sequences import Sequences
+
+
+def filled(task, found: Sequences) -> Sequences:
+    """With a mask of the steps that count, where gaps are skipped; refuses gaps that are not asked for."""
+    if not found.features:
+        for option, off in {"gaps": "refuse", "times": "none"}.items():
+            base.require(task, option, getattr(task, option) == off, f"{off}: xs are tokens")
+        numbers = task.answer.startswith("number")
+        base.require(task, "standardize", task.standardize or numbers, "True: xs are tokens, ys classes")
+        return found
+    bad = ~np.isfinite(found.xs) & found.real[:, None]
+    if task.gaps == "refuse":
+        for step, feature in np.argwhere(bad)[:1]:
+            raise DataError(
+                f"{found.where(step)}: {found.features[feature]!r} is {found.xs[step, feature]}; "
+                "task.gaps=indicator takes 0 and says where, task.gaps=skip passes over the step"
+            )
+    return found._replace(mask=found.real & ~bad.any(axis=1)) if task.gaps == "skip" else found
+
+
+def inputs(task, found: Sequences, trains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the model reads at each step.
+
+    Args:
+      found: from `filled`.
+      trains: (steps,) bool, which are of the training split.
+
+    Returns:
+      (steps,) int32, or (steps, inputs) float32; and (steps, features), scaled, NaN where they are missing.
+    """
+    if not found.features:
+        return found.xs.astype(np.int32), found.xs
+    missing = ~np.isfinite(found.xs)
+    features = scaled(task, np.where(missing, np.nan, found.xs), trains & found.real)
+    columns = [np.where(missing, 0, features)]
+    if task.gaps == "indicator":
+        columns.append(missing & found.real[:, None])
+    if task.times != "none":
+        columns.append(scaled(task, _times(task, found)[:, None], trains & found.real))
+    with np.errstate(over="ignore"):  # infinite, which is refused
+        return np.concatenate(columns, axis=1).astype(np.float32), features
+
+
+def scaled(task, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and standard deviation 1 where `counts`, if the task asks for it.
+
+    Args:
+      values: (n, k) float64; NaN is left out.
+      counts: (n,) bool.
+    """
+    if not task.standardize:
+        return values
+    some = values[counts]
+    there = np.isfinite(some)
+    number = np.maximum(1, there.sum(0))
+    mean = np.where(there, some, 0).sum(0) / number
+    deviation = np.sqrt((np.where(there, some - mean, 0) ** 2).sum(0) / number)
+    changes = deviation > 1e-12 * np.maximum(1, np.abs(mean))  # below that it is rounding
+    return (values - mean) / np.where(changes, deviation, 1)
+
+
+def _times(task, found: Sequences) -> np.ndarray:
+    """(steps,) time stamps, or how long after the step before of those that are not skipped."""
+    if found.times is None:
+        raise DataError(f"{task.name}: times={task.times} has no effect: {found.place} has no time stamps")
+    for step in np.flatnonzero(~np.isfinite(found.times) & found.real)[:1]:
+        raise DataError(f"{found.where(step)}: the time stamp is {found.times[step]}")
+    if task.times == "value":
+        return np.where(found.real, found.times, 0)
+    kept = np.flatnonzero(found.real)
+    row = np.repeat(np.arange(len(found.lengths)), found.lengths)[kept]
+    difference = np.diff(found.times[kept], prepend=0)
+    difference = np.where(np.diff(row, prepend=-1) != 0, 0, difference)  # of a sequence's first step
+    for i in np.flatnonzero(difference < 0)[:1]:
+        raise DataError(f"{found.where(kept[i])}: its time stamp is before that of the step before")
+    out = np.zeros(len(found.xs))
+    out[kept] = difference
+    return out
