@@ -1,7 +1,8 @@
-"""Made-up files for all real tasks, with the traps of the real ones."""
+"""Made-up files for all real tasks, with the traps of the real ones, and data as a user's own."""
 
 import io
 import tarfile
+import types
 
 import numpy as np
 from scipy.io import savemat
@@ -55,8 +56,37 @@ def text(rng, n):
     return "".join(f" {word} \n" if i % 3 == 0 else f"{word} " for i, word in enumerate(words))[:n].encode()
 
 
+def table(rng, n=60):
+    """A table of n sequences of 3 to 8 steps, its lines in any order."""
+    rows = []
+    for i in range(n):
+        for step in range(3 + i % 6):
+            rows.append([i, (7 * i) % n, step, -step, i % 3, i % 2, *rng.random(2).round(3)])
+    header = "sequence,other,step,back,target,kind,x,y"
+    return "\n".join([header, *(",".join(map(str, rows[i])) for i in rng.permutation(len(rows)))]).encode()
+
+
+def arrays(rng, n=60):
+    """Padded sequences with lengths and classes as the bytes of a .npz."""
+    file = io.BytesIO()
+    lengths, ys = 3 + np.arange(n) % 6, np.array(["a", "b", "c"])[np.arange(n) % 3]
+    np.savez(file, xs=rng.random((n, 8, 2)), ys=ys, lengths=lengths)
+    return file.getvalue()
+
+
+def aeon_datasets():
+    """What takes the place of the module `aeon.datasets`, which tests do not need."""
+
+    def load(name, split):
+        rng = np.random.default_rng(len(name) + len(split))
+        xs = [rng.random((2, 3 + i % 6)) for i in range(40)]  # (features, time)
+        return xs, np.array(["1", "2", "3"])[np.arange(40) % 3]
+
+    return types.SimpleNamespace(load_classification=load, load_regression=load)
+
+
 def files() -> dict[str, bytes]:
-    """Name -> content."""
+    """Path in the folder -> content."""
     rng = np.random.default_rng(0)
     contents = {}
     for part, n in (("train", 5030), ("t10k", 33)):
@@ -73,4 +103,9 @@ def files() -> dict[str, bytes]:
         contents[kind.file] = rolls(rng, {"traindata": 21, "validdata": 5, "testdata": 18})
     counts = {f"data_batch_{i}.bin": 1004 for i in range(1, 6)} | {"test_batch.bin": 33}
     contents["cifar-10-binary.tar.gz"] = archive(rng, counts)
+    contents |= {"own.csv": table(rng), "own.npz": arrays(rng)}
+    for i in range(80):
+        words = rng.choice(["Good", "good", "film", "plot"], i % 6)
+        contents[f"texts/{'pos' if i % 2 else 'neg'}/{i}.txt"] = " ".join(words).encode()
+        contents[f"notes/{'a' if i % 3 else 'b'}/{i}.txt"] = b"A note"
     return contents

@@ -35,6 +35,8 @@ class Arrays(own.Own):
         super().__post_init__()
         for option in ("path", *OF_TABLES):
             base.require(self, option, isinstance(getattr(self, option), str), "text")
+        one = not self.answer.startswith("class") or len(_names(self.target)) < 2
+        base.require(self, "target", one, f"one column with answer={self.answer}")
 
     def source(self):
         return self.path
@@ -43,24 +45,19 @@ class Arrays(own.Own):
         path = own_files.find(self.name, self.path, "a .npz, a .csv or a folder of .npy files", data_dir)
         if path.is_dir() or path.suffix == ".npz":
             for option, default in OF_TABLES.items():
-                given = getattr(self, option)
-                base.require(self, option, given == default, f"{default!r}: an option of a .csv")
+                if (given := getattr(self, option)) != default:
+                    raise DataError(f"{self.name}: {option}={given} has no effect: {self.path} is no .csv")
             return own_files.read(path, self.path, self.per_step, self.answer != "forecast")
         if path.suffix != ".csv":
             raise DataError(f"{self.name}: {self.path} must be a .npz, a .csv or a folder")
         from train.tasks import own_tables  # pandas takes a second to import
 
-        return own_tables.read(path, self.path, self._columns())
-
-    def _columns(self):
-        from train.tasks.own_tables import Columns
-
-        targets, features = (
-            tuple(name.strip() for name in text.split(",") if name.strip())
-            for text in (self.target, self.features)
-        )
         forecast, classes = self.answer == "forecast", self.answer.startswith("class")
-        targets = targets or (() if forecast else ("target",))
-        if classes:
-            base.require(self, "target", len(targets) == 1, "one column, where classes are asked for")
-        return Columns(self.sequence, self.step, targets, features, forecast, self.per_step, classes)
+        targets = _names(self.target) or (() if forecast else ("target",))
+        asked = (targets, _names(self.features), forecast, self.per_step, classes)
+        return own_tables.read(path, self.path, own_tables.Columns(self.sequence, self.step, *asked))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Those between commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from train.tasks import base
 from train.tasks.datasets import DataError
 from train.tasks.sequences import Sequences
 
@@ -10,10 +9,11 @@ from train.tasks.sequences import Sequences
 def filled(task, found: Sequences) -> Sequences:
     """With a mask of the steps that count, where gaps are skipped; refuses gaps that are not asked for."""
     if not found.features:
-        for option, off in {"gaps": "refuse", "times": "none"}.items():
-            base.require(task, option, getattr(task, option) == off, f"{off}: xs are tokens")
         numbers = task.answer.startswith("number")
-        base.require(task, "standardize", task.standardize or numbers, "True: xs are tokens, ys classes")
+        off = {"gaps": "refuse", "times": "none"} | ({} if numbers else {"standardize": True})
+        for option, value in off.items():
+            if (given := getattr(task, option)) != value:
+                raise DataError(f"{task.name}: {option}={given} has no effect: the inputs are tokens")
         return found
     bad = ~np.isfinite(found.xs) & found.real[:, None]
     if task.gaps == "refuse":

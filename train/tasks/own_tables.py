@@ -160,7 +160,8 @@ def _times(column: pd.Series, place: str, lines) -> np.ndarray:
     if column.dtype.kind in "iufb":
         return column.to_numpy(float)
     dates = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
-    for i in np.flatnonzero(dates.isna())[:1]:
+    numbers = pd.to_numeric(column, errors="coerce")
+    for i in np.flatnonzero(numbers.isna() if numbers.notna().any() else dates.isna())[:1]:
         raise DataError(
             f"{place}, line {lines[i]}: column {column.name!r} holds {column.iloc[i]!r}, "
             "which is neither a number nor a date as 2024-01-31 12:00"

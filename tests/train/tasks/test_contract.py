@@ -35,6 +35,10 @@ CASES = [
     ("music", dict(dataset="piano")),
     ("text", dict(length=11)),
     ("text", dict(dataset="shakespeare", length=7, valid_limit=20)),
+    ("arrays", dict(path="own.npz", standardize=False)),
+    ("arrays", dict(path="own.csv", answer="forecast", features="x,y", horizon=2, standardize=False)),
+    ("documents", dict(path="texts")),
+    ("series", dict(standardize=False)),
     ("word_problem", dict(length=5, eval_examples=37)),
     ("word_problem", dict(group="s3", tokens="generators", length=3, max_length=6, eval_examples=37)),
     ("word_problem", dict(length=6, min_length=2, answers="last", eval_examples=37)),
@@ -78,7 +82,7 @@ def test_spec_and_batch_agree(loaded, name, options):
     task, data = loaded(name, options)
     spec, size = task.spec(data), SIZE
     assert spec == task.spec(jax.tree.map(jnp.asarray, data))
-    assert (spec.inputs, spec.per_step) == (task.input_kind, task.per_step)
+    assert (spec.inputs, spec.per_step) == (task.input_kind or spec.inputs, task.per_step)
     assert spec.inputs in ("tokens", "features") and spec.pooling in ("last", "mean", "max")
     assert (spec.loss, spec.metric) in KNOWN
     better = spec.threshold - spec.baseline
@@ -244,6 +248,49 @@ BAD = [
     ("text", dict(path="a.txt"), "path must be empty, or dataset 'own', got 'a.txt'"),
     ("text", dict(length=0), "length must be at least 1, got 0"),
     ("music", dict(dataset="jbs"), "dataset must be a known set (did you mean 'jsb'?"),
+    ("arrays", dict(answer="clas"), "answer must be known (did you mean 'class'?"),
+    ("arrays", dict(horizon=2), "horizon must be 1 with answer=class, got 2"),
+    ("arrays", dict(answer="forecast", horizon=0), "horizon must be at least 1, got 0"),
+    ("arrays", dict(window=-1), "window must be at least 0, got -1"),
+    ("arrays", dict(split_by="time"), "split_by must be sequence with answer=class, got 'time'"),
+    ("arrays", dict(split_by="tme"), "split_by must be known (did you mean 'time'?"),
+    (
+        "arrays",
+        dict(answer="forecast", split_by="time", split_seed=1),
+        "split_seed must be 0 with split_by=time, where nothing is drawn, got 1",
+    ),
+    ("arrays", dict(max_length=0), "max_length must be at least 1, got 0"),
+    ("arrays", dict(gaps="fill"), "gaps must be known (choices: refuse, indicator, skip), got 'fill'"),
+    ("arrays", dict(times="difrence"), "times must be known (did you mean 'difference'?"),
+    ("arrays", dict(standardize=1), "standardize must be True or False, got 1"),
+    ("arrays", dict(class_weights="1,x"), "class_weights must be empty, balanced, or numbers"),
+    ("arrays", dict(class_weights="0,0"), "class_weights must be empty, balanced, or numbers"),
+    (
+        "arrays",
+        dict(answer="number", class_weights="balanced"),
+        "class_weights must be empty with answer=number, got 'balanced'",
+    ),
+    ("arrays", dict(answer="number", ignore_label=1), "ignore_label must be None with answer=number, got 1"),
+    ("arrays", dict(loss="hubr"), "loss must be known (did you mean 'huber'?"),
+    ("arrays", dict(loss="huber"), "loss must be of classes (choices: cross_entropy), got 'huber'"),
+    ("arrays", dict(metric="mse"), "metric must be of classes (choices: accuracy,"),
+    (
+        "arrays",
+        dict(answer="number", loss="binary_cross_entropy", metric="mse"),
+        "metric must be of numbers with loss=binary_cross_entropy (choices: frame_nll), got 'mse'",
+    ),
+    ("arrays", dict(threshold=float("nan")), "threshold must be a number, got nan"),
+    ("arrays", dict(target="a,b"), "target must be one column with answer=class, got 'a,b'"),
+    ("arrays", dict(path=None), "path must be text, got None"),
+    ("arrays", dict(valid_fraction=1.0), "valid_fraction must be between 0 and 1, got 1.0"),
+    ("arrays", dict(test_fraction=0.9), "valid_fraction must be so small that some train, got None"),
+    ("documents", dict(level="chars"), "level must be known (did you mean 'characters'?"),
+    ("documents", dict(lower=None), "lower must be True or False, got None"),
+    ("documents", dict(min_count=0), "min_count must be at least 1, got 0"),
+    ("series", dict(dataset="Gunpoint"), "dataset must be a known set (did you mean 'GunPoint'?"),
+    ("series", dict(answer="number"), "answer must be class or forecast with dataset=BasicMotions"),
+    ("series", dict(test_fraction=0.2), "test_fraction must be None: the sets have a test split, got 0.2"),
+    ("series", dict(times="value"), "times must be none: the sets have no time stamps, got 'value'"),
     ("sentence", dict(phrases=None), "phrases must be True or False, got None"),
     ("sentence", dict(phrases=False), "phrases must be True for cr: an option of sst2, got False"),
 ]
