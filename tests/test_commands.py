@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 import configs
+import made_up_files
 from commands import Commands
 from experiments import cli
 from experiments.claims import EXPERIMENTS
@@ -123,6 +124,14 @@ def folder(tmp_path_factory):
     (root / "configs").symlink_to(ROOT / "configs")
     for name in ("cells", "train", "experiments"):
         (root / name).symlink_to(ROOT / name)
+    files = made_up_files.files()
+    files["machines.csv"] = files["own.csv"].replace(b"x,y", b"speed,load")
+    files["weather.csv"] = b"step,wind\n" + b"".join(b"%d,%d\n" % (day, day % 7) for day in range(60))
+    for name, content in files.items():
+        if name in ("machines.csv", "weather.csv") or name.startswith("texts/"):
+            path = root / name.replace("texts", "letters")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
     return root
 
 
