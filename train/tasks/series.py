@@ -59,9 +59,9 @@ class Series(own.Own):
                 f"series: install the extra 'series', pip install '.[series]': {cause}"
             ) from error
         load = load_classification if self.dataset in CLASSES else load_regression
-        return joined(self.dataset, {split: self._rows(load, split) for split in ("train", "test")})
+        return joined(self.dataset, {split: self._of_split(load, split) for split in ("train", "test")})
 
-    def _rows(self, load, split: str) -> Sequences:
+    def _of_split(self, load, split: str) -> Sequences:
         xs, ys = load(self.dataset, split=split)  # (features, time) each
         rows = [{"xs": np.asarray(x).T, "ys": np.asarray(y)} for x, y in zip(xs, ys, strict=True)]
         if self.answer == "forecast":
