@@ -36,10 +36,10 @@ def find(task: str, path: str, what: str, data_dir=None) -> Path:
     if not path.strip():
         raise DataError(f"{task}: path is empty: name {what} by --config.task.path=...")
     given = Path(path).expanduser()
-    folders = [Path(), *(Path(f).expanduser() for f in (data_dir, os.environ.get(VARIABLE)) if f)]
-    for folder in folders:
-        if (folder / given).exists():
-            return folder / given
+    places = [Path(), *(Path(f).expanduser() for f in (data_dir, os.environ.get(VARIABLE)) if f)]
+    for place in places:
+        if (place / given).exists():
+            return place / given
     beside = given.parent.iterdir() if given.parent.is_dir() else ()
     close = difflib.get_close_matches(given.name, [other.name for other in beside], n=1)
     hint = f"; did you mean {str(given.parent / close[0])!r}?" if close else f" (from {Path().absolute()})"
