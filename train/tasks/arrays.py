@@ -19,7 +19,8 @@ class Arrays(own.Own):
 
     Options:
       path: of a .npz, a .csv or a folder; looked for here, then where other data sets are.
-      sequence, step: columns of a .csv; sequence empty: one sequence; step empty: in the order of lines.
+      sequence: column of a .csv that names the sequence; empty: there is one.
+      step: column that orders its lines, a number or a date; empty: as they stand.
       target: column, or columns with commas between; empty: "target", and of a forecast all features.
       features: columns with commas between; empty: all that are nothing else.
     """
