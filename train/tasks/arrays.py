@@ -3,15 +3,17 @@
 import dataclasses
 from typing import ClassVar
 
-from train.tasks import base, own, own_files
+from train.tasks import base
 from train.tasks.datasets import DataError
+from train.tasks.own import files
+from train.tasks.own.task import Own
 
 OF_TABLES = {"sequence": "sequence", "step": "step", "target": "", "features": ""}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arrays(own.Own):
-    """Sequences of a file or folder: what is in a .npz or a folder of .npy files `own_files` says.
+class Arrays(Own):
+    """Sequences of a file or folder: `train.tasks.own.files` says what a .npz or a folder of .npy files holds.
 
     A .csv has a line for each step: columns that name the sequence and the step (a number or a date), the
     target, perhaps `weight` and `split` (train, valid or test); all others are features. Lines may stand in
@@ -43,20 +45,20 @@ class Arrays(own.Own):
         return self.path
 
     def read(self, data_dir):
-        path = own_files.find(self.name, self.path, "a .npz, a .csv or a folder of .npy files", data_dir)
+        path = files.find(self.name, self.path, "a .npz, a .csv or a folder of .npy files", data_dir)
         if path.is_dir() or path.suffix == ".npz":
             for option, default in OF_TABLES.items():
                 if (given := getattr(self, option)) != default:
                     raise DataError(f"{self.name}: {option}={given} has no effect: {self.path} is no .csv")
-            return own_files.read(path, self.path, self.per_step, self.answer != "forecast")
+            return files.read(path, self.path, self.per_step, self.answer != "forecast")
         if path.suffix != ".csv":
             raise DataError(f"{self.name}: {self.path} must be a .npz, a .csv or a folder")
-        from train.tasks import own_tables  # pandas takes a second to import
+        from train.tasks.own import tables  # pandas takes a second to import
 
         forecast, classes = self.answer == "forecast", self.answer.startswith("class")
         targets = _names(self.target) or (() if forecast else ("target",))
         asked = (targets, _names(self.features), forecast, self.per_step, classes)
-        return own_tables.read(path, self.path, own_tables.Columns(self.sequence, self.step, *asked))
+        return tables.read(path, self.path, tables.Columns(self.sequence, self.step, *asked))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 from cells.registry import nearest
-from train.tasks import base, own_files, sentence, splits
-from train.tasks.baseline import with_baseline
+from train.tasks import base, sentence
 from train.tasks.datasets import DataError
+from train.tasks.own import files, splits
+from train.tasks.own.baseline import with_baseline
 
 LEVELS = ("words", "characters", "bytes")
 
@@ -64,15 +65,11 @@ class Documents(splits.Divided):
 
     def load(self, data_dir=None):
         """As `InMemory`; "counts" (vocabulary,) int32: how often training has each token; and "read"."""
-        folder = own_files.find(
-            self.name, self.path, "a folder with a folder of .txt files a class", data_dir
-        )
+        folder = files.find(self.name, self.path, "a folder with a folder of .txt files a class", data_dir)
         if not folder.is_dir():
             raise DataError(f"{self.name}: {self.path} is no folder")
-        held = own_files.held(folder, self.path)
-        found = [
-            (part, *pair) for part, one, place in held for pair in own_files.by_class(one, place, ".txt")
-        ]
+        held = files.held(folder, self.path)
+        found = [(part, *pair) for part, one, place in held for pair in files.by_class(one, place, ".txt")]
         given = np.array([part for part, _, _ in found])
         classes, labels = np.unique([name for _, name, _ in found], return_inverse=True)
         split = self.divide(self.path, labels, None if held[0][0] == "" else given)

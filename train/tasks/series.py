@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from cells.registry import nearest
-from train.tasks import base, own
+from train.tasks import base
 from train.tasks.datasets import DataError
-from train.tasks.sequences import Sequences, joined, ragged
+from train.tasks.own.sequences import Sequences, joined, ragged
+from train.tasks.own.task import Own
 
 CLASSES = (
     "ACSF1", "ArrowHead", "BasicMotions", "GunPoint", "ItalyPowerDemand", "JapaneseVowels", "OSULeaf",
@@ -23,7 +24,7 @@ SETS = (*CLASSES, *NUMBERS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Series(own.Own):
+class Series(Own):
     """One or several features over time, in the sets' own split; the rows to validate are taken from those
     that train. Needs the extra `series`.
 

@@ -13,7 +13,7 @@ from train import metrics, tasks
 from train.files import WorkdirError
 from train.resolve import check
 from train.tasks import DataError
-from train.tasks.splits import PARTS
+from train.tasks.own.splits import PARTS
 from train.workdir import Workdir
 
 HEADER = "sequence,step,x,y,target\n"

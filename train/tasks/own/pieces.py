@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.tasks.sequences import Sequences
+from train.tasks.own.sequences import Sequences
 
 
 class Pieces(NamedTuple):

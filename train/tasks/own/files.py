@@ -20,8 +20,8 @@ import numpy as np
 
 from cells.registry import nearest
 from train.tasks.datasets import VARIABLE, DataError
-from train.tasks.sequences import KEYS, Sequences, dense, joined, ragged
-from train.tasks.splits import PARTS
+from train.tasks.own.sequences import KEYS, Sequences, dense, joined, ragged
+from train.tasks.own.splits import PARTS
 
 
 def find(task: str, path: str, what: str, data_dir=None) -> Path:

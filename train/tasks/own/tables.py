@@ -9,7 +9,7 @@ import pandas as pd
 
 from cells.registry import nearest
 from train.tasks.datasets import DataError
-from train.tasks.sequences import Sequences
+from train.tasks.own.sequences import Sequences
 
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]  # of a number
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from train.tasks.datasets import DataError
-from train.tasks.sequences import Sequences
+from train.tasks.own.sequences import Sequences
 
 
 def filled(task, found: Sequences) -> Sequences:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from train.tasks.datasets import DataError
-from train.tasks.own_inputs import scaled
-from train.tasks.sequences import Sequences
+from train.tasks.own.inputs import scaled
+from train.tasks.own.sequences import Sequences
 
 
 class Targets(NamedTuple):

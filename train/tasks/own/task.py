@@ -10,10 +10,13 @@ import numpy as np
 
 from cells.registry import nearest
 from train import metrics
-from train.tasks import base, own_inputs, own_targets, pieces, splits
-from train.tasks.baseline import with_baseline
+from train.tasks import base
 from train.tasks.datasets import DataError
-from train.tasks.sequences import Sequences
+from train.tasks.own import inputs as own_inputs
+from train.tasks.own import pieces, splits
+from train.tasks.own import targets as own_targets
+from train.tasks.own.baseline import with_baseline
+from train.tasks.own.sequences import Sequences
 
 ANSWERS = ("class", "number", "class_per_step", "number_per_step", "forecast")
 SPLIT_BY = ("sequence", "time")
