@@ -13,7 +13,7 @@ OF_TABLES = {"sequence": "sequence", "step": "step", "target": "", "features": "
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arrays(Own):
-    """Sequences of a file or folder: `train.tasks.own.files` says what a .npz or a folder of .npy files holds.
+    """Sequences of a file or folder; what a .npz or a folder of .npy files holds: `train.tasks.own.files`.
 
     A .csv has a line for each step: columns that name the sequence and the step (a number or a date), the
     target, perhaps `weight` and `split` (train, valid or test); all others are features. Lines may stand in
