@@ -122,6 +122,14 @@ def test_so_is_what_it_says_of_the_others(capsys):
     assert capsys.readouterr().err == "error: gone\n"
 
 
+def test_two_processes_give_the_numbers_of_two_devices(tmp_path):
+    flags = [*SHARED_ROWS, "--config.train.steps=30"]
+    with pair(tmp_path / "two", *flags) as both:
+        assert both.ended() == [(0, ""), (0, "")]
+    assert without_times(lines(tmp_path / "two")) == alone(tmp_path / "one", *flags)
+
+
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on_with_the_same_numbers(tmp_path):
     """To the bit, as two devices of one process do; that one process finishes it shows that nothing is
     missing from what the first of the two wrote."""
@@ -142,7 +150,7 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on_with_the_sa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [SHARED_ROWS, TIME_OVER_DEVICES, ["--config.train.seeds=3"]], ids=" ".join)
-def test_two_processes_give_the_numbers_of_two_devices_and_go_on(flags, tmp_path):
+def test_two_processes_that_are_stopped_give_the_numbers_of_two_devices_and_go_on(flags, tmp_path):
     """A signal to either stops both, with a checkpoint, and both go on from there."""
     flags = [*flags, "--config.train.steps=3000"]
     for which, number in ((1, signal.SIGTERM), (0, signal.SIGHUP)):

@@ -40,9 +40,13 @@ def value_and_gradient(model, spec):
 
 
 KINDS = ("gru", "sru", "window", "mlstm")  # a cell of each
+CASES = [
+    pytest.param(*case, marks=[] if case[0] in ("gru", "mlstm") else pytest.mark.slow)
+    for case in zip(KINDS, range(4), strict=True)
+]
 
 
-@pytest.mark.parametrize("name, number", list(zip(KINDS, range(4), strict=True)))
+@pytest.mark.parametrize("name, number", CASES)
 def test_padding_changes_neither_values_nor_gradients_and_all_may_be_padding(name, number, x64):
     spec = spec_of(per_step=number == 3)
     model = build(cell_of(name), spec, ModelConfig(depth=2 if number == 3 else 1, **PADDED[number]))
