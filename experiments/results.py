@@ -23,6 +23,7 @@ from experiments.loading import (
     seeds_frame,
 )
 from train.summary import Summary
+from train.tasks import TASKS
 
 __all__ = [
     "FAILED",
@@ -67,7 +68,7 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
     for _, group in seeds.groupby(["task", "label"]):
         runs, run, solved = group.drop_duplicates("run"), group.iloc[0], group["solved"].astype(bool)
         watched = group["budget_steps"].where(group["status"] == "finished", group["steps"])
-        row = run[[*RUN[1 : RUN.index("batch_size") + 1]]].to_dict() | {
+        row = run[[name for name in RUN[1 : RUN.index("batch_size") + 1] if name in run]].to_dict() | {
             "device": run["device"],
             "budget_steps": group["budget_steps"].max(),
             "status": ", ".join(sorted(set(group["status"]))),
@@ -116,13 +117,15 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
     """`aggregate`, formatted for people: strings only, one row per task and cell, medians with quartiles.
 
     A column "at best" is there where some test is another one at the best validation metric, a column
-    "over folds" (mean and standard deviation) where there are folds.
+    "over folds" (mean and standard deviation) where there are folds, a column "state" (how many numbers it
+    has) for tasks of recall.
     """
     found = pd.DataFrame(
         {
             "task": row["task"],
             "cell": row["label"],
             "params": f"{row['parameters']:,}",
+            "state": f"{row['state_size']:,.0f}" if row.get("state_size", np.nan) > 0 else "",
             "solved": f"{row['solved']}/{row['seeds']}" + _remark(row),
             "steps to solve": _time(row, "solved_step", row["limit_step"]),
             "seconds": _time(row, "solved_seconds", row["limit_seconds"]),
@@ -133,7 +136,8 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
         }
         for row in aggregated.to_dict("records")
     )
-    there = {"at best": _differs(aggregated).any(), "over folds": "folds" in aggregated}
+    recall = (getattr(TASKS.table.get(task), "of_recall", False) for task in aggregated["task"])
+    there = {"at best": _differs(aggregated).any(), "over folds": "folds" in aggregated, "state": any(recall)}
     return found.drop(columns=[name for name, shown in there.items() if not shown])
 
 

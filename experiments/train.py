@@ -122,7 +122,8 @@ def train_one(config, alive=lambda: None) -> int:
         result = train(config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch, prepared)
     run = result.summary.run
     console.print(
-        f"{title}: {run.parameters:,} parameters (hidden size {run.hidden_size}), "
+        f"{title}: {run.parameters:,} parameters (hidden size {run.hidden_size}, state "
+        f"of {run.state_size:,} numbers), "
         f"strategy {run.strategy}, {run.device} x {run.devices}, "
         f"compiled in {run.compile_seconds:.1f} s, trained {run.run_seconds:.1f} s"
     )

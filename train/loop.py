@@ -216,6 +216,7 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
             baseline=run.spec.baseline,
             parameters=run.model.parameters,
             hidden_size=config.cell.hidden_size,
+            state_size=run.model.state_size,
             strategy=run.strategy,
             seed_batching=run.seed_batching,
             budget_steps=budget,

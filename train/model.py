@@ -127,6 +127,7 @@ class Model(NamedTuple):
     initial_carry(batch, dtype) -> {layer: its cell's carry}, of zeros and the like; of a gated block {"cell":
       that, "convolution": of the inputs before, (batch, conv_width - 1, hidden_size)}.
     parameters: how many there are.
+    state_size: how many real numbers the state of one sequence has, in all layers and directions.
     """
 
     init: Callable[..., Any]
@@ -134,6 +135,7 @@ class Model(NamedTuple):
     hidden_states: Callable[..., list[jax.Array]]
     initial_carry: Callable[..., dict[str, Any]]
     parameters: int
+    state_size: int
 
 
 class Recurrent(nnx.Module):
@@ -480,7 +482,10 @@ def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig(), tim
 
         return {str(number): of_layer() for number in range(config.depth)}
 
-    return Model(init, apply, hidden_states, initial_carry, count(shapes))
+    state = jax.tree.leaves(jax.eval_shape(lambda: initial_carry(1)))
+    numbers = sum(x.size * (1 + jnp.issubdtype(x.dtype, jnp.complexfloating)) for x in state)
+    directions = 2 if config.bidirectional else 1
+    return Model(init, apply, hidden_states, initial_carry, count(shapes), int(numbers) * directions)
 
 
 def count(params) -> int:

@@ -129,6 +129,7 @@ class RunSummary(Record):
     baseline: float
     parameters: int
     hidden_size: int
+    state_size: int  # numbers that the state of one sequence has, in all layers
     strategy: str
     batch_size: int
     budget_steps: int

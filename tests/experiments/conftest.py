@@ -54,7 +54,15 @@ def write_run(
             }
         )
     steps = max(seed["final_step"] for seed in seeds)
-    summary = {"task": task, "cell": cell, "label": label, **good, "parameters": 12345, "hidden_size": 64}
+    summary = {
+        "task": task,
+        "cell": cell,
+        "label": label,
+        **good,
+        "parameters": 12345,
+        "hidden_size": 64,
+        "state_size": 64,
+    }
     summary |= {"strategy": "sequential", "budget_steps": budget, "steps": steps, "batch_size": 32}
     summary |= {"seconds_per_step": 0.01, "compile_seconds": 4.0, "run_seconds": steps * 0.01}
     summary |= {"status": "finished", "message": "", "device": "cpu", "devices": 1} | run

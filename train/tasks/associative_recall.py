@@ -39,6 +39,7 @@ class AssociativeRecall(base.Stretchable):
     name: ClassVar[str] = "associative_recall"
     input_kind: ClassVar[str] = "tokens"
     per_step: ClassVar[bool] = True
+    of_recall: ClassVar[bool] = True
     stretch: ClassVar[str] = "length"
     length: int = 64
     max_length: int = 0

@@ -72,6 +72,7 @@ class Task(abc.ABC):
     name: ClassVar[str]
     input_kind: ClassVar[str] = ""
     per_step: ClassVar[bool] = False
+    of_recall: ClassVar[bool] = False  # what can be kept grows with the state, whose size tables then show
 
     @abc.abstractmethod
     def spec(self, data: Data) -> Spec:

@@ -35,6 +35,7 @@ class CopyMemory(base.Stretchable):
     name: ClassVar[str] = "copy_memory"
     input_kind: ClassVar[str] = "tokens"
     per_step: ClassVar[bool] = True
+    of_recall: ClassVar[bool] = True
     stretch: ClassVar[str] = "length"
     length: int = 100
     max_length: int = 0

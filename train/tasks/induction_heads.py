@@ -29,6 +29,7 @@ class InductionHeads(base.Stretchable):
 
     name: ClassVar[str] = "induction_heads"
     input_kind: ClassVar[str] = "tokens"
+    of_recall: ClassVar[bool] = True
     stretch: ClassVar[str] = "length"
     shortest: ClassVar[int] = 3
     length: int = 256

@@ -35,6 +35,7 @@ class SelectiveCopying(base.Stretchable):
     name: ClassVar[str] = "selective_copying"
     input_kind: ClassVar[str] = "tokens"
     per_step: ClassVar[bool] = True
+    of_recall: ClassVar[bool] = True
     stretch: ClassVar[str] = "length"
     length: int = 64
     max_length: int = 0
