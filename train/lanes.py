@@ -46,6 +46,7 @@ class Run(NamedTuple):
     strategy: str  # of the cells over time
     seed_batching: str  # of the seeds on one device
     effort: str  # of compiling it
+    buckets: tuple = ()  # of the training rows, see `train.tasks.buckets`
 
 
 # Floats in one state sequence of all lanes of a device, above which "map" is faster on a CPU: the
@@ -142,7 +143,7 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     strategy = cells.scans.resolve(config.cell, config.model.strategy, time=spec.time, batch=rows)
     programs = make_programs(_static(config), spec, mesh, sizes, batching, buckets)
     effort = "small" if floats(config, spec, mesh) <= SMALL_AT_MOST else "large"
-    return Run(config, spec, model, data, programs, mesh, strategy, batching, effort)
+    return Run(config, spec, model, data, programs, mesh, strategy, batching, effort, buckets)
 
 
 def _static(config: RunConfig) -> RunConfig:

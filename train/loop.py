@@ -24,6 +24,7 @@ from train.resolve import pinned
 from train.step import Best, State, is_running, pieces
 from train.summary import Evaluation, RunSummary, SeedSummary, Summary
 from train.tasks import TASKS
+from train.tasks.buckets import schedule
 from train.workdir import Nowhere, Workdir
 
 
@@ -235,9 +236,13 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
 
 
 def _seen(run: Run, step: int) -> tuple[int, int]:
-    """Examples begun, and tokens read, by a seed's optimiser steps."""
+    """Examples begun, and tokens read, padding included, by a seed's optimiser steps."""
     count, size = pieces(run.config, run.spec)
     batch_size = run.config.train.batch_size
+    if run.buckets:
+        times = np.array([run.buckets[which].time for which in schedule(run.buckets)[0]])
+        whole, rest = divmod(step, len(times))
+        return step * batch_size, batch_size * int(whole * times.sum() + times[:rest].sum())
     whole, rest = divmod(step, count)
     tokens = batch_size * (whole * run.spec.time + rest * size)
     return -(-step // count) * batch_size, tokens

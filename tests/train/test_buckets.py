@@ -11,6 +11,7 @@ import configs
 from compiling import jit
 from train import metrics
 from train.lanes import initial_state, make_run
+from train.loop import _seen
 from train.resolve import in_buckets
 from train.step import make_step
 from train.tasks import buckets, music
@@ -101,6 +102,15 @@ def test_a_step_has_the_loss_of_the_rows_padded_to_the_longest(loaded):
         want = metrics.loss(run.spec, run.model.apply(state.params, wide.xs, **wide.steps), wide)
         state, loss = step(state, run.data, jnp.int32(i))
         np.testing.assert_allclose(loss, want, rtol=1e-5)
+
+
+def test_tokens_are_those_of_the_padded_batches(loaded):
+    _, made = in_buckets(config(), loaded)
+    of, _ = buckets.schedule(made)
+    run = make_run(config())
+    for steps in (1, len(of) - 1, 2 * len(of) + 3):
+        want = sum(SIZE * made[of[i % len(of)]].time for i in range(steps))
+        assert _seen(run, steps) == (SIZE * steps, want)
 
 
 def test_rows_of_one_length_have_no_buckets():
