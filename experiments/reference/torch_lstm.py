@@ -2,7 +2,7 @@
 
   python -m experiments.reference.torch_lstm
   python -m experiments.reference.torch_lstm --start=ours --steps=600 --seeds=1
-  python -m experiments.reference.torch_lstm --task=ptb_chars
+  python -m experiments.reference.torch_lstm --task=ptb_chars_small
 
 Data, steps, optimiser, schedule, clipping, dropout and parameters are those of the sweep: the same pieces in
 every batch of jsb; ptb_chars as streams, with truncated backpropagation. Weights start as PyTorch's; with
@@ -36,7 +36,7 @@ from train.step import step_keys
 from train.tasks import DataError
 from train.tasks.datasets import VARIABLE
 
-flags.DEFINE_enum("task", "jsb", ["jsb", "ptb_chars"], "What to train on.")
+flags.DEFINE_enum("task", "jsb", ["jsb", "ptb_chars", "ptb_chars_small"], "What to train on.")
 flags.DEFINE_enum("start", "torch", ["torch", "ours"], "Whose initial weights.")
 flags.DEFINE_float("learning_rate", None, "Instead of the highest of the task's.", 0.0)
 flags.DEFINE_integer("steps", None, "Instead of the task's budget.", lower_bound=1)
@@ -146,9 +146,9 @@ def frame_nll(outputs, ys):
     return costs.sum(-1)
 
 
-def ptb_chars() -> tuple[Task, Budget]:
+def ptb_chars(sweep: str) -> tuple[Task, Budget]:
     """Penn Treebank by character, with what our LSTM is trained with."""
-    (run,) = map(configs.freeze, configs.sweep("ptb_chars", ["lstm"]).values())
+    (run,) = map(configs.freeze, configs.sweep(sweep, ["lstm"]).values())
     length, rows = run.task.length, run.train.batch_size
     texts = {split: characters(split) for split in ("train", "valid", "test")}
     texts["valid"] = texts["valid"][: run.task.valid_limit or None]
@@ -248,7 +248,7 @@ def main(words: list[str]) -> int:
         raise ValueError(f"unexpected argument {words[0]!r}; flags begin with --")
     if FLAGS.task != "jsb" and FLAGS.start == "ours":
         raise ValueError("--start=ours is of --task=jsb")
-    task, budget = jsb() if FLAGS.task == "jsb" else ptb_chars()
+    task, budget = jsb() if FLAGS.task == "jsb" else ptb_chars(FLAGS.task)
     steps, seeds = FLAGS.steps or budget.train.steps, FLAGS.seeds or budget.train.seeds
     budget = budget._replace(train=TrainConfig(**vars(budget.train) | {"steps": steps, "seeds": seeds}))
     rates = budget.optim.learning_rates or (budget.optim.learning_rate,)
