@@ -30,13 +30,15 @@ def check(config: RunConfig, spec: Spec, model: Model, sizes: dict[str, int], de
     if total <= there:
         return
     listed = ", ".join(f"{name} {_size(count)}" for name, count in needed.items() if count > total / 100)
-    states, weights, examples = needed.values()
+    states, weights, examples, evaluation = needed.values()
     wide = "model.embedding_size" if config.model.embedding_size else "cell.hidden_size"
     hint = f"fewer seeds or a smaller {wide}"
-    if states > weights + examples:
+    if states > weights + examples + evaluation:
         hint = "a smaller train.batch_size or shorter sequences"
         if config.model.remat == 0:
             hint += f", or model.remat=-1 ({math.isqrt(spec.time)} of {spec.time} steps kept)"
+    elif evaluation > weights + examples:
+        hint = "a smaller train.eval_batch_size or shorter sequences"
     elif examples > weights:
         hint = "fewer held-out examples or shorter sequences"
     raise ValueError(
@@ -46,7 +48,7 @@ def check(config: RunConfig, spec: Spec, model: Model, sizes: dict[str, int], de
 
 
 def needs(config: RunConfig, spec: Spec, model: Model, sizes: dict, devices: int) -> dict[str, int]:
-    """Bytes by what for, lower bounds, of all devices together: states, weights, examples."""
+    """Bytes by what for, lower bounds, of all devices together: states, weights, examples, an evaluation."""
     options, every = config.train, config.model.remat
     lanes = options.seeds * max(1, len(config.optim.learning_rates))
     at_once = lanes if options.seed_batching == "vmap" else min(lanes, devices)
@@ -54,15 +56,21 @@ def needs(config: RunConfig, spec: Spec, model: Model, sizes: dict, devices: int
     steps = spec.time if every == 0 else spec.time / (math.isqrt(spec.time) if every < 0 else every)
     states = steps * config.cell.hidden_size * directions * config.model.depth
     inputs = spec.time * input_width(config.cell.hidden_size, spec, config.model)
-    example = (spec.eval_time or spec.time) * (1 if spec.inputs == "tokens" else spec.input_size)
+    eval_time = spec.eval_time or spec.time
+    example = eval_time * (1 if spec.inputs == "tokens" else spec.input_size)
     width = 2 if config.model.compute_dtype == "bfloat16" else 4  # bytes
     each = 1 + SLOTS[config.optim.optimizer]
     seeds = f"{at_once} seed{'s' * (at_once > 1)} at once"
+    scores = config.cell.heads if config.cell.dynamics == "attention" else 0  # of each step with each
+    states += scores * spec.time**2 * config.model.depth
+    rows = min(options.eval_batch_size, max(sizes.values()))
+    evaluated = eval_time * (config.cell.hidden_size * directions + scores * eval_time)
     what = f"states of {options.batch_size} x {spec.time} steps, {seeds}"
     return {
         what: int(width * at_once * options.batch_size * (states + inputs)),
         "parameters and optimiser": 4 * model.parameters * (lanes * each + at_once),
         "held-out examples": 4 * example * sum(sizes.values()),
+        f"an evaluation of {rows} x {eval_time} steps": int(width * at_once * rows * evaluated),
     }
 
 

@@ -472,7 +472,7 @@ def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig(), tim
     def hidden_states(params, xs, *more, **named):
         return nnx.merge(graph, low(params)).hidden_states(low(xs), *more, **named)[1]
 
-    def initial_carry(batch, dtype=jnp.float32):
+    def initial_carry(batch, dtype=jnp.float32, cell=cell):
         def of_layer():
             state = cell.initial_carry(batch, dtype)
             if config.block != "gated":
@@ -482,7 +482,10 @@ def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig(), tim
 
         return {str(number): of_layer() for number in range(config.depth)}
 
-    state = jax.tree.leaves(jax.eval_shape(lambda: initial_carry(1)))
+    kept = cell
+    if cell.dynamics == "attention":  # no more than there are steps
+        kept = dataclasses.replace(cell, window=min(cell.window, max(spec.time, spec.eval_time)))
+    state = jax.tree.leaves(jax.eval_shape(lambda: initial_carry(1, cell=kept)))
     numbers = sum(x.size * (1 + jnp.issubdtype(x.dtype, jnp.complexfloating)) for x in state)
     directions = 2 if config.bidirectional else 1
     return Model(init, apply, hidden_states, initial_carry, count(shapes), int(numbers) * directions)

@@ -78,7 +78,8 @@ def in_buckets(config: RunConfig, data):
 
 def for_task(config: RunConfig, spec: Spec) -> cells.Cell:
     """The cell, told the length of its task where the config says so; its size is as asked."""
-    return config.cell.for_length(spec.time) if config.chrono == "task" else config.cell
+    longest = max(spec.time, spec.eval_time)  # what is held out may be longer than what trains
+    return config.cell.for_length(longest) if config.chrono == "task" else config.cell
 
 
 def pinned(config: RunConfig, strategy: str, seed_batching: str, batch_devices: int) -> RunConfig:

@@ -162,7 +162,8 @@ def make_step(
 
     def differentiated(state: State, batch, i):
         """((loss, (carry, weight)), gradient) of a batch of all rows."""
-        _, dropout_key = step_keys(state.seed, i)
+        # One mask for all of a sequence also where it trains in pieces.
+        _, dropout_key = step_keys(state.seed, i // count if config.model.variational else i)
         batch, carry = share.rows(batch), None
         if on:
             batch = piece(batch, i % count, size)

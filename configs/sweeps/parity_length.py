@@ -29,5 +29,5 @@ SHARED = {
     "cell": {"hidden_size": 16},
     "model": {"embedding_size": 16},
     "optim": {"learning_rate": 1e-3, "warmup_steps": 2000, "final_fraction": 0.001, "clip_norm": 0.0},
-    "train": {"seeds": 3, "on_nan": "drop"},
+    "train": {"seeds": 3, "on_nan": "drop", "stop_when_solved": False},
 }

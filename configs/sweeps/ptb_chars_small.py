@@ -2,7 +2,7 @@
 
 from configs.sweeps import ptb_chars
 
-CELLS = ptb_chars.CELLS
+CELLS = ("gru", "sru", "lstm", "rnn")
 
 TASKS = ptb_chars.TASKS
 

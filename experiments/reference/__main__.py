@@ -56,7 +56,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     frames = {}
     for name, result in chosen.items():
         folder = beside.recorded(result)
-        frames[name] = beside.rows(result, None if folder is None else beside.committed(folder))
+        frames[name] = beside.rows(result, beside.committed(result))
         beside.show(result, frames[name], console, folder, every=bool(given))
     if FLAGS.out:
         ran = {name: (chosen[name], frame) for name, frame in frames.items() if frame["ours"].notna().any()}

@@ -29,9 +29,14 @@ def recorded(result: Result) -> Path | None:
     return max(FIGURES.glob(f"{result.name}-????-??-??"), default=None)
 
 
-def committed(folder: Path) -> pd.DataFrame:
-    """The seeds of committed runs."""
-    return pd.read_csv(folder / "seeds.csv")
+def committed(result: Result) -> pd.DataFrame | None:
+    """The seeds of committed runs: of each label those of the newest folder that has it."""
+    folders = sorted(FIGURES.glob(f"{result.name}-????-??-??"), reverse=True)
+    found = []
+    for folder in folders:
+        seeds = pd.read_csv(folder / "seeds.csv")
+        found.append(seeds[~seeds["label"].isin([label for frame in found for label in frame["label"]])])
+    return pd.concat(found, ignore_index=True) if found else None
 
 
 def rows(result: Result, seeds: pd.DataFrame | None) -> pd.DataFrame:
@@ -64,6 +69,8 @@ def rows(result: Result, seeds: pd.DataFrame | None) -> pd.DataFrame:
 def _ours(result: Result, seeds: pd.DataFrame) -> dict[str, dict]:
     """What our runs gave, by label."""
     check(result, seeds)
+    # The evaluation with the best metric is no choice where the loss is what counts.
+    best = "test_loss" if result.metric == "loss" else "best_test_metric"
     name = "loss" if result.metric == "loss" else "metric"
     seeds = seeds.assign(label=seeds["label"].str.replace(r" \(learning_rate=[^)]*\)$", "", regex=True))
     found = {}
@@ -71,7 +78,7 @@ def _ours(result: Result, seeds: pd.DataFrame) -> dict[str, dict]:
         valid = group.groupby("learning_rate")["best_valid_metric"].mean()
         rate = valid.idxmax() if group["higher_is_better"].iloc[0] else valid.idxmin()
         chosen = group[group["learning_rate"] == rate]
-        run, each = chosen.iloc[0], result.scale * chosen[f"best_test_{name}"].to_numpy(float)
+        run, each = chosen.iloc[0], result.scale * chosen[best].to_numpy(float)
         found[label] = {
             "of": run["cell"],
             "ours": each.mean(),
@@ -115,6 +122,8 @@ def show(result: Result, frame: pd.DataFrame, console: Console, folder: Path | N
     if missing := not_run(result, frame):
         waits = " (its sweep is not there yet)" if result.pending else ""
         console.print(f"not run: {missing}{waits}", soft_wrap=True)
+    if short := shorter(result, frame):
+        console.print(f"ours with {short} of the sweep", soft_wrap=True)
     if folder is not None:
         about = json.loads((folder / "environment.json").read_text())
         device = "" if about["backend"] == "cpu" else f"{about['device_kind']}, "
@@ -126,6 +135,19 @@ def show(result: Result, frame: pd.DataFrame, console: Console, folder: Path | N
     if every:
         console.print(f"\nto run all of ours: {result.command()}", soft_wrap=True)
     console.print()
+
+
+def shorter(result: Result, frame: pd.DataFrame) -> str:
+    """What of the sweep's steps and seeds our runs had; empty: all."""
+    ran = frame[frame["each"].notna()]
+    if ran.empty or result.pending:
+        return ""
+    asked = [configs.freeze(run).train for run in result.sweep().values()]
+    steps, seeds = (max(getattr(train, name) for train in asked) for name in ("steps", "seeds"))
+    had_steps, had_seeds = int(ran["steps"].min()), int(ran["each"].map(len).min())
+    parts = [f"{had_steps:,} of {steps:,} steps"] * (had_steps < steps)
+    parts += [f"{had_seeds} of {seeds} seeds"] * (had_seeds < seeds)
+    return " and ".join(parts)
 
 
 def not_run(result: Result, frame: pd.DataFrame) -> str:
@@ -261,8 +283,7 @@ def draw(path: Path, frames: dict[str, tuple[Result, pd.DataFrame]]) -> None:
 
 def _check_tasks(result: Result, workdir: Path) -> None:
     """Refuses runs of another task than the sweep's, or of the same with other options."""
-    sweep = configs.sweep(result.config, None, [result.tasks] if result.tasks else None)
-    wanted = [configs.freeze(run).task for run in sweep.values()]
+    wanted = [configs.freeze(run).task for run in result.sweep().values()]
     for folder in results.find_runs(workdir):
         run = configs.freeze(configs.load(str(folder)))
         if run.task not in wanted:

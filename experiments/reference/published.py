@@ -5,6 +5,7 @@ import functools
 import tomllib
 from pathlib import Path
 
+import configs
 from cells.registry import nearest
 from configs import files
 
@@ -61,6 +62,10 @@ class Result:
         """What trains ours: all cells of the sweep, or these."""
         named = f" --cells={','.join(cells)}" if cells else ""
         return f"python -m experiments.reference --run={self.name}{named}"
+
+    def sweep(self) -> dict:
+        """The configs of its sweep, by run."""
+        return configs.sweep(self.config, None, [self.tasks] if self.tasks else None)
 
     def cell_texts(self, cell: str) -> list[str]:
         """How the sweep names a cell, with its options: "tcn:levels=2"."""

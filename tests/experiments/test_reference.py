@@ -119,7 +119,7 @@ def test_runs_of_something_else_are_refused(tmp_path, run_dir):
 def test_runs_are_recorded_as_they_are_read_and_shown_in_80_columns(tmp_path, monkeypatch):
     """From the committed runs of jsb: the table says what they say."""
     result, folder = RESULTS["jsb"], beside.recorded(RESULTS["jsb"])
-    frame = beside.rows(result, beside.committed(folder))
+    frame = beside.rows(result, beside.committed(result))
     console = Console(width=80, record=True, markup=False)
     beside.show(result, frame, console, folder, every=True)
     text = console.export_text()
@@ -131,7 +131,7 @@ def test_runs_are_recorded_as_they_are_read_and_shown_in_80_columns(tmp_path, mo
         assert said in text
     summary = pd.read_csv(folder / "summary.csv")
     pd.testing.assert_frame_equal(
-        results.aggregate(beside.committed(folder))[["label", "best_test_metric"]],
+        results.aggregate(beside.committed(result))[["label", "best_test_metric"]],
         summary[["label", "best_test_metric"]],
     )
     beside.draw(tmp_path / "x.png", {"jsb": (result, frame)})

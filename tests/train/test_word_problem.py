@@ -135,3 +135,13 @@ def test_a_bad_option_is_refused_with_one_line(options, message):
     with pytest.raises(ValueError) as error:
         tasks.get("word_problem", **options)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"answers": "last"}, {"min_length": 3}, {"eval_length": 9}])
+def test_the_baseline_of_generators_is_the_best_constant_answer(options):
+    task = tasks.get(
+        "word_problem", group="z60", tokens="generators", length=6, eval_examples=4000, **options
+    )
+    batch = jit(lambda: task.eval_batch({}, "test", 0, 4000))()
+    right = np.bincount(np.asarray(batch.ys)[np.asarray(batch.scored) > 0])
+    assert abs(right.max() / right.sum() - task.spec({}).baseline) < 0.02

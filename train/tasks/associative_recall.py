@@ -81,8 +81,7 @@ class AssociativeRecall(base.Stretchable):
         )
 
     def held_out(self, data):
-        task, data = super().held_out(data)
-        return dataclasses.replace(task, pairs=self.eval_pairs or self.pairs, eval_pairs=0), data
+        return super().held_out(data, pairs=self.eval_pairs or self.pairs, eval_pairs=0)
 
     def sample(self, key, batch_size, length=None):
         length = self.length if length is None else length

@@ -209,11 +209,12 @@ class Stretchable(Synthetic):
         length = getattr(self, f"eval_{self.stretch}")
         return self.real_length(**{self.stretch: length}) if length else 0
 
-    def held_out(self, data):
+    def held_out(self, data, **options):
+        """`options`: others that held-out examples have."""
         name, length = self.stretch, getattr(self, f"eval_{self.stretch}")
-        if not length:
-            return self, data
-        return dataclasses.replace(self, **{name: length, f"max_{name}": 0, f"eval_{name}": 0}), {}
+        if length:
+            options, data = options | {name: length, f"max_{name}": 0, f"eval_{name}": 0}, {}
+        return dataclasses.replace(self, **options) if options else self, data
 
     def static(self):
         return dataclasses.replace(self, **{self.stretch: self.longest})

@@ -62,7 +62,8 @@ class WordProblem(base.Stretchable):
     uniformly. Where they are all the elements (Merrill 2024), the product is uniform given any of the
     tokens but not all: no window, and no part of the past, tells anything of the answer, which is right with
     1 / order without memory. Where they are the identity and the generators alone (Liu 2023), there are
-    fewer transitions to learn (3 order in place of order^2), but the first answers are few and easy.
+    fewer transitions to learn (3 order in place of order^2), but the first answers are few and easy. The
+    baseline is the best answer that is always the same one.
 
     xs, ys (batch, length) int32: numbers of tokens and of `elements`.
 
@@ -98,6 +99,9 @@ class WordProblem(base.Stretchable):
         for option, most in (("min_length", "length"), ("eval_min_length", "eval_length")):
             longest = getattr(self, most) or self.length
             base.require(self, option, getattr(self, option) <= longest, f"at most {most} = {longest}")
+        if self.eval_length and not self.eval_min_length:
+            wanted = f"at least min_length = {self.min_length}, or eval_min_length to be set"
+            base.require(self, "eval_length", self.eval_length >= self.min_length, wanted)
         for option, known in (("group", GENERATORS), ("tokens", TOKENS), ("answers", ANSWERS)):
             value = getattr(self, option)
             base.require(self, option, value in known, f"known; {nearest(value, known)}")
@@ -123,16 +127,27 @@ class WordProblem(base.Stretchable):
             loss="cross_entropy",
             metric="accuracy",
             threshold=0.99,
-            baseline=1 / order,
+            baseline=1 / order if self.tokens == "elements" else self.constant(),
             time=self.longest,
             eval_time=self.eval_time,
         )
 
+    def constant(self) -> float:
+        """How often the best answer that is always the same one is right on held-out words."""
+        product = multiplication(self.group)[:, self.meaning]
+        moves = np.eye(len(product))[product].mean(axis=1)  # where a token leads, (order, order)
+        longest = self.eval_length or self.length
+        least = self.eval_min_length or self.min_length or longest
+        so_far, total, counted = np.eye(len(product))[0], 0.0, 0.0
+        for step in range(1, longest + 1):
+            so_far = so_far @ moves
+            words = (step >= least) if self.answers == "last" else longest - max(step, least) + 1
+            total, counted = total + words * so_far, counted + words
+        return float(np.max(total) / counted)
+
     def held_out(self, data):
-        task, data = super().held_out(data)
-        if not self.eval_min_length:
-            return task, data
-        return dataclasses.replace(task, min_length=self.eval_min_length, eval_min_length=0), data
+        least = self.eval_min_length or self.min_length
+        return super().held_out(data, min_length=least, eval_min_length=0)
 
     def sample(self, key, batch_size, length=None):
         meaning, product = jnp.asarray(self.meaning), jnp.asarray(multiplication(self.group))
