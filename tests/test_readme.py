@@ -76,7 +76,7 @@ def test_the_tables_of_results_are_those_of_the_committed_runs():
 def test_the_table_beside_published_results_is_that_of_the_committed_runs():
     result = published.result("jsb")
     page, show = (ROOT / "experiments" / "README.md").read_text(), beside.number
-    for row in beside.rows(result, beside.committed(beside.recorded(result))).to_dict("records"):
+    for row in beside.rows(result, beside.committed(result)).to_dict("records"):
         numbers = [show(row["published"]), show(row["ours"]), show(row["difference"], "+", row["published"])]
         assert f"| {row['cell']} | {' | '.join(numbers)} | {row['parameters']:,.0f} |" in page
 
