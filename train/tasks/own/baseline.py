@@ -13,15 +13,15 @@ from train.tasks import base
 def with_baseline(task: base.InMemory, spec: base.Spec, data, threshold: float | None = None) -> base.Spec:
     """The spec with `baseline` and `threshold`.
 
-    The baseline is the best answer of training that looks at nothing, scored on the test split; where later
-    inputs are asked for, or the present ones in their place, if that is better. Best is: the logarithms of
-    the classes' shares, the mean, or for absolute errors the median.
+    The baseline is the best answer of training that looks at nothing, scored on the validation split; where
+    later inputs are asked for, or the present ones in their place, if that is better. Best is: the logarithms
+    of the classes' shares, the mean, or for absolute errors the median. Of the test split nothing is known.
 
     Args:
       threshold: None: half way from the baseline to a perfect answer.
     """
     now = data.get("read", {}).get("now")
-    found = [float(x) for x in _scores(task, spec, data["train"], data["test"], now)]
+    found = [float(x) for x in _scores(task, spec, data["train"], data["valid"], now)]
     higher = metrics.higher_is_better(spec)
     baseline = max(found) if higher else min(found)
     perfect = 1.0 if higher else float(metrics.finished(spec, jnp.zeros(())))
@@ -30,16 +30,16 @@ def with_baseline(task: base.InMemory, spec: base.Spec, data, threshold: float |
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _scores(task, spec, train, test, now):
-    train, test = (
-        task._batch(part, jnp.arange(len(part["xs"])), jnp.ones(len(part["xs"]))) for part in (train, test)
+def _scores(task, spec, train, valid, now):
+    train, valid = (
+        task._batch(part, jnp.arange(len(part["xs"])), jnp.ones(len(part["xs"]))) for part in (train, valid)
     )
-    answers = [jnp.broadcast_to(_constant(spec, train), (*test.scored.shape, spec.output_size))]
+    answers = [jnp.broadcast_to(_constant(spec, train), (*valid.scored.shape, spec.output_size))]
     if now is not None:
-        answers.append(test.xs[..., now])
+        answers.append(valid.xs[..., now])
     if now is not None and spec.loss == "gaussian_nll":
         answers[1] = jnp.concatenate([answers[1], jnp.zeros_like(answers[1])], axis=-1)
-    return [metrics.finished(spec, metrics.mean(*metrics.score(spec, each, test))) for each in answers]
+    return [metrics.finished(spec, metrics.mean(*metrics.score(spec, each, valid))) for each in answers]
 
 
 def _constant(spec, train):

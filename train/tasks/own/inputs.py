@@ -38,12 +38,17 @@ def inputs(task, found: Sequences, trains: np.ndarray) -> tuple[np.ndarray, np.n
     if not found.features:
         return found.xs.astype(np.int32), found.xs
     missing = ~np.isfinite(found.xs)
-    features = scaled(task, np.where(missing, np.nan, found.xs), trains & found.real)
+    trains = trains & found.real
+    for i in np.flatnonzero(missing[trains].all(axis=0))[:1] if trains.any() else ():
+        raise DataError(
+            f"{found.place}: {found.features[i]!r} is missing in all steps that train: leave it out"
+        )
+    features = scaled(task, np.where(missing, np.nan, found.xs), trains)
     columns = [np.where(missing, 0, features)]
     if task.gaps == "indicator":
         columns.append(missing & found.real[:, None])
     if task.times != "none":
-        columns.append(scaled(task, _times(task, found)[:, None], trains & found.real))
+        columns.append(scaled(task, _times(task, found)[:, None], trains))
     with np.errstate(over="ignore"):  # infinite, which is refused
         return np.concatenate(columns, axis=1).astype(np.float32), features
 
@@ -60,10 +65,13 @@ def scaled(task, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     some = values[counts]
     there = np.isfinite(some)
     number = np.maximum(1, there.sum(0))
-    mean = np.where(there, some, 0).sum(0) / number
-    deviation = np.sqrt((np.where(there, some - mean, 0) ** 2).sum(0) / number)
-    changes = deviation > 1e-12 * np.maximum(1, np.abs(mean))  # below that it is rounding
-    return (values - mean) / np.where(changes, deviation, 1)
+    size = np.abs(np.where(there, some, 0)).max(axis=0, initial=0)
+    size = np.where(size > 0, size, 1)  # in units of it, no square overflows or vanishes
+    mean = np.where(there, some / size, 0).sum(0) / number
+    deviation = np.sqrt((np.where(there, some / size - mean, 0) ** 2).sum(0) / number)
+    changes = deviation > 1e-14  # below that it is rounding
+    with np.errstate(over="ignore"):  # infinite, which is refused
+        return (values / size - mean) * np.where(changes, 1 / np.where(changes, deviation, 1), size)
 
 
 def _times(task, found: Sequences) -> np.ndarray:
@@ -72,12 +80,19 @@ def _times(task, found: Sequences) -> np.ndarray:
         raise DataError(f"{task.name}: times={task.times} has no effect: {found.place} has no time stamps")
     for step in np.flatnonzero(~np.isfinite(found.times) & found.real)[:1]:
         raise DataError(f"{found.where(step)}: the time stamp is {found.times[step]}")
-    if task.times == "value":
-        return np.where(found.real, found.times, 0)
     kept = np.flatnonzero(found.real)
     row = np.repeat(np.arange(len(found.lengths)), found.lengths)[kept]
-    difference = np.diff(found.times[kept], prepend=0)
-    difference = np.where(np.diff(row, prepend=-1) != 0, 0, difference)  # of a sequence's first step
+    first = np.diff(row, prepend=-1) != 0  # of a sequence
+    difference = np.where(first, 0, np.diff(found.times[kept], prepend=0))
+    if task.times == "value":
+        single = np.diff(found.times[kept].astype(np.float32).astype(float), prepend=0)
+        lost = ~first & (np.abs(single - difference) > 0.1 * np.abs(difference))
+        for i in np.flatnonzero(lost)[:1] if not task.standardize else ():
+            raise DataError(
+                f"{found.where(kept[i])}: the time stamp {found.times[kept[i]]} is too large for float32 to "
+                "tell it from the one before: take times=difference, or standardize=true"
+            )
+        return np.where(found.real, found.times, 0)
     for i in np.flatnonzero(difference < 0)[:1]:
         raise DataError(f"{found.where(kept[i])}: its time stamp is before that of the step before")
     out = np.zeros(len(found.xs))

@@ -57,6 +57,13 @@ def windows(pieces: Pieces, size: int) -> Pieces:
     return Pieces(pieces.row[each], pieces.start[each] + offset, length, pieces.split[each])
 
 
+def with_a_step(pieces: Pieces, real: np.ndarray) -> Pieces:
+    """Those that have a step that is not skipped."""
+    before = np.r_[0, np.cumsum(real)]
+    some = before[pieces.start + pieces.length] > before[pieces.start]
+    return Pieces(*(values[some] for values in pieces))
+
+
 def padded(values: np.ndarray, start: np.ndarray, length: np.ndarray, time: int) -> np.ndarray:
     """(steps, ...) as (pieces, time, ...), zeros after the end of a piece."""
     steps = np.arange(time)

@@ -14,14 +14,31 @@ class Targets(NamedTuple):
 
     ys: np.ndarray  # (n,) int32 classes or (n, k) float32 numbers
     counts: np.ndarray  # (n,) bool
-    classes: np.ndarray | None = None  # (classes,) int32, how often training has each
+    classes: int | None = None  # how many there are
 
 
-def targets(task, found: Sequences, trains: np.ndarray, features: np.ndarray) -> Targets:
-    """What the model is to answer.
+MOST = 1e30  # a weight, so that float32 has the sum of a batch's
+
+
+def weights(task, found: Sequences) -> np.ndarray:
+    """(n,) float32, of each sequence or step; 0 where it is skipped.
+
+    Raises:
+      DataError: one cannot be right.
+    """
+    there = found.real if task.per_step else np.ones(len(found.lengths), bool)
+    given = np.where(there, 1.0 if found.weights is None else found.weights, 0)
+    for i in np.flatnonzero(~((given >= 0) & (given <= MOST)))[:1]:
+        raise DataError(f"{_where(task, found, i)}: the weight is {given[i]}, and not in 0..{MOST:g}")
+    return given.astype(np.float32)
+
+
+def targets(task, found: Sequences, used: np.ndarray, trains: np.ndarray, features: np.ndarray) -> Targets:
+    """What the model is to answer. What is not used has no part in it: not in the scale, nor in the classes.
 
     Args:
-      trains: (n,) bool, which sequences or steps are of the training split.
+      used: (n,) bool, which sequences or steps have a weight.
+      trains: (n,) bool, which are of the training split.
       features: (steps, features) as the model reads them, NaN where they are missing.
 
     Raises:
@@ -29,18 +46,15 @@ def targets(task, found: Sequences, trains: np.ndarray, features: np.ndarray) ->
     """
     tokens = task.answer == "forecast" and not found.features
     made = _classes if tokens or task.answer.startswith("class") else _numbers
-    made = made(task, found, trains, features)
-    if task.answer == "forecast":
-        return made._replace(counts=made.counts & found.real)
-    return made
+    return made(task, found, used, trains & used, features)
 
 
 def loss_weights(task, classes: np.ndarray) -> np.ndarray:
-    """(classes,) weights."""
+    """(classes,) weights, of how much each class has in training without them."""
     if not task.class_weights:
         return np.ones(len(classes))
     if task.class_weights == "balanced":
-        return classes.sum() / (len(classes) * np.maximum(1, classes))
+        return classes.sum() / (len(classes) * np.where(classes > 0, classes, 1))
     if len(weights := task.own_weights()) != len(classes):
         raise DataError(
             f"{task.name}: class_weights has {len(weights)} numbers, and there are {len(classes)} classes"
@@ -52,25 +66,25 @@ def _where(task, found: Sequences, i: int) -> str:
     return found.where(i) if task.per_step else f"{found.place}, {found.names[i]}"
 
 
-def _all_there(task, found: Sequences, there: np.ndarray) -> None:
-    """The one answer of a sequence may not be missing."""
-    for i in np.flatnonzero(~there)[:1] if not task.per_step else ():
+def _all_there(task, found: Sequences, used, there: np.ndarray) -> None:
+    """The one answer of a sequence that counts may not be missing."""
+    for i in np.flatnonzero(used & ~there)[:1] if not task.per_step else ():
         raise DataError(f"{_where(task, found, i)}: its target is missing")
 
 
-def _classes(task, found: Sequences, trains, features) -> Targets:
+def _classes(task, found: Sequences, used, trains, features) -> Targets:
     forecast = task.answer == "forecast"
-    labels, there = _labels(task, found, found.xs if forecast else found.ys)
-    _all_there(task, found, there)
+    labels, there = _labels(task, found, used, found.xs if forecast else found.ys)
+    _all_there(task, found, used, there)
     if task.ignore_label is not None:
         ignored = labels.astype(str) == str(task.ignore_label)
         if not ignored.any():
             raise DataError(f"{task.name}: ignore_label: no label of {found.place} is {task.ignore_label}")
-        there &= ~ignored
+        there = there & ~ignored
+    there = there & used
     if forecast:  # a token that training never has is none the less one
-        counts = np.bincount(labels[trains & there], minlength=labels.max(initial=0) + 1)
-        return Targets(labels.astype(np.int32), there, counts)
-    classes, counts = np.unique(labels[there & trains], return_counts=True)
+        return Targets(labels.astype(np.int32), there, int(labels.max(initial=0)) + 1)
+    classes = np.unique(labels[there & trains])
     listed = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
     if len(classes) < 2:
         raise DataError(f"{found.place}: two classes or more are needed to train, got {listed or 'none'}")
@@ -80,10 +94,10 @@ def _classes(task, found: Sequences, trains, features) -> Targets:
             f"{_where(task, found, i)} is held out, and its class {labels[i].item()!r} is not among those "
             f"that train: {listed}"
         )
-    return Targets(np.where(there, codes, 0).astype(np.int32), there, counts)
+    return Targets(np.where(there, codes, 0).astype(np.int32), there, len(classes))
 
 
-def _labels(task, found: Sequences, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _labels(task, found: Sequences, used, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Classes as integers or text, and which are there: NaN and "" are none."""
     if ys.ndim > 1:
         raise DataError(f"{found.place}: a class is one value, got {ys.shape[1]}; is it answer=number?")
@@ -92,13 +106,14 @@ def _labels(task, found: Sequences, ys: np.ndarray) -> tuple[np.ndarray, np.ndar
     if ys.dtype.kind == "U":
         return ys, ys != ""
     there = ~np.isnan(ys) if ys.dtype.kind == "f" else np.ones(len(ys), bool)
-    labels = np.where(there, ys, 0)
-    for i in np.flatnonzero(labels % 1 != 0)[:1]:
+    large = np.isinf(ys) | (np.abs(ys.astype(float)) >= 2.0**63)
+    labels = np.where(there & ~large, ys, 0)
+    for i in np.flatnonzero(used & (large | (labels % 1 != 0)))[:1]:
         raise DataError(f"{_where(task, found, i)}: {ys[i]} is no class; is it answer=number?")
     return labels.astype(np.int64), there
 
 
-def _numbers(task, found: Sequences, trains, features) -> Targets:
+def _numbers(task, found: Sequences, used, trains, features) -> Targets:
     if task.class_weights or task.ignore_label is not None:
         option = "class_weights" if task.class_weights else "ignore_label"
         raise DataError(f"{task.name}: {option} has no effect: {found.place} has numbers to forecast")
@@ -112,11 +127,12 @@ def _numbers(task, found: Sequences, trains, features) -> Targets:
         if found.ys.dtype.kind not in "iubf" or found.ys.ndim > 2:
             raise DataError(f"{found.place}: targets must be numbers, got {found.ys.shape} {found.ys.dtype}")
         raw = (found.ys[:, None] if found.ys.ndim == 1 else found.ys).astype(float)
-        ys = raw if events else scaled(task, raw, trains & np.isfinite(raw).all(axis=1))
-    there = np.isfinite(raw).all(axis=1)
-    for i in np.flatnonzero(np.isinf(raw).any(axis=1))[:1] if not forecast else ():
-        raise DataError(f"{_where(task, found, i)}: the target is {raw[i]}")
-    _all_there(task, found, there)
+        for i in np.flatnonzero(used & np.isinf(raw).any(axis=1))[:1]:
+            raise DataError(f"{_where(task, found, i)}: the target is {raw[i]}")
+        raw = np.where(np.isinf(raw), np.nan, raw)
+        ys = raw if events else scaled(task, raw, trains)
+    _all_there(task, found, used, np.isfinite(raw).all(axis=1))
+    there = used & np.isfinite(raw).all(axis=1)
     for i in np.flatnonzero(there & ((raw < 0) | (raw > 1)).any(axis=1))[:1] if events else ():
         raise DataError(f"{_where(task, found, i)}: {raw[i]} is not in 0..1, as {task.loss} needs it")
     with np.errstate(over="ignore"):  # infinite, which is refused

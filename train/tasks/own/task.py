@@ -157,11 +157,16 @@ class Own(splits.Divided):
         else:
             classes = spec.loss in metrics.CLASS_LOSSES
             what = f"{spec.output_size} classes" if classes else f"targets of {part['ys'].shape[-1]}"
-        counts = {split: len(data[split]["xs"]) for split in splits.PARTS}
+        counts = dict(zip(splits.PARTS, read["split"].tolist(), strict=True))
         line = f"{self.name}: {self.source()}: {number:,} sequence{'s' * (number > 1)} of {steps} steps, "
         line += f"{inputs}, {what}; " + self.split_said(counts, bool(read["drawn"]))
-        line += f" in pieces of at most {spec.time} steps" if self.window else ""
+        if self.window:
+            rows = (len(data[part]["xs"]) for part in splits.PARTS)
+            line += f", in {'/'.join(f'{n:,}' for n in rows)} pieces of at most {spec.time} steps"
         line += f"; {int(read['cut'])} were cut to {self.max_length} steps" if read["cut"] else ""
+        if read["idle"]:
+            what = "steps" if self.per_step else "pieces" if self.window else "sequences"
+            line += f"; {int(read['idle']):,} of {int(read['answers']):,} {what} do not count"
         return line + (
             f"; {int(read['short'])} parts too short for a target are left out" if read["short"] else ""
         )
@@ -182,8 +187,14 @@ class Own(splits.Divided):
         found, forecast = self.read(data_dir), self.answer == "forecast"
         if not forecast and found.ys is None:
             raise DataError(f"{found.place}: no targets (ys) in it, and answer={self.answer}")
+        if self.answer.startswith("class") and found.ys.shape[1:] == (1,):
+            found = found._replace(ys=found.ys[:, 0])
         read = {"cut": 0, "short": 0, "sequences": len(found.lengths)}
+        longest = found.lengths.max()
         if self.max_length is not None:
+            if self.max_length >= longest:
+                said = f"max_length={self.max_length} has no effect: the longest sequence has {longest} steps"
+                raise DataError(f"{self.name}: {said}")
             read["cut"] = (found.lengths > self.max_length).sum()
             found = pieces.shortened(found, self.max_length, self.per_step)
         read |= {"shortest": found.lengths.min(), "longest": found.lengths.max()}
@@ -191,31 +202,38 @@ class Own(splits.Divided):
         found = own_inputs.filled(self, found)
         trains = np.repeat(parts.split, parts.length) == 0  # of all steps
         xs, features = own_inputs.inputs(self, found, trains)
-        targets = own_targets.targets(self, found, trains if self.per_step else parts.split == 0, features)
-        if targets.classes is not None:
-            read["classes"] = targets.classes
+        weights = own_targets.weights(self, found)
+        trains = trains if self.per_step else parts.split == 0
+        targets = own_targets.targets(self, found, weights > 0, trains, features)
         if not found.features:
             read["vocabulary"] = found.xs.max(initial=0) + 1
         elif forecast and (found.ys is None or found.targets):
             read["now"] = found.targets or range(len(found.features))
         if forecast:
             parts, read["short"] = pieces.without_end(parts, self.horizon)
-        parts = pieces.windows(parts, self.window) if self.window else parts
         time = int(parts.length.max(initial=0))
+        if self.window:
+            if self.window >= time > 0:
+                raise DataError(
+                    f"{self.name}: window={self.window} has no effect: the longest part has {time}"
+                )
+            parts = pieces.with_a_step(pieces.windows(parts, self.window), found.real)
+            time = min(self.window, time)
+        read["split"] = [len(np.unique(parts.row[parts.split == i])) for i in range(len(splits.PARTS))]
         for part, name in enumerate(splits.PARTS):
             if not (parts.split == part).any() or time == 0:
                 raise DataError(
                     f"{self.name}: {found.place}: nothing is left for {name}: no steps, or too few"
                 )
-        arrays = self._arrays(found, xs, targets, parts, time)
+        arrays = self._arrays(found, xs, targets, weights, parts, time, read)
         data = {
             name: {key: array[parts.split == part] for key, array in arrays.items()}
             for part, name in enumerate(splits.PARTS)
         }
         return data | {"read": {name: np.array(value, np.int32) for name, value in read.items()}}
 
-    def _arrays(self, found: Sequences, xs, targets: own_targets.Targets, parts, time: int) -> dict:
-        """What a row is made of, for the pieces of all splits."""
+    def _arrays(self, found: Sequences, xs, targets, weights, parts, time: int, read: dict) -> dict:
+        """What a row is made of, for the pieces of all splits; what counts of them is written to `read`."""
 
         def of_steps(values, ahead=0):
             return pieces.padded(values, parts.start + ahead, parts.length, time)
@@ -231,14 +249,29 @@ class Own(splits.Divided):
             arrays["mask"] = of_steps(found.real)
         if found.resets is not None and found.resets.any():
             arrays["resets"] = of_steps(found.resets)
-        weights = np.ones(len(targets.counts)) if found.weights is None else found.weights
-        scored = targets.counts & ~(weights <= 0)
-        weights = np.where(targets.counts, weights, 0)
+        asked = of_steps(found.real) if self.per_step else np.ones(len(parts.row), bool)
+        scored = of_answers(targets.counts) & asked
+        weights = np.where(scored, of_answers(weights), 0)
+        for part, name in enumerate(splits.PARTS):
+            if not scored[of := parts.split == part].any():
+                what = "step" if self.per_step else "sequence"
+                n, skipped = parts.length[of].sum(), (parts.length[of].sum() - asked[of].sum())
+                why = (
+                    f"of {n} steps {skipped} are skipped, no other one has a"
+                    if self.per_step
+                    else "none has a"
+                )
+                raise DataError(f"{found.place}: no {what} counts in {name}: {why} weight and a whole target")
         if targets.classes is not None:
-            weights = weights * own_targets.loss_weights(self, targets.classes)[targets.ys]
-        if (weights != 1).any():
-            arrays["weights"] = of_answers(weights.astype(np.float32))
-            arrays["scored"] = of_answers(scored.astype(np.float32))
+            trains = (scored.T & (parts.split == 0)).T
+            labels = arrays["ys"][trains]
+            read["classes"] = np.bincount(labels, minlength=targets.classes)
+            share = np.bincount(labels, weights[trains], minlength=targets.classes)
+            weights = weights * own_targets.loss_weights(self, share)[arrays["ys"]]
+        slots = parts.length.sum() if self.per_step else len(parts.row)
+        read |= {"answers": slots, "idle": slots - scored.sum()}
+        if (weights != 1)[asked].any():
+            arrays["weights"], arrays["scored"] = weights.astype(np.float32), scored.astype(np.float32)
         return arrays
 
     def _parts(self, found: Sequences) -> tuple[pieces.Pieces, bool]:
