@@ -202,9 +202,7 @@ def make_step(
         # The last dispatch may reach past the budget: those steps change nothing.
         running = is_running(config, state) & (i < config.train.steps)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        learns = running & finite
-        if count > 1:  # a piece in which nothing counts, of rows that have ended, teaches nothing
-            learns &= weight > 0
+        learns = running & finite & (weight > 0)  # where nothing counts, momentum does not move it either
         old, new = (state.params, state.opt_state), (params, opt_state)
         params, opt_state = jax.tree.map(lambda new, old: jnp.where(learns, new, old), new, old)
         carry = jax.tree.map(lambda new, old: jnp.where(running & finite, new, old), carry, state.carry)

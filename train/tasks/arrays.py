@@ -40,24 +40,32 @@ class Arrays(Own):
             base.require(self, option, isinstance(getattr(self, option), str), "text")
         one = not self.answer.startswith("class") or len(_names(self.target)) < 2
         base.require(self, "target", one, f"one column with answer={self.answer}")
+        for option in ("target", "features"):
+            names = _names(getattr(self, option))
+            base.require(self, option, len(set(names)) == len(names), "each column once")
+            base.require(self, option, self.sequence not in names, "other columns than that of the sequence")
+        given = self.answer != "forecast" and set(self._targets()) & set(_names(self.features))
+        base.require(self, "features", not given, "other columns than the target, which is the answer")
+
+    def _targets(self) -> tuple[str, ...]:
+        return _names(self.target) or (() if self.answer == "forecast" else ("target",))
 
     def source(self):
         return self.path
 
     def read(self, data_dir):
         path = files.find(self.name, self.path, "a .npz, a .csv or a folder of .npy files", data_dir)
-        if path.is_dir() or path.suffix == ".npz":
+        if path.is_dir() or path.suffix.lower() == ".npz":
             for option, default in OF_TABLES.items():
                 if (given := getattr(self, option)) != default:
                     raise DataError(f"{self.name}: {option}={given} has no effect: {self.path} is no .csv")
             return files.read(path, self.path, self.per_step, self.answer != "forecast")
-        if path.suffix != ".csv":
+        if path.suffix.lower() != ".csv":
             raise DataError(f"{self.name}: {self.path} must be a .npz, a .csv or a folder")
         from train.tasks.own import tables  # pandas takes a second to import
 
         forecast, classes = self.answer == "forecast", self.answer.startswith("class")
-        targets = _names(self.target) or (() if forecast else ("target",))
-        asked = (targets, _names(self.features), forecast, self.per_step, classes)
+        asked = (self._targets(), _names(self.features), forecast, self.per_step, classes)
         return tables.read(path, self.path, tables.Columns(self.sequence, self.step, *asked))
 
 

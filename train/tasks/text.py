@@ -5,7 +5,6 @@ Graves 2013, "Generating sequences with recurrent neural networks" (enwik8, and 
 """
 
 import dataclasses
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 from cells.registry import nearest
 from train.tasks import base, datasets
 from train.tasks.datasets import DataError
+from train.tasks.own import files
 
 PTB = ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt")
 FILES = {
@@ -46,7 +46,7 @@ class Text(base.Task):
 
     Options:
       dataset: "ptb", "shakespeare", "war_and_peace", "dickens", "xml", "enwik8" or "own".
-      path: the file of your own text.
+      path: the file of your own text; looked for here, then where other data sets are.
       length: characters of a row that an optimiser step reads.
       valid_limit: only so many characters are scored while training; 0: all of the split.
     """
@@ -98,9 +98,8 @@ class Text(base.Task):
         if self.dataset == "ptb":
             parts = [lines_stripped(datasets.read(name, data_dir)) for name in PTB]
         else:
-            raw = (
-                read_own(self.path) if self.dataset == OWN else datasets.read(*FILES[self.dataset], data_dir)
-            )
+            own = self.dataset == OWN
+            raw = read_own(self.path, data_dir) if own else datasets.read(*FILES[self.dataset], data_dir)
             held_out = len(raw) // 20
             ends = (0, len(raw) - 2 * held_out, len(raw) - held_out, len(raw))
             parts = [raw[first:last] for first, last in zip(ends, ends[1:], strict=False)]
@@ -150,14 +149,14 @@ def lines_stripped(raw: bytes) -> bytes:
     return b"\n".join(line.strip(b" ") for line in raw.split(b"\n"))
 
 
-def read_own(path: str) -> bytes:
-    """A text of the user's.
+def read_own(path: str, data_dir: str | None = None) -> bytes:
+    """A text of the user's, looked for here, then where other data sets are.
 
     Raises:
       DataError: it cannot be read.
     """
     try:
-        return Path(path).expanduser().read_bytes()
+        return files.find("text", path, "the file of your text", data_dir).read_bytes()
     except OSError as error:
         raise DataError(f"task.path={path} cannot be read: {error.strerror}") from error
 

@@ -92,12 +92,13 @@ def _whole(load, place: str) -> np.ndarray:
     try:
         return load()
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
+        if "Object arrays" in str(error):
             raise DataError(
                 f"{place} holds Python objects, which are not read: pad the sequences and add `lengths`, or "
                 "make a folder with a .npy file for each"
             ) from error
-        raise DataError(f"{place} cannot be read: {_line(error)}") from error
+        cause = "it is no .npy" if "pickle" in str(error) else _line(error)
+        raise DataError(f"{place} cannot be read: {cause}") from error
 
 
 def _line(error: Exception) -> str:
@@ -110,7 +111,7 @@ def _npy(path: Path, place: str) -> np.ndarray:
 
 def files(folder: Path, suffix: str) -> list[Path]:
     """Those of a folder that end so, by name, without hidden ones."""
-    found = (path for path in folder.iterdir() if path.suffix == suffix and path.name[0] != ".")
+    found = (path for path in folder.iterdir() if path.suffix.lower() == suffix and path.name[0] != ".")
     return sorted(found, key=lambda path: path.name)
 
 

@@ -22,7 +22,7 @@ class Sequences(NamedTuple):
     weights: np.ndarray | None = None  # (rows,) or (steps,) float64, as ys
     mask: np.ndarray | None = None  # (steps,) bool, as resets
     resets: np.ndarray | None = None
-    times: np.ndarray | None = None  # (steps,) float64
+    times: np.ndarray | None = None  # (steps,) float64 or int64
     split: np.ndarray | None = None  # (rows,) text
     targets: tuple[int, ...] | None = None  # which features are forecast, where ys are features
 
@@ -39,7 +39,11 @@ class Sequences(NamedTuple):
     def where(self, step: int) -> str:
         """What a person calls a step."""
         row = int(np.searchsorted(np.cumsum(self.lengths), step, side="right"))
-        return f"{self.place}, {self.names[row]}, step {step - self.starts[row]}"
+        return f"{self.row(row)}, step {step - self.starts[row]}"
+
+    def row(self, row: int) -> str:
+        """What a person calls a sequence."""
+        return self.place if self.names[row] == self.place else f"{self.place}, {self.names[row]}"
 
 
 def ragged(rows: list[dict[str, np.ndarray]], names: list[str], place: str, per_step: bool) -> Sequences:
@@ -52,6 +56,13 @@ def ragged(rows: list[dict[str, np.ndarray]], names: list[str], place: str, per_
             first = rows[0][key]
             if key in stepwise and (array.ndim == 0 or array.shape[:1] != row["xs"].shape[:1]):
                 raise DataError(f"{place}, {name}: {key} has shape {array.shape}, xs {row['xs'].shape}")
+            if _kind(key, array) != _kind(key, first):
+                raise DataError(
+                    f"{place}: {key} is {first.dtype} in {names[0]}, and {array.dtype} in {name}: tokens are "
+                    "integers and features floats, in all of them"
+                    if key == "xs"
+                    else f"{place}: {key} is {first.dtype} in {names[0]}, and {array.dtype} in {name}"
+                )
             inner = array.shape[1:] if key in stepwise else array.shape
             if inner != (first.shape[1:] if key in stepwise else first.shape):
                 raise DataError(
@@ -62,6 +73,13 @@ def ragged(rows: list[dict[str, np.ndarray]], names: list[str], place: str, per_
         key: (np.concatenate if key in stepwise else np.stack)([row[key] for row in rows]) for key in rows[0]
     }
     return _made(flat, lengths, names, place)
+
+
+def _kind(key: str, array: np.ndarray) -> str:
+    """What arrays of one name must be alike in: tokens or features, text or numbers."""
+    if array.dtype.kind not in "biuf":
+        return "text"
+    return "tokens" if key == "xs" and array.ndim == 1 and array.dtype.kind in "iu" else "numbers"
 
 
 def dense(arrays: dict[str, np.ndarray], place: str, per_step: bool) -> Sequences:
@@ -118,7 +136,8 @@ def _made(flat: dict[str, np.ndarray], lengths, names, place: str) -> Sequences:
         if key in flat:
             if flat[key].dtype.kind not in "biuf" or kind is bool and not np.isin(flat[key], (0, 1)).all():
                 raise DataError(f"{place}: {key} must be {'True or False' if kind is bool else 'numbers'}")
-            flat[key] = flat[key].astype(kind)
+            whole = key == "times" and flat[key].dtype.kind in "iu" and flat[key].dtype != np.uint64
+            flat[key] = flat[key].astype(np.int64 if whole else kind)
     return Sequences(place, names, lengths, xs, features, **flat)
 
 
@@ -139,6 +158,10 @@ def joined(place: str, parts: dict[str, Sequences]) -> Sequences:
                 raise DataError(f"{place}: {field} is not in all splits")
         if other.ys is not None and other.ys.shape[1:] != each[0].ys.shape[1:]:
             raise DataError(f"{other.place}: not the targets that {each[0].place} has")
+        if other.ys is not None and _kind("ys", other.ys) != _kind("ys", each[0].ys):
+            raise DataError(
+                f"{other.place}: targets are {other.ys.dtype}, in {each[0].place} {each[0].ys.dtype}"
+            )
     arrays = {
         field: np.concatenate([getattr(part, field) for part in each])
         for field in ("lengths", "xs", "ys", "weights", "mask", "resets", "times")

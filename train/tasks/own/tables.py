@@ -11,11 +11,13 @@ from cells.registry import nearest
 from train.tasks.datasets import DataError
 from train.tasks.own.sequences import Sequences
 
-MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]  # of a number
+MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]  # of a number or a class
+WHOLE = r"-?(0|[1-9]\d{0,14})(\.0*)?"  # what float64 holds exactly, and no name such as 007
+DECIMAL = r"-?(0|[1-9]\d*)(\.\d*)?"
 
 
 class Columns(NamedTuple):
-    """Which columns are what; `weight` and `split` are those of these names, unless they are features."""
+    """Which columns are what; `weight` and `split` are those of these names, unless taken otherwise."""
 
     sequence: str  # empty: all lines are one sequence
     step: str  # empty: as the lines stand
@@ -32,7 +34,7 @@ def read(path: Path, place: str, columns: Columns) -> Sequences:
     Raises:
       DataError: with the line and column, or the sequence.
     """
-    header = _header(path, place)
+    header, index = _header(path, place)
     features = columns.features or _others(header, columns)
     sequence, step = (name or None for name in (columns.sequence, columns.step))
     for option, names in {
@@ -45,18 +47,24 @@ def read(path: Path, place: str, columns: Columns) -> Sequences:
                 )
     if not features:
         raise DataError(f"{place}: no column is left for the features; columns: {', '.join(header)}")
-    texts = {sequence, *(columns.targets if columns.classes else ())} | ({"split"} - set(features))
-    table = _table(path, place, header, texts - {None})
-    lines = table.index.to_numpy() + 2
-    names, codes = [path.name], np.zeros(len(table), int)
+    more = {"weight", "split"} & set(header) - {*features, *columns.targets, sequence, step}
+    texts = {sequence, step, *(columns.targets if columns.classes else ())} | ({"split"} & more)
+    table, lines = _table(path, place, [*index, *header], texts - {None})
+    if index and not np.array_equal(table[""], np.arange(len(table))):
+        raise DataError(
+            f"{place}: the first column has no name, and is not the count of pandas: 0, 1, 2, ..."
+        )
+    names, codes = [place], np.zeros(len(table), int)
     if sequence:
         _there(table[sequence], place, lines)
-        codes, found = pd.factorize(table[sequence], sort=True)
+        codes, found = pd.factorize(_identities(table[sequence]), sort=True)
         names = [f"sequence {name!r}" for name in found.tolist()]
-    times = np.arange(len(table), dtype=float) if step is None else _times(table[step], place, lines)
-    order = np.lexsort((times, codes))
-    codes, times, lines = codes[order], times[order], lines[order]
-    for i in np.flatnonzero((codes[1:] == codes[:-1]) & (times[1:] == times[:-1]))[:1]:
+    exact = times = np.arange(len(table))
+    if step:
+        exact, times = _times(table[step], place, lines)
+    order = np.lexsort((exact, codes))
+    codes, exact, times, lines = (values[order] for values in (codes, exact, times, lines))
+    for i in np.flatnonzero((codes[1:] == codes[:-1]) & (exact[1:] == exact[:-1]))[:1]:
         said = table[step].iloc[order[i]]
         raise DataError(
             f"{place}, line {max(lines[i : i + 2])}: step {said} of {names[codes[i]]} a second time "
@@ -68,18 +76,16 @@ def read(path: Path, place: str, columns: Columns) -> Sequences:
     xs = np.stack([_numbers(table[name], place, lines) for name in features], axis=1)
     if columns.targets:
         given = [table[name] for name in columns.targets]
-        if columns.classes:
-            ys = _texts(given[0])
-        else:
-            ys = np.stack([_numbers(column, place, lines) for column in given], axis=1)
-        hint = f", or task.answer={'class' if columns.classes else 'number'}_per_step"
-        extra["ys"] = (
-            ys if columns.per_step else _one_each(ys, starts, place, names, columns.targets[0], hint)
-        )
-    if "weight" in header and "weight" not in features:
+        ys = [_classes(each) if columns.classes else _numbers(each, place, lines) for each in given]
+        if not columns.per_step:
+            hint = f", or task.answer={'class' if columns.classes else 'number'}_per_step"
+            asked = zip(ys, columns.targets, strict=True)
+            ys = [_one_each(values, starts, place, names, name, hint) for values, name in asked]
+        extra["ys"] = ys[0] if columns.classes else np.stack(ys, axis=1)
+    if "weight" in more:
         weights = _numbers(table["weight"], place, lines)
         extra["weights"] = weights if columns.per_step else _one_each(weights, starts, place, names, "weight")
-    if "split" in header and "split" not in features:
+    if "split" in more:
         extra["split"] = _one_each(_texts(table["split"]), starts, place, names, "split")
     if columns.forecast and set(columns.targets) <= set(features):
         extra["targets"] = tuple(map(features.index, columns.targets)) or None
@@ -88,23 +94,29 @@ def read(path: Path, place: str, columns: Columns) -> Sequences:
     return Sequences(place, names, lengths, xs, list(features), **extra)
 
 
-def _header(path: Path, place: str) -> list[str]:
+def _header(path: Path, place: str) -> tuple[list[str], list[str]]:
+    """The names of the columns; and of the index that pandas writes, which has none and is passed over."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file), None)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{place} is no table of UTF-8 text: {type(error).__name__}: {error}") from error
-    if not header:
+    if header is None:
         raise DataError(f"{place} is empty: needed: a line of column names, then a line for each step")
+    header = [name.strip() for name in header]
+    if not any(header):
+        raise DataError(f"{place}: its first line is blank: needed: a line of column names")
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and separator in header[0]:
             raise DataError(
                 f"{place}: columns are separated by {name}: save it with commas, and decimal points"
             )
+    for i in [i for i, name in enumerate(header) if not name and i]:
+        raise DataError(f"{place}: column {i + 1} has no name: is there a comma too many in the first line?")
     for name in header:
         if header.count(name) > 1:
             raise DataError(f"{place}: two columns are called {name!r}")
-    return header
+    return (header[1:], [""]) if header[0] == "" else (header, [])
 
 
 def _others(header: list[str], columns: Columns) -> tuple[str, ...]:
@@ -114,26 +126,48 @@ def _others(header: list[str], columns: Columns) -> tuple[str, ...]:
     return tuple(name for name in header if name not in taken)
 
 
-def _table(path: Path, place: str, header: list[str], texts: set[str]) -> pd.DataFrame:
-    """Lines that are not blank, numbered from 0."""
-    missing = {name: [""] if name in texts else MISSING for name in header}
+def _table(path: Path, place: str, header: list[str], texts: set[str]) -> tuple[pd.DataFrame, np.ndarray]:
+    """The lines that are not blank, columns of `texts` unread; and their numbers in the file."""
+    lines = _lines(path, place, len(header))
+    if not len(lines):
+        raise DataError(f"{place}: a line of column names, and nothing below it")
     try:
         table = pd.read_csv(
             path,
             encoding="utf-8-sig",
-            na_values=missing,
+            header=0,
+            names=header,
+            index_col=False,
+            dtype=dict.fromkeys(texts, str),
+            na_values={name: [""] if name in texts else MISSING for name in header},
             keep_default_na=False,
             low_memory=False,
-            skip_blank_lines=False,
         )
     except (OSError, ValueError) as error:  # pandas' own are ValueErrors
         raise DataError(f"{place} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(table.index, pd.RangeIndex):
-        raise DataError(f"{place}: its lines have more fields than there are columns, {len(header)}")
-    table = table.dropna(how="all")
-    if not len(table):
-        raise DataError(f"{place}: a line of column names, and nothing below it")
-    return table
+    if len(table) != len(lines):
+        raise DataError(f"{place} cannot be read: {len(table)} of its {len(lines)} lines: quotes, blanks?")
+    return table, lines
+
+
+def _lines(path: Path, place: str, width: int) -> np.ndarray:
+    """The numbers of the lines below the first one that are not blank, which have a field for each column."""
+    numbers = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            next(reader)
+            for row in reader:
+                blank = not row or len(row) == 1 and row[0].isspace()
+                if len(row) != width and not blank:
+                    raise DataError(
+                        f"{place}, line {reader.line_num}: {len(row)} fields, in the first line {width}"
+                    )
+                if not blank:
+                    numbers.append(reader.line_num)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{place} cannot be read: {type(error).__name__}: {error}") from error
+    return np.array(numbers, int)
 
 
 def _there(column: pd.Series, place: str, lines) -> None:
@@ -154,26 +188,53 @@ def _numbers(column: pd.Series, place: str, lines) -> np.ndarray:
     return numbers.to_numpy(float)
 
 
-def _times(column: pd.Series, place: str, lines) -> np.ndarray:
-    """A column of steps as float64: numbers, or dates as seconds."""
+def _times(column: pd.Series, place: str, lines) -> tuple[np.ndarray, np.ndarray]:
+    """A column of steps, as what orders them exactly, and as numbers; of dates the seconds since 1970."""
     _there(column, place, lines)
-    if column.dtype.kind in "iufb":
-        return column.to_numpy(float)
-    dates = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
-    numbers = pd.to_numeric(column, errors="coerce")
-    for i in np.flatnonzero(numbers.isna() if numbers.notna().any() else dates.isna())[:1]:
-        raise DataError(
-            f"{place}, line {lines[i]}: column {column.name!r} holds {column.iloc[i]!r}, "
-            "which is neither a number nor a date as 2024-01-31 12:00"
-        )
-    return (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy(float)
+    texts = column.str.strip()
+    if texts.str.fullmatch(r"[+-]?\d{1,300}").all():
+        whole = np.array([int(text) for text in texts], object)
+        if np.abs(whole).max() < 2**63:
+            return (whole.astype(np.int64),) * 2
+        return np.unique(whole, return_inverse=True)[1], whole.astype(float)
+    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(float)
+    good = np.isfinite(numbers)
+    if good.all():
+        return numbers, numbers
+    dates = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
+    for i in np.flatnonzero(~good if good.any() else dates.isna())[:1]:
+        said = "neither a number nor a date as 2024-01-31 12:00"
+        if good.any() and not pd.isna(dates.iloc[i]):
+            said = f"a date, and in line {lines[good][0]} {texts[good].iloc[0]!r}, a number"
+        raise DataError(f"{place}, line {lines[i]}: column {column.name!r} holds {texts.iloc[i]!r}, {said}")
+    since = dates - pd.Timestamp(0, tz="UTC")
+    return since.to_numpy().astype(np.int64), since.dt.total_seconds().to_numpy(float)
 
 
 def _texts(column: pd.Series) -> np.ndarray:
-    """A column as numbers, where all are, else as text; empty where nothing stands there."""
-    if column.dtype.kind in "iufb":
-        return column.to_numpy()
-    return column.fillna("").astype(str).to_numpy().astype(str)
+    """A column as text; empty where nothing stands there."""
+    return column.fillna("").str.strip().to_numpy().astype(str)
+
+
+def _identities(column: pd.Series) -> np.ndarray:
+    """A column of names: integers where all are plain ones (2, 2.0), else text, so that 007 and 7 differ."""
+    texts = column.str.strip()
+    return _whole(texts) if texts.str.fullmatch(WHOLE).all() else texts.to_numpy()
+
+
+def _classes(column: pd.Series) -> np.ndarray:
+    """A column of classes, as `_identities`; NaN or empty where none is there."""
+    texts = column.str.strip()
+    texts = texts.where(~texts.isin(MISSING))
+    there = texts.dropna()
+    fractions = there.str.fullmatch(DECIMAL).all() and there.str.contains(".", regex=False).any()
+    if fractions or there.str.fullmatch(WHOLE).all():  # fractions are no classes, which is said later
+        return _whole(texts)
+    return texts.fillna("").to_numpy().astype(str)
+
+
+def _whole(texts: pd.Series) -> np.ndarray:
+    return pd.to_numeric(texts.str.replace(r"\.0*$", "", regex=True)).to_numpy()
 
 
 def _one_each(values: np.ndarray, starts, place: str, names, column: str, hint: str = "") -> np.ndarray:

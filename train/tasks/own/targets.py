@@ -63,7 +63,7 @@ def loss_weights(task, classes: np.ndarray) -> np.ndarray:
 
 
 def _where(task, found: Sequences, i: int) -> str:
-    return found.where(i) if task.per_step else f"{found.place}, {found.names[i]}"
+    return found.where(i) if task.per_step else found.row(i)
 
 
 def _all_there(task, found: Sequences, used, there: np.ndarray) -> None:

@@ -88,7 +88,9 @@ class Own(splits.Divided):
         classes = forecast or self.answer.startswith("class")
         base.require(self, "class_weights", classes or not self.class_weights, f"empty {asked}")
         weights = self.class_weights in ("", "balanced") or self.own_weights() is not None
-        base.require(self, "class_weights", weights, "empty, balanced, or numbers of 0 or more as 1,2,0.5")
+        base.require(
+            self, "class_weights", weights, "empty, balanced, or different numbers of 0 or more as 1,2,0.5"
+        )
         base.require(self, "ignore_label", classes or self.ignore_label is None, f"None {asked}")
         number = isinstance(self.threshold, int | float) and math.isfinite(self.threshold)
         base.require(self, "threshold", self.threshold is None or number, "a number")
@@ -105,7 +107,9 @@ class Own(splits.Divided):
             weights = [float(text) for text in self.class_weights.split(",")]
         except ValueError:
             return None
-        return weights if all(0 <= weight < math.inf for weight in weights) and any(weights) else None
+        return (
+            weights if all(0 <= weight < math.inf for weight in weights) and len(set(weights)) > 1 else None
+        )
 
     def judged_by(self, classes: bool) -> tuple[str, str]:
         """Loss and metric, of targets that are classes or numbers.
