@@ -1,11 +1,15 @@
 """Truncated backpropagation: pieces of a batch, the state kept, the gradient ending where a piece begins."""
 
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import configs
+from batches import same
 from compiling import jit
 from models import assert_close
 from tiny_runs import Killed, config, kill_after, lines, without_times
@@ -71,6 +75,28 @@ def test_a_run_that_was_killed_amid_a_sequence_goes_on_with_the_same_numbers(tmp
     assert without_times(lines(tmp_path / "half")) == without_times(rows)
     # Three steps a sequence: of the fourth one, a step was taken.
     assert [(row["examples"], row["tokens"]) for row in rows[::2]][-1] == (6 * 8, 8 * (5 * TIME + SEGMENT))
+
+
+def test_a_batch_in_which_nothing_counts_teaches_nothing():
+    """Not even by the momentum of the steps before."""
+    run = make_run(copying(segment=0))
+    task = run.config.task
+
+    class Idle(type(task)):
+        def train_batch(self, data, key, step, batch_size):
+            batch = super().train_batch(data, key, step, batch_size)
+            return batch._replace(weights=batch.weights * (step != 1))
+
+    config = dataclasses.replace(run.config, task=Idle(**vars(task)))
+    step, state = (
+        jit(make_step(config, run.spec, run.model)),
+        jax.tree.map(lambda x: x[0], initial_state(run)),
+    )
+    states = [state]
+    for i in range(3):
+        states.append(step(states[-1], {}, jnp.int32(i))[0])
+    stays = [same((a.params, a.opt_state), (b.params, b.opt_state)) for a, b in itertools.pairwise(states)]
+    assert stays == [False, True, False] and states[-1].diverged_step == -1
 
 
 @pytest.mark.parametrize(

@@ -86,11 +86,17 @@ class Documents(splits.Divided):
         words = sentence.vocabulary(rows["train"], self.min_count)
         ids = {word: i for i, word in enumerate(words)}
         lengths = np.array([len(text) for text in texts])
-        time = min(lengths.max(), self.max_length or lengths.max())
+        if self.max_length is not None and self.max_length >= lengths.max():
+            said = f"max_length={self.max_length} has no effect: the longest text has {lengths.max()} steps"
+            raise DataError(f"{self.name}: {said}")
+        time = self.max_length or lengths.max()
         if time == 0:
             raise DataError(f"{self.path}: all texts are empty")
         data = {name: sentence.encode(part, ids, time) for name, part in rows.items()}
         tokens = [ids.get(word, sentence.UNKNOWN) for _, row in rows["train"] for word in row]
+        if self.class_weights:
+            weights = self.loss_weights(trains).astype(np.float32)
+            data = {name: part | {"weights": weights[part["ys"]]} for name, part in data.items()}
         drawn = held[0][0] == "" or len(held) < len(splits.PARTS)
         read = {"classes": trains, "drawn": drawn, "cut": (lengths > time).sum()}
         read |= {"shortest": lengths.min(), "longest": lengths.max()}

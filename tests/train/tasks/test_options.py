@@ -45,7 +45,7 @@ VALUES = {
     ("arrays", "target"): ["kind"],
     ("arrays", "features"): ["x"],
     ("documents", "path"): ["notes"],
-    **{(name, "class_weights"): ["1,2,0.5"] for name in ("arrays", "series")},
+    **{(name, "class_weights"): ["1,2,0.5", "1,2"] for name in ("arrays", "documents", "series")},
     **{(name, "ignore_label"): ["1"] for name in ("arrays", "series")},
     **{
         (name, f"{split}_fraction"): ["0.3"]

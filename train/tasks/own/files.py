@@ -65,19 +65,18 @@ def read(path: Path, place: str, per_step: bool, targets: bool = True) -> Sequen
         part, name = (part, name) if part in PARTS else ("", key)
         if name not in KEYS:
             raise DataError(f"{place}: unknown array {key!r}; {nearest(key, KEYS)}")
-        if targets or name != "ys":
-            parts.setdefault(part, {})[name] = array
-            first.setdefault(part, key)
+        parts.setdefault(part, {})[name] = array
+        first.setdefault(part, key)
     if not parts:
         raise DataError(f"{place}: no array in it; needed: xs, ys")
     if "" not in parts:
-        return joined(
-            place, {part: dense(parts[part], f"{place}, {part}", per_step) for part in PARTS if part in parts}
-        )
+        there = [part for part in PARTS if part in parts]
+        made = {part: dense(parts[part], f"{place}, {part}", per_step, targets) for part in there}
+        return joined(place, made)
     if len(parts) > 1:
         one, other = list(first.values())[:2]
         raise DataError(f"{place}: {one} and {other}: one is of all rows, the other of a split")
-    return dense(parts[""], place, per_step)
+    return dense(parts[""], place, per_step, targets)
 
 
 def _npz(path: Path, place: str) -> dict[str, np.ndarray]:
@@ -157,27 +156,23 @@ def _folder(folder: Path, place: str, per_step: bool, targets: bool) -> Sequence
         for path in arrays:
             if path.stem not in KEYS:
                 raise DataError(f"{place}: unknown array {path.name!r}; {nearest(path.stem, KEYS)}")
-        wanted = [path for path in arrays if targets or path.stem != "ys"]
-        return dense({path.stem: _npy(path, place) for path in wanted}, place, per_step)
+        return dense({path.stem: _npy(path, place) for path in arrays}, place, per_step, targets)
     inside = [one.name for one in folders(folder)]
     if "xs" in inside:
         keys = [key for key in KEYS if key != "lengths"]
         for name in inside:
             if name not in keys:
                 raise DataError(f"{place}: unknown folder {name!r}; {nearest(name, keys)}")
-        wanted = [name for name in inside if targets or name != "ys"]
-        given = {key: {path.stem: path for path in files(folder / key, ".npy")} for key in wanted}
+        given = {key: {path.stem: path for path in files(folder / key, ".npy")} for key in inside}
         for key, paths in given.items():
             if odd := sorted(paths.keys() ^ given["xs"].keys()):
                 raise DataError(f"{place}: {odd[0]}.npy must be in xs and in {key}")
         rows = [
             {key: _npy(paths[name], f"{place}/{key}") for key, paths in given.items()} for name in given["xs"]
         ]
-        return ragged(rows, [f"{name}.npy" for name in given["xs"]], place, per_step)
+        return ragged(rows, [f"{name}.npy" for name in given["xs"]], place, per_step, targets)
     if per_step and targets and inside:
         raise DataError(f"{place}: for answers at every step needed: xs/NAME.npy and ys/NAME.npy, or xs.npy")
     pairs = by_class(folder, place, ".npy")
     rows = [{"xs": _npy(path, f"{place}/{path.parent.name}"), "ys": np.array(name)} for name, path in pairs]
-    if not targets:
-        rows = [{"xs": row["xs"]} for row in rows]
-    return ragged(rows, [f"{path.parent.name}/{path.name}" for _, path in pairs], place, per_step)
+    return ragged(rows, [f"{path.parent.name}/{path.name}" for _, path in pairs], place, per_step, targets)

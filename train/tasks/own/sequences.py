@@ -25,6 +25,7 @@ class Sequences(NamedTuple):
     times: np.ndarray | None = None  # (steps,) float64 or int64
     split: np.ndarray | None = None  # (rows,) text
     targets: tuple[int, ...] | None = None  # which features are forecast, where ys are features
+    unused: bool = False  # whether there are ys that are not asked for
 
     @property
     def starts(self) -> np.ndarray:
@@ -46,10 +47,15 @@ class Sequences(NamedTuple):
         return self.place if self.names[row] == self.place else f"{self.place}, {self.names[row]}"
 
 
-def ragged(rows: list[dict[str, np.ndarray]], names: list[str], place: str, per_step: bool) -> Sequences:
-    """Sequences of one row each: {"xs": (time,) or (time, features), "ys": ...}."""
+def ragged(
+    rows: list[dict[str, np.ndarray]], names: list[str], place: str, per_step: bool, targets: bool = True
+) -> Sequences:
+    """Sequences of one row each: {"xs": (time,) or (time, features), "ys": ...}; ys only with `targets`."""
     if not rows:
         raise DataError(f"{place}: no sequence in it")
+    if not targets and "ys" in rows[0]:
+        rows = [{key: array for key, array in row.items() if key != "ys"} for row in rows]
+        return ragged(rows, names, place, per_step)._replace(unused=True)
     stepwise = {"xs", *STEPS} | ({"ys", "weights"} if per_step else set())
     for row, name in zip(rows, names, strict=True):
         for key, array in row.items():
@@ -82,8 +88,11 @@ def _kind(key: str, array: np.ndarray) -> str:
     return "tokens" if key == "xs" and array.ndim == 1 and array.dtype.kind in "iu" else "numbers"
 
 
-def dense(arrays: dict[str, np.ndarray], place: str, per_step: bool) -> Sequences:
-    """Sequences of padded arrays: {"xs": (rows, time) or (rows, time, features), "ys": ...}."""
+def dense(arrays: dict[str, np.ndarray], place: str, per_step: bool, targets: bool = True) -> Sequences:
+    """Sequences of padded arrays: {"xs": (rows, time) or (rows, time, features), "ys": ...}; as `ragged`."""
+    if not targets and "ys" in arrays:
+        arrays = {key: array for key, array in arrays.items() if key != "ys"}
+        return dense(arrays, place, per_step)._replace(unused=True)
     if "xs" not in arrays:
         raise DataError(f"{place}: no array 'xs' in it")
     xs = arrays["xs"]
@@ -169,4 +178,5 @@ def joined(place: str, parts: dict[str, Sequences]) -> Sequences:
     }
     names = [f"{part}, {name}" for part, rows in parts.items() for name in rows.names]
     split = np.repeat(list(parts), [len(part.names) for part in each])
-    return Sequences(place=place, names=names, features=each[0].features, split=split, **arrays)
+    more = {"features": each[0].features, "unused": any(part.unused for part in each)}
+    return Sequences(place=place, names=names, split=split, **more, **arrays)

@@ -1,6 +1,7 @@
 """Which examples of a person's own data train, and which are held out."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -21,11 +22,14 @@ class Divided(base.InMemory):
         give stands; what they leave out of it is taken from training.
       split_seed: which examples are held out; classes have the same shares in all splits, and one example
         of each always trains.
+      class_weights: of the loss, for each class in order, "1,2,0.5"; "balanced": every class has as much
+        weight. The metric has none.
     """
 
     valid_fraction: float | None = None
     test_fraction: float | None = None
     split_seed: int = 0
+    class_weights: str = ""
 
     def __post_init__(self):
         base.at_least(self, split_seed=0)
@@ -34,11 +38,35 @@ class Divided(base.InMemory):
             number = value is None or isinstance(value, float) and 0 < value < 1
             base.require(self, option, number, "between 0 and 1")
         base.require(self, "valid_fraction", sum(self.fractions().values()) < 1, "so small that some train")
+        right = self.class_weights in ("", "balanced") or self._own_weights() is not None
+        wanted = "empty, balanced, or numbers of 0 or more as 1,2,0.5, not all alike"
+        base.require(self, "class_weights", right, wanted)
 
     def fractions(self) -> dict[str, float]:
         """Of the held-out splits."""
         given = {"valid": self.valid_fraction, "test": self.test_fraction}
         return {split: SHARE if value is None else value for split, value in given.items()}
+
+    def _own_weights(self) -> list[float] | None:
+        """Those of classes that are spelt out, if they are all right."""
+        try:
+            weights = [float(text) for text in self.class_weights.split(",")]
+        except (AttributeError, ValueError):
+            return None
+        alike = len(set(weights)) == 1
+        return None if alike or not all(0 <= weight < math.inf for weight in weights) else weights
+
+    def loss_weights(self, classes: np.ndarray) -> np.ndarray:
+        """(classes,) weights, of how much each class has in training without them."""
+        if not self.class_weights:
+            return np.ones(len(classes))
+        if self.class_weights == "balanced":
+            return classes.sum() / (len(classes) * np.where(classes > 0, classes, 1))
+        if len(weights := self._own_weights()) != len(classes):
+            raise DataError(
+                f"{self.name}: class_weights has {len(weights)} numbers, and there are {len(classes)} classes"
+            )
+        return np.array(weights)
 
     def divide(self, place: str, labels: np.ndarray, given: np.ndarray | None) -> np.ndarray:
         """The split of each example.

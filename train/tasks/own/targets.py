@@ -49,19 +49,6 @@ def targets(task, found: Sequences, used: np.ndarray, trains: np.ndarray, featur
     return made(task, found, used, trains & used, features)
 
 
-def loss_weights(task, classes: np.ndarray) -> np.ndarray:
-    """(classes,) weights, of how much each class has in training without them."""
-    if not task.class_weights:
-        return np.ones(len(classes))
-    if task.class_weights == "balanced":
-        return classes.sum() / (len(classes) * np.where(classes > 0, classes, 1))
-    if len(weights := task.own_weights()) != len(classes):
-        raise DataError(
-            f"{task.name}: class_weights has {len(weights)} numbers, and there are {len(classes)} classes"
-        )
-    return np.array(weights)
-
-
 def _where(task, found: Sequences, i: int) -> str:
     return found.where(i) if task.per_step else found.row(i)
 

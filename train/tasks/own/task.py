@@ -30,11 +30,12 @@ class Own(splits.Divided):
 
     xs (batch, time) int32 or (batch, time, features) float32; ys int32 classes in sorted order, or float32
     numbers. Features, and targets that are numbers, have mean 0 and standard deviation 1 over the steps that
-    train, so that errors are in units of that deviation. A step whose target is missing does not count.
+    train, so that errors are in units of that deviation. A step does not count that is skipped, or whose
+    target (any number of it) is missing, ignored or of weight 0: it has no part in scales, classes or counts.
 
     Options:
       answer: what is asked: a "class" or "number" of each sequence; "class_per_step", "number_per_step"; or
-        a "forecast" of the features, or tokens, at every step.
+        a "forecast" of the features, or tokens, at every step, which passes over `ys` of arrays.
       horizon: how many steps ahead the forecast is.
       window: sequences are cut into pieces of so many steps, each a row of its own; 0: they are not. The
         answer of a sequence is that of its pieces.
@@ -45,12 +46,11 @@ class Own(splits.Divided):
         "skip": the step is passed over, as if it were not there, and its target does not count.
       times: time stamps as one more feature: "none", their "value", or the "difference" to the step before.
       standardize: False leaves features and targets as they are.
-      class_weights: of the loss, for each class in order, "1,2,0.5"; "balanced": every class has as much
-        weight. The metric has none.
       ignore_label: a class that does not count.
       loss, metric: of `train.metrics`; "auto": cross_entropy and accuracy, or squared_error and mse.
         "gaussian_nll" learns variances, too; "binary_cross_entropy" takes numbers that are 0 or 1.
-      threshold: the metric that counts as solved; None: half way from the baseline to a perfect one.
+      threshold: the metric that counts as solved; None: half way from the baseline, which is that of the
+        validation split, to a perfect one.
     """
 
     answers: ClassVar[tuple[str, ...]] = ANSWERS
@@ -62,7 +62,6 @@ class Own(splits.Divided):
     gaps: str = "refuse"
     times: str = "none"
     standardize: bool = True
-    class_weights: str = ""
     ignore_label: int | None = None
     loss: str = "auto"
     metric: str = "auto"
@@ -87,10 +86,6 @@ class Own(splits.Divided):
         base.require(self, "standardize", isinstance(self.standardize, bool), "True or False")
         classes = forecast or self.answer.startswith("class")
         base.require(self, "class_weights", classes or not self.class_weights, f"empty {asked}")
-        weights = self.class_weights in ("", "balanced") or self.own_weights() is not None
-        base.require(
-            self, "class_weights", weights, "empty, balanced, or different numbers of 0 or more as 1,2,0.5"
-        )
         base.require(self, "ignore_label", classes or self.ignore_label is None, f"None {asked}")
         number = isinstance(self.threshold, int | float) and math.isfinite(self.threshold)
         base.require(self, "threshold", self.threshold is None or number, "a number")
@@ -100,16 +95,6 @@ class Own(splits.Divided):
     @property
     def per_step(self) -> bool:
         return self.answer not in ("class", "number")
-
-    def own_weights(self) -> list[float] | None:
-        """Those that are spelt out, if they are all right."""
-        try:
-            weights = [float(text) for text in self.class_weights.split(",")]
-        except ValueError:
-            return None
-        return (
-            weights if all(0 <= weight < math.inf for weight in weights) and len(set(weights)) > 1 else None
-        )
 
     def judged_by(self, classes: bool) -> tuple[str, str]:
         """Loss and metric, of targets that are classes or numbers.
@@ -168,6 +153,7 @@ class Own(splits.Divided):
             rows = (len(data[part]["xs"]) for part in splits.PARTS)
             line += f", in {'/'.join(f'{n:,}' for n in rows)} pieces of at most {spec.time} steps"
         line += f"; {int(read['cut'])} were cut to {self.max_length} steps" if read["cut"] else ""
+        line += "; its ys are not used" if read["unused"] else ""
         if read["idle"]:
             what = "steps" if self.per_step else "pieces" if self.window else "sequences"
             line += f"; {int(read['idle']):,} of {int(read['answers']):,} {what} do not count"
@@ -193,7 +179,7 @@ class Own(splits.Divided):
             raise DataError(f"{found.place}: no targets (ys) in it, and answer={self.answer}")
         if self.answer.startswith("class") and found.ys.shape[1:] == (1,):
             found = found._replace(ys=found.ys[:, 0])
-        read = {"cut": 0, "short": 0, "sequences": len(found.lengths)}
+        read = {"unused": found.unused, "cut": 0, "short": 0, "sequences": len(found.lengths)}
         longest = found.lengths.max()
         if self.max_length is not None:
             if self.max_length >= longest:
@@ -271,7 +257,7 @@ class Own(splits.Divided):
             labels = arrays["ys"][trains]
             read["classes"] = np.bincount(labels, minlength=targets.classes)
             share = np.bincount(labels, weights[trains], minlength=targets.classes)
-            weights = weights * own_targets.loss_weights(self, share)[arrays["ys"]]
+            weights = weights * self.loss_weights(share)[arrays["ys"]]
         slots = parts.length.sum() if self.per_step else len(parts.row)
         read |= {"answers": slots, "idle": slots - scored.sum()}
         if (weights != 1)[asked].any():
