@@ -17,10 +17,10 @@ class Arrays(Own):
 
     A .csv has a line for each step: columns that name the sequence and the step (a number or a date), the
     target, perhaps `weight` and `split` (train, valid or test); all others are features. Lines may stand in
-    any order, and have a field for each column. Of one answer for a sequence it is enough that one of its lines has
-    the target. Sequences and classes are integers where all are plain ones (2, 2.0), else text: 007 is not 7.
-    Empty, NA, nan, null or None is a number or class that is missing. The nameless first column 0, 1, 2, ...
-    that pandas writes is passed over.
+    any order, and have a field for each column. Of one answer for a sequence it is enough that one of its
+    lines has the target. Sequences and classes are integers where all are plain ones (2, 2.0), else text: 007
+    is not 7. Empty, NA, nan, null or None is a number or class that is missing. The nameless first column
+    0, 1, 2, ... that pandas writes is passed over.
 
     Options:
       path: of a .npz, a .csv or a folder; looked for here, then where other data sets are.

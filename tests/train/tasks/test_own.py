@@ -87,6 +87,7 @@ def test_a_table_and_arrays_and_folders_of_the_same_sequences_are_the_same_data(
     forecasts = [loaded(path=p, answer="forecast", **o)[1] for p, o in (
         ("a.npz", {}), ("a.csv", {"features": "x,y"}), ("ragged", {})
     )]  # fmt: skip
+    assert [bool(data["read"].pop("unused")) for data in forecasts] == [True, False, True]
     assert all(same(forecasts[0], other) for other in forecasts[1:])
 
 
