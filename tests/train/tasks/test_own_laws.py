@@ -69,7 +69,9 @@ def test_targets_are_scaled_column_by_column_over_what_is_there():
     want = (ys[:10][kept] - np.nanmean(ys[:10], axis=(0, 1))) / np.nanstd(ys[:10], axis=(0, 1))
     np.testing.assert_allclose(data["train"]["ys"][kept], want, rtol=1e-4, atol=1e-5)
     ys[10:20, :, 1] = np.nan
-    with pytest.raises(DataError, match="no step counts in valid: .* no other one has a weight and a whole"):
+    with pytest.raises(
+        DataError, match="no step counts in valid: of 60 steps 0 are skipped, and nothing left"
+    ):
         packed({"answer": "number_per_step"}, xs=XS, ys=ys, split=np.repeat(PARTS, 10))
 
 
@@ -97,6 +99,13 @@ def test_balanced_classes_have_as_much_weight_each_among_what_trains(answer, arr
     each = np.bincount(np.ravel(batch.ys), np.ravel(batch.weights))
     np.testing.assert_allclose(each, each.mean(), rtol=1e-4)
     assert data["read"]["classes"].sum() == (np.asarray(batch.scored) > 0).sum()
+
+
+def test_of_each_class_one_that_has_a_weight_trains():
+    ys, weights = np.repeat([0, 1], 15), np.ones(30)
+    weights[16:] = 0
+    data = packed({"split_seed": 5}, xs=XS, ys=ys, weights=weights)[1]["train"]
+    assert set(data["ys"][data["weights"] > 0]) == {0, 1}
 
 
 def test_the_test_split_has_no_part_in_the_threshold():

@@ -196,7 +196,8 @@ def _times(column: pd.Series, place: str, lines) -> tuple[np.ndarray, np.ndarray
         whole = np.array([int(text) for text in texts], object)
         if np.abs(whole).max() < 2**63:
             return (whole.astype(np.int64),) * 2
-        return np.unique(whole, return_inverse=True)[1], whole.astype(float)
+        since = whole - whole.min()  # float64 would not tell them apart
+        return np.unique(whole, return_inverse=True)[1], since.astype(float)
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy(float)
     good = np.isfinite(numbers)
     if good.all():

@@ -244,14 +244,11 @@ class Own(splits.Divided):
         weights = np.where(scored, of_answers(weights), 0)
         for part, name in enumerate(splits.PARTS):
             if not scored[of := parts.split == part].any():
-                what = "step" if self.per_step else "sequence"
-                n, skipped = parts.length[of].sum(), (parts.length[of].sum() - asked[of].sum())
-                why = (
-                    f"of {n} steps {skipped} are skipped, no other one has a"
-                    if self.per_step
-                    else "none has a"
+                steps, skipped = parts.length[of].sum(), of_steps(~found.real)[of].sum()
+                raise DataError(
+                    f"{found.place}: no {'step' if self.per_step else 'sequence'} counts in {name}: of "
+                    f"{steps} steps {skipped} are skipped, and nothing left has a weight and a whole target"
                 )
-                raise DataError(f"{found.place}: no {what} counts in {name}: {why} weight and a whole target")
         if targets.classes is not None:
             trains = (scored.T & (parts.split == 0)).T
             labels = arrays["ys"][trains]
@@ -274,6 +271,7 @@ class Own(splits.Divided):
         if self.answer == "class":
             labels = found.ys if found.ys.ndim == 1 else kinds
             kinds = np.unique(labels, return_inverse=True)[1]
+            kinds = kinds if found.weights is None else np.where(found.weights > 0, kinds, -1)
         if len(kinds) == 1:
             long = (
                 "; a single one that is long can be split by time: split_by=time, for answers at every step"
