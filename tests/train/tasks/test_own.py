@@ -10,11 +10,9 @@ import pytest
 import configs
 from batches import same
 from train import metrics, tasks
-from train.files import WorkdirError
 from train.resolve import check
 from train.tasks import DataError
 from train.tasks.own.splits import PARTS
-from train.workdir import Workdir
 
 HEADER = "sequence,step,x,y,target\n"
 
@@ -393,51 +391,3 @@ def test_a_wrong_path_gets_one_line(here, name, path, told):
     with pytest.raises(DataError) as error:
         loaded(name, path=path)
     assert told in str(error.value) and "\n" not in str(error.value)
-
-
-# --- texts, series, runs
-
-
-def test_documents_are_words_characters_or_bytes(here):
-    for i in range(20):
-        place = here / "texts" / ("b", "a")[i % 2] / f"{i}.txt"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text("" if i < 2 else "Ä b", encoding="utf-8")
-    sizes = {}
-    for level in ("words", "characters", "bytes"):
-        task, data = loaded("documents", path="texts", level=level)
-        sizes[level] = data["train"]["xs"].shape[1], task.spec(data).input_size
-        lengths = np.concatenate([data[part]["lengths"] for part in PARTS])
-        assert (lengths == 0).sum() == 2 and data["read"]["classes"].sum() == 14
-    assert sizes == {"words": (2, 4), "characters": (3, 5), "bytes": (4, 6)}
-
-
-def test_the_series_of_aeon_are_there():
-    pytest.importorskip("aeon")
-    task, data = loaded("series", dataset="JapaneseVowels")
-    assert [len(data[part]["ys"]) for part in PARTS] == [230, 40, 370]
-    assert task.spec(data).output_size == 9 and data["test"]["xs"].shape[1:] == (29, 12)
-
-
-def test_without_aeon_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "aeon.datasets", None)
-    with pytest.raises(DataError, match=r"^series: install the extra 'series'"):
-        tasks.get("series").load()
-
-
-def test_a_run_does_not_go_on_with_other_data(here, tiny):
-    def folder(data):
-        return Workdir(here / "run", config := tiny("rnn"), config, data=data)
-
-    state = {"state": {"w": np.ones(2)}}
-    for data in ("one", "one"):
-        directory = folder(data)
-        directory.begin(state)
-        directory.save(1, state, {})
-        directory.close()
-    directory = folder("two")
-    with pytest.raises(
-        WorkdirError, match="holds a run on other data: what its task reads has changed since"
-    ):
-        directory.begin(state)
-    directory.close()

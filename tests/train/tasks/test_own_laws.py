@@ -126,35 +126,6 @@ def test_pieces_without_a_step_are_left_out_and_told_apart_from_sequences():
     assert "split 22/4/4 (seed 0), in " in task.describe(data)
 
 
-def test_documents_have_class_weights(here):
-    for i in range(20):
-        place = here / "texts" / ("b" if i % 3 else "a") / f"{i}.txt"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text("one two")
-    weights = {}
-    for given in ("balanced", "1,3"):
-        task = tasks.get("documents", path="texts", class_weights=given)
-        part = task.load()["train"]
-        weights[given] = np.bincount(part["ys"], part["weights"]) / np.bincount(part["ys"], minlength=2)
-        batch = task._batch(part, np.arange(3), np.ones(3))
-        assert batch.scored.tolist() == [1, 1, 1]
-    assert weights["1,3"].tolist() == [1, 3]
-    np.testing.assert_allclose(weights["balanced"], [14 / 2 / 5, 14 / 2 / 9], rtol=1e-5)
-    with pytest.raises(DataError, match="documents: max_length=2 has no effect: the longest text has 2"):
-        tasks.get("documents", path="texts", max_length=2).load()
-    with pytest.raises(ValueError, match="class_weights must be empty, balanced, or numbers of 0 or more"):
-        tasks.get("documents", path="texts", class_weights="2,2")
-
-
-def test_a_text_of_ones_own_is_looked_for_in_the_folder_of_data(here):
-    (here / "data").mkdir()
-    (here / "data" / "a.txt").write_bytes(b"some text, and more of it")
-    task = tasks.get("text", dataset="own", path="a.txt")
-    assert sum(map(len, task.splits(here / "data").values())) == 25
-    with pytest.raises(DataError, match="text: no such file or folder: a.txt"):
-        task.splits()
-
-
 @pytest.mark.parametrize("ys", [{}, {"ys": np.arange(30)}])
 def test_a_forecast_says_that_it_has_no_use_for_targets(ys):
     task, data = packed({"answer": "forecast"}, xs=XS, **ys)
