@@ -320,7 +320,17 @@ def source(name):
     return (path if path.exists() else commands.ROOT / "experiments" / name / "__main__.py").read_text()
 
 
-@pytest.mark.parametrize("command", sorted({command for command, _, _ in TRIES}))
+# Experiments share their rule of settings: one of them stands for all.
+ALIKE = [name for name in claims.EXPERIMENTS if name != "gradients"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.slow] * (command in ALIKE))
+        for command in sorted({command for command, _, _ in TRIES})
+    ],
+)
 def test_a_bad_command_line_is_refused_in_one_line_that_names_it(command, tmp_path):
     wrong = []
     for of, flags, part in TRIES:

@@ -17,7 +17,11 @@ def close(x, value, tolerance=0.03):
     np.testing.assert_allclose(x, value, rtol=tolerance)
 
 
-@pytest.mark.parametrize("features, dtype", [(1, jnp.bfloat16), (4, jnp.float32)], ids=["1", "4"])
+@pytest.mark.parametrize(
+    "features, dtype",
+    [(1, jnp.bfloat16), pytest.param(4, jnp.float32, marks=pytest.mark.slow)],
+    ids=["1", "4"],
+)
 def test_params_are_flat_finite_and_of_the_dtype(case, features, dtype):
     params = case.cell(4).init(KEY, features, dtype)
     assert type(params) is dict

@@ -68,7 +68,13 @@ def compare(cell, newton, *args, tolerance, reverse=False):
     return jax.tree.map(lambda x: x.item(), report)
 
 
-@pytest.mark.parametrize("way, reverse", [*((way, False) for way in WAYS), ("blocks", True)])
+@pytest.mark.parametrize(
+    "way, reverse",
+    [
+        *(pytest.param(way, False, marks=[pytest.mark.slow] * ("quasi" in way)) for way in WAYS),
+        ("blocks", True),
+    ],
+)
 def test_every_jacobian_gives_the_sequential_result(way, reverse):
     name, options, how = WAYS[way]
     cell, params, xs = problem(name, 75, **options)

@@ -32,7 +32,7 @@ def others(name):
 # --- what a scan is
 
 
-@pytest.mark.options_are_slow  # test_equations.py has all outputs, test_gradient_by_hand.py all gradients
+@KINDS  # test_equations.py has all outputs, test_gradient_by_hand.py all gradients
 @given(draw=laws.draws, reverse=laws.directions)
 def test_a_scan_is_the_loop_over_step(case, strategy, represents, draw, reverse):
     """Outputs, final carry and all gradients, with mask, lengths, resets and an initial carry at once.

@@ -54,6 +54,7 @@ def test_every_way_gives_the_same_product_with_the_hessian(case, strategy, of):
         laws.same(got, want[1], 1e-8, what=f"{way}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.kinds("lstm", "sru")
 @pytest.mark.default_options
 @pytest.mark.parametrize("of", ALL_LOSSES)

@@ -40,7 +40,7 @@ def test_steps_past_the_budget_change_nothing_and_without_stopping_it_is_used_up
     assert sorted({row["step"] for row in lines(tmp_path)}) == [5, 7]
 
 
-@pytest.mark.parametrize("dropout", ["0.0", "0.3"])
+@pytest.mark.parametrize("dropout", [pytest.param("0.0", marks=pytest.mark.slow), "0.3"])
 def test_a_resumed_run_gives_the_same_numbers_bit_for_bit(tmp_path, dropout):
     run = config(train={"stop_when_solved": "false"}, model={"dropout": dropout})
     whole = train(run, tmp_path / "whole")
@@ -190,7 +190,7 @@ def events(folder):
                 yield value.tag, event.step, value.simple_value
 
 
-@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("grid", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_tensorboard_has_a_curve_for_every_seed_and_learning_rate(tmp_path, grid):
     pytest.importorskip("tensorboardX")
     lanes = {"optim": {"learning_rates": (0.02, 0.01)}, "train": {"seeds": 1, "seed": 3}} if grid else {}

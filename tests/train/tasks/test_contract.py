@@ -61,11 +61,14 @@ READ_ON = ("text",)  # see test_text
 
 
 def over(cases):
-    """Tests over cases; those of one case run in one process, which compiles its programs once."""
-    params = [
-        pytest.param(name, options, id=name, marks=pytest.mark.xdist_group(f"{name} {options}"))
-        for name, options in cases
-    ]
+    """Tests over cases; those of one case run in one process, which compiles its programs once. More than one
+    of a task, but for KINDS, are slow."""
+    params, seen = [], {name for name, _ in KINDS}
+    for name, options in cases:
+        marks = [pytest.mark.xdist_group(f"{name} {options}")]
+        marks += [pytest.mark.slow] * (name in seen and (name, options) not in KINDS)
+        params.append(pytest.param(name, options, id=name, marks=marks))
+        seen.add(name)
     return pytest.mark.parametrize("name, options", params)
 
 
