@@ -231,6 +231,9 @@ def figure(frames: dict[str, tuple[Result, pd.DataFrame]]) -> Figure:
                 ax.hlines(row["ours"], at + 0.05, spots[-1] + 0.05, color=colour, lw=1.5)
         ax.set_xticks(list(places.values()), [cell or "none of ours" for cell in places])
         ax.set_xlim(-0.5, len(places) - 0.5)
+        shown = np.concatenate([frame["published"].astype(float), frame["ours"].astype(float)])
+        if np.nanmin(shown) > 0 and np.nanmax(shown) > 30 * np.nanmin(shown):
+            ax.set_yscale("log")  # errors that nearly vanish differ by powers of ten
         ax.set(xlabel="cell", ylabel=f"test, {result.unit}")
         style.title(ax, f"{name}: {result.about}", strong=True)
     handles = [
