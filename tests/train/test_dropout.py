@@ -8,7 +8,8 @@ import pytest
 import cells
 from compiling import jit
 from models import LENGTHS, assert_close, cell_of, inputs_of, normal_params, spec_of
-from train.model import ModelConfig, build, dropout, row_keys
+from train.layers import dropout
+from train.model import ModelConfig, build, row_keys
 
 
 def test_dropout_keeps_the_mean():
