@@ -10,6 +10,7 @@ import pytest
 from batches import KEY
 from compiling import jit
 from train.tasks import base
+from train.tasks.shuffle import shuffled
 
 
 class Rows(base.InMemory):
@@ -32,7 +33,7 @@ class Rows(base.InMemory):
 @pytest.mark.parametrize("n", [1, 2, 5, 17, 1257, 60000])
 def test_shuffled_is_a_permutation_and_each_epoch_and_key_has_its_own(n):
     orders = [
-        base.shuffled(jax.random.key(seed), jnp.full(n, epoch), jnp.arange(n), n)
+        shuffled(jax.random.key(seed), jnp.full(n, epoch), jnp.arange(n), n)
         for seed, epoch in ((0, 0), (0, 1), (0, 2**31 - 1), (1, 0))
     ]
     assert all(np.array_equal(np.sort(order), np.arange(n)) for order in orders)
@@ -45,22 +46,22 @@ def test_shuffled_is_a_permutation_and_each_epoch_and_key_has_its_own(n):
 
 def test_shuffled_does_not_depend_on_its_neighbours():
     epochs, positions = jnp.arange(50) // 20, jnp.arange(50) % 20
-    together = base.shuffled(KEY, epochs, positions, 20)
+    together = shuffled(KEY, epochs, positions, 20)
     for i in (0, 19, 20, 49):
-        assert together[i] == base.shuffled(KEY, epochs[i : i + 1], positions[i : i + 1], 20)[0]
+        assert together[i] == shuffled(KEY, epochs[i : i + 1], positions[i : i + 1], 20)[0]
 
 
 def test_shuffled_puts_every_row_everywhere_alike():
     n, epochs = 12, 6000
     for position in range(n):
-        rows = base.shuffled(KEY, jnp.arange(epochs), jnp.full(epochs, position), n)
+        rows = shuffled(KEY, jnp.arange(epochs), jnp.full(epochs, position), n)
         counts = np.bincount(rows, minlength=n)
         assert (np.square(counts - epochs / n) / (epochs / n)).sum() < 40  # chi-squared, 11 degrees: p = 4e-5
 
 
 def test_shuffled_is_a_permutation_for_other_generators_too():
     key = jax.random.key(0, impl="rbg")
-    order = base.shuffled(key, jnp.full(100, 3), jnp.arange(100), 100)
+    order = shuffled(key, jnp.full(100, 3), jnp.arange(100), 100)
     assert np.array_equal(np.sort(order), np.arange(100))
 
 
@@ -79,7 +80,7 @@ def test_late_steps_do_not_overflow():
     batch = jit(lambda step: Rows().train_batch(Rows.data(n), KEY, step, batch_size))(step)
     positions = [step * batch_size + i for i in range(batch_size)]  # exact: Python's integers
     epochs, places = jnp.array([p // n for p in positions]), jnp.array([p % n for p in positions])
-    assert np.array_equal(batch.ys, base.shuffled(KEY, epochs, places, n))
+    assert np.array_equal(batch.ys, shuffled(KEY, epochs, places, n))
 
 
 def test_a_batch_too_large_to_count_is_refused():
