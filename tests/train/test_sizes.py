@@ -97,7 +97,9 @@ MATCHED = [
     ("rnn", RAW, WIDE),
     ("sru", RAW, ModelConfig()),  # dips at 24 and 12
     ("sru", spec_of("tokens"), dataclasses.replace(WIDE, embedding_size=2)),  # dips at 1 and 2
-    ("sru", spec_of("tokens"), dataclasses.replace(WIDE, embedding_size=9)),
+    pytest.param(
+        "sru", spec_of("tokens"), dataclasses.replace(WIDE, embedding_size=9), marks=pytest.mark.slow
+    ),
     pytest.param("sru", RAW, ModelConfig(block="gated"), marks=pytest.mark.slow),
 ]
 
