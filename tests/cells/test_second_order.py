@@ -42,6 +42,7 @@ def ways(f, args, tangents):
 ALL_LOSSES = ["outputs", *(pytest.param(of, marks=pytest.mark.slow) for of in ("carry", "both"))]
 
 
+@pytest.mark.slow
 @pytest.mark.kinds("lstm", "sru")
 @pytest.mark.default_options
 @pytest.mark.parametrize("of", ALL_LOSSES)

@@ -122,6 +122,7 @@ def test_so_is_what_it_says_of_the_others(capsys):
     assert capsys.readouterr().err == "error: gone\n"
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_two_devices(tmp_path):
     flags = [*SHARED_ROWS, "--config.train.steps=30"]
     with pair(tmp_path / "two", *flags) as both:

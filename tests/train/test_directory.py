@@ -278,7 +278,7 @@ def test_a_second_writer_is_refused_until_the_first_has_died(tmp_path, killed, w
         assert "\n" not in str(refusal.value)
     held.release()
     program = f"import os, signal; from train.files import lock; held = lock({str(killed)!r}); "
-    program += "os.kill(os.getpid(), signal.SIGKILL)"
+    program += "signal.raise_signal(signal.SIGKILL)"
     done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": os.getcwd()})
     assert done.returncode == -signal.SIGKILL
     assert goes_on(killed, whole) == []
@@ -293,7 +293,7 @@ def test_a_run_that_has_ended_is_read_while_another_process_has_it(ended):
 def test_a_stop_after_the_last_step_finishes_the_run(tmp_path, whole):
     def stop(progress):
         if progress.step == 40:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     result = train(config(**WHOLE), tmp_path, watch=stop)
     assert (result.summary.run.status, result.exit_code, result.signal) == ("finished", 0, signal.SIGINT)
@@ -306,7 +306,7 @@ def test_the_summary_of_an_interrupted_run_goes_when_it_goes_on(tmp_path):
 
     def stop(progress):
         if progress.step == 20:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     assert train(config(**WHOLE), tmp_path, watch=stop).summary.run.status == "interrupted"
     with pytest.raises(Killed):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import struct
@@ -110,7 +109,7 @@ def test_a_finished_run_is_not_trained_again_and_nothing_is_compiled(tmp_path, c
 def test_ctrl_c_and_a_scheduler_keep_everything(tmp_path, number, code):
     def interrupt(progress):
         if progress.step == 20:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     run = config(train={"stop_when_solved": "false", "checkpoint_seconds": "1000.0"})
     before = signal.getsignal(number)
