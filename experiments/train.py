@@ -116,7 +116,8 @@ def train_one(config, alive=lambda: None) -> int:
 
         def watch(progress):
             alive()
-            cli.tell_read(console, prepared.run(), told)
+            if not told:  # once: it may look at all the data
+                cli.tell_read(console, prepared.run(), told)
             bar(progress)
 
         result = train(config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch, prepared)

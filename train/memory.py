@@ -61,7 +61,9 @@ def needs(config: RunConfig, spec: Spec, model: Model, sizes: dict, devices: int
     width = 2 if config.model.compute_dtype == "bfloat16" else 4  # bytes
     each = 1 + SLOTS[config.optim.optimizer]
     seeds = f"{at_once} seed{'s' * (at_once > 1)} at once"
-    scores = config.cell.heads if config.cell.dynamics == "attention" else 0  # of each step with each
+    at_once_in_time = every == 0 and config.model.strategy != "stepwise"
+    attends = config.cell.dynamics == "attention" and at_once_in_time
+    scores = config.cell.heads if attends else 0  # of each step with each
     states += scores * spec.time**2 * config.model.depth
     rows = min(options.eval_batch_size, max(sizes.values()))
     evaluated = eval_time * (config.cell.hidden_size * directions + scores * eval_time)

@@ -7,19 +7,10 @@ gradients clipped at 1, gates told the length. Seeds do not stop at the task's t
 does.
 """
 
-CELLS = ("gru", "sru", "lstm", "rnn", "tcn:levels=8:kernel=7")  # TCN as in its table 2
+from configs.sweeps import smnist
+
+CELLS = smnist.CELLS
 
 TASKS = {"permuted_mnist": {}}
 
-SHARED = {
-    "parameters": 70_000,
-    "optim": {"learning_rate": 2e-3},
-    "train": {
-        "seeds": 3,
-        "steps": 17_200,
-        "batch_size": 64,
-        "eval_every": 860,  # an epoch
-        "stop_when_solved": False,
-        "on_nan": "drop",
-    },
-}
+SHARED = smnist.SHARED
