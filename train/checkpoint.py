@@ -40,6 +40,7 @@ class Checkpoints:
         another run's.
       say: is told, in a line, what is wrong and goes on all the same.
       own: is called before anything that was there is moved.
+      reads: nothing is written, nor moved: a damaged checkpoint is passed over.
     """
 
     def __init__(
@@ -49,21 +50,28 @@ class Checkpoints:
         check: Callable[[dict], None] = lambda config: None,
         say: Callable[[str], None] = lambda line: None,
         own: Callable[[], None] = lambda: None,
+        reads: bool = False,
     ):
         import orbax.checkpoint as ocp  # a second to import: only where checkpoints are wanted
 
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised; no need to print them too
         _quiet_threads()
         self._ocp, self._config, self._check, self._say, self._own = ocp, config or {}, check, say, own
-        self.directory = Path(directory).absolute()
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self._reads = Path(directory).absolute(), reads
+        if not reads:
+            self.directory.mkdir(parents=True, exist_ok=True)
         here = jax.process_index()  # of several processes this one alone, see `train.hosts`
         alone = ocp.options.MultiprocessingOptions(
             primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
         )
         self._manager = ocp.CheckpointManager(
             self.directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, create=False, multiprocessing_options=alone),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=None if reads else 2,
+                create=False,
+                read_only=reads,
+                multiprocessing_options=alone,
+            ),
         )
 
     def save(self, step: int, arrays: dict[str, Any], progress: dict) -> None:
@@ -102,15 +110,18 @@ class Checkpoints:
             except Damaged as error:
                 reasons.append(str(error))
                 continue
-            if reasons:
+            if reasons and not self._reads:
                 self._own()
             for newer, reason in zip(steps, reasons, strict=False):
+                if self._reads:
+                    self._say(f"the checkpoint of step {newer} is damaged ({reason}); this is of step {step}")
+                    continue
                 place = set_aside(self.directory / str(newer), self.directory.parent)
                 self._say(
                     f"the checkpoint of step {newer} is damaged ({reason}) and was moved to {place}; "
                     f"going on from the one of step {step}"
                 )
-            if reasons:
+            if reasons and not self._reads:
                 self._manager.reload()
             return step, arrays, content.get("progress", content)
         if steps:

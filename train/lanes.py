@@ -19,6 +19,7 @@ from train.model import Model, build
 from train.resolve import in_buckets, resolve
 from train.step import Best, Share, State, make_evaluate, make_init, make_keep, make_step
 from train.tasks.base import SPLITS, Batch, Spec, Task
+from train.tasks.meaning import Meaning
 
 T = TypeVar("T", State, Best)
 EACH, WHOLE = PartitionSpec("lanes"), PartitionSpec()
@@ -47,6 +48,7 @@ class Run(NamedTuple):
     seed_batching: str  # of the seeds on one device
     effort: str  # of compiling it
     buckets: tuple = ()  # of the training rows, see `train.tasks.buckets`
+    meaning: Meaning = Meaning()  # of the task's numbers
 
 
 # Floats in one state sequence of all lanes of a device, above which "map" is faster on a CPU: the
@@ -132,6 +134,8 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     data = config.task.load(data_dir)
     config.task.check(data)
     config, spec, model = resolve(config, data)
+    meaning = config.task.meaning(data)
+    data = {name: part for name, part in data.items() if name != "meaning"}
     data, buckets = in_buckets(config, data)
     devices = devices or jax.devices()
     sizes = tuple((split, config.task.eval_size(data, split)) for split in SPLITS)
@@ -143,7 +147,7 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     strategy = cells.scans.resolve(config.cell, config.model.strategy, time=spec.time, batch=rows)
     programs = make_programs(_static(config), spec, mesh, sizes, batching, buckets)
     effort = "small" if floats(config, spec, mesh) <= SMALL_AT_MOST else "large"
-    return Run(config, spec, model, data, programs, mesh, strategy, batching, effort, buckets)
+    return Run(config, spec, model, data, programs, mesh, strategy, batching, effort, buckets, meaning)
 
 
 def _static(config: RunConfig) -> RunConfig:

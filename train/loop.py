@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from cells import CELLS
-from train import host, hosts
+from train import host, hosts, saved_model
 from train.ahead import Prepared
 from train.checkpoint import digest_of
 from train.compile import make_room
@@ -98,7 +98,8 @@ def train(
         directory = Nowhere()
         if workdir is not None and hosts.first():
             runs_as = pinned(run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
-            directory = Workdir(Path(workdir), config, runs_as, overwrite, say, data)
+            model = saved_model.described(run.spec, run.meaning)
+            directory = Workdir(Path(workdir), config, runs_as, overwrite, say, data, model)
         try:
             if hosts.several():
                 directory = hosts.Shared(directory)

@@ -163,6 +163,12 @@ class Network(nnx.Module):
             self.norm = nnx.LayerNorm(size, rngs=rngs)
         self.head = nnx.Linear(size, spec.output_size, rngs=rngs)
 
+    def entered(self, xs):
+        """What the first layer sees: embedded tokens; features, or what a dense layer makes of them."""
+        if self.spec.inputs == "tokens":
+            return self.embed(xs)
+        return self.dense(xs) if hasattr(self, "dense") else xs
+
     def hidden_states(self, xs, lengths=None, key=None, mask=None, resets=None, carry=None):
         """The carry after the last step, and the states; both by layer."""
         check_inputs(self.spec, xs, lengths, mask, resets)
@@ -172,11 +178,7 @@ class Network(nnx.Module):
         def clear(xs):  # what padding holds, NaN too, must reach neither outputs nor gradients
             return xs if real is None else jnp.where(real.reshape(real.shape + (1,) * (xs.ndim - 2)), xs, 0)
 
-        xs = clear(xs)
-        if self.spec.inputs == "tokens":
-            xs = self.embed(xs)
-        elif hasattr(self, "dense"):
-            xs = self.dense(xs)
+        xs = self.entered(clear(xs))
         steps = {"lengths": lengths, "mask": mask, "resets": resets}
         resets_backward = backward_resets(resets, real) if self.config.bidirectional else None
         states, last = [], {}
@@ -248,7 +250,9 @@ def check_inputs(spec: Spec, xs, lengths, mask, resets) -> None:
         if array is not None and jnp.shape(array) != want:
             raise ValueError(f"{name} must have shape {want}, got {jnp.shape(array)}")
     if tokens and not any(isinstance(x, jax.core.Tracer) for x in (xs, lengths, mask)):
-        _check_tokens(np.asarray(xs), valid_steps(lengths, mask, xs.shape[1]), spec.input_size)
+        with jax.ensure_compile_time_eval():  # constants of a program that is being traced
+            real = valid_steps(lengths, mask, xs.shape[1])
+        _check_tokens(np.asarray(xs), real, spec.input_size)
 
 
 def _check_tokens(xs, real, size: int) -> None:

@@ -12,7 +12,10 @@ from train.files import SET_ASIDE, WorkdirError, digest, plain, set_aside, write
 from train.summary import Evaluation, Summary
 
 # What a run writes into its directory. Everything else there is somebody else's.
-FILES = ("config.json", "resolved.json", "environment.json", "metrics.jsonl", "summary.json", "failed.json")
+FILES = (
+    "config.json", "resolved.json", "model.json", "environment.json", "metrics.jsonl", "summary.json",
+    "failed.json",
+)  # fmt: skip
 FOLDERS = ("checkpoints", "tensorboard", SET_ASIDE)
 
 
@@ -85,6 +88,7 @@ class Record:
       asked, resolved: the config as asked for and as it runs, nested dicts: config.json, resolved.json.
       tensorboard: also write TensorBoard events.
       say: is told, in a line, what cannot be trusted and was set aside.
+      model: of `train.saved_model`: model.json.
 
     Raises:
       WorkdirError: the directory holds a run with another config.
@@ -97,10 +101,12 @@ class Record:
         resolved: dict,
         tensorboard: bool = False,
         say: Callable[[str], None] = lambda line: None,
+        model: dict | None = None,
     ):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._configs = {"resolved.json": resolved, "config.json": asked}
+        self._configs |= {"model.json": model} if model else {}
         path = self.directory / "config.json"
         if path.exists():
             same_run.check_saved(path, asked, resolved)
@@ -110,14 +116,14 @@ class Record:
         self._grid = len(resolved.get("optim", {}).get("learning_rates", ())) > 1
 
     def write_configs(self, all_of_them: bool = True) -> None:
-        """Writes what the run is: both configs, or those that are missing."""
+        """Writes what the run is: its configs and its model's, or those that are missing."""
         for name, content in self._configs.items():
             if all_of_them or not (self.directory / name).exists():
                 write_json(self.directory / name, content)
 
     @property
     def complete(self) -> bool:
-        """Whether both configs are there."""
+        """Whether these are there."""
         return all((self.directory / name).exists() for name in self._configs)
 
     def begin(self) -> None:

@@ -47,6 +47,7 @@ class Workdir(Nowhere):
       overwrite: removes the run that is there; other files stay.
       say: is told, in a line, what could not be trusted.
       data: digest of what the run trains on; empty: not known.
+      model: what a model needs to know of its task, from `train.saved_model`.
 
     Raises:
       WorkdirError: it holds another run or another program's files, or another process has it.
@@ -60,6 +61,7 @@ class Workdir(Nowhere):
         overwrite: bool = False,
         say: Callable[[str], None] = lambda line: None,
         data: str = "",
+        model: dict | None = None,
     ):
         self.path, self._held, self._data = Path(directory), None, data
         if overwrite:
@@ -72,7 +74,7 @@ class Workdir(Nowhere):
             if overwrite:
                 clear(self.path)
             tensorboard = asked.train.tensorboard
-            self._record = Record(self.path, config, resolved.to_dict(), tensorboard, say)
+            self._record = Record(self.path, config, resolved.to_dict(), tensorboard, say, model)
             self._checkpoints = Checkpoints(
                 self.path / "checkpoints",
                 config,

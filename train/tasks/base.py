@@ -14,6 +14,7 @@ import numpy as np
 
 from train.tasks.buckets import Bucket
 from train.tasks.datasets import DataError
+from train.tasks.meaning import Meaning
 from train.tasks.shuffle import shuffled
 
 Array = jax.Array
@@ -103,6 +104,14 @@ class Task(abc.ABC):
     def describe(self, data: Data) -> str:
         """A line for a person on what was read; empty: there is nothing to tell."""
         return ""
+
+    def meaning(self, data: Data) -> Meaning:
+        """What the numbers of a batch stand for."""
+        return data.get("meaning", Meaning())
+
+    def tokens(self, text: str) -> list[str]:
+        """A text as its tokens' names, where the task is of texts."""
+        raise ValueError(f"{self.name} reads no text")
 
     @abc.abstractmethod
     def train_batch(self, data: Data, key: Array, step: Array | int, batch_size: int) -> Batch:
@@ -233,9 +242,10 @@ class InMemory(Task):
     `load` gives {"train" | "valid" | "test": {"xs": (n, ...), "ys": (n, ...), ...}}, ys int32 classes or
     float32 numbers (..., outputs), as in `Batch`; where rows differ "lengths" (n,) int32; "mask" and "resets"
     (n, time) bool; "weights" and "scored" (n,) or, per step, (n, time) float32, both 1 where they are left
-    out. A subclass whose rows are stored otherwise says `example` and `check` as well. With `per_step` all
-    real steps that `mask` does not skip count. Training goes through exact epochs: every row once in each, in
-    an order of the epoch's own. A boundary between epochs may fall inside a batch.
+    out; and perhaps "meaning". A subclass whose rows are stored otherwise says `example` and `check` as well.
+    With `per_step` all real steps that `mask` does not skip count. Training goes through exact
+    epochs: every row once in each, in an order of the epoch's own. A boundary between epochs may fall inside
+    a batch.
     """
 
     def check(self, data):

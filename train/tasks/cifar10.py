@@ -31,6 +31,9 @@ class Cifar10(images.Images):
     name: ClassVar[str] = "cifar10"
     pixels: ClassVar[int] = PIXELS
     white: ClassVar[int] = 255
+    classes: ClassVar[tuple[str, ...]] = (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    )  # fmt: skip
     grey: bool = False
 
     def __post_init__(self):

@@ -9,6 +9,7 @@ import numpy as np
 from cells.registry import nearest
 from train.tasks import base, sentence
 from train.tasks.datasets import DataError
+from train.tasks.meaning import Meaning
 from train.tasks.own import files, splits
 from train.tasks.own.baseline import with_baseline
 
@@ -64,7 +65,7 @@ class Documents(splits.Divided):
         return with_baseline(self, spec, data)
 
     def load(self, data_dir=None):
-        """As `InMemory`; "counts" (vocabulary,) int32: how often training has each token; and "read"."""
+        """As `InMemory`, and "read", "meaning", "counts" (vocabulary,) int32: how often each token trains."""
         folder = files.find(self.name, self.path, "a folder with a folder of .txt files a class", data_dir)
         if not folder.is_dir():
             raise DataError(f"{self.name}: {self.path} is no folder")
@@ -100,7 +101,9 @@ class Documents(splits.Divided):
         drawn = held[0][0] == "" or len(held) < len(splits.PARTS)
         read = {"classes": trains, "drawn": drawn, "cut": (lengths > time).sum()}
         read |= {"shortest": lengths.min(), "longest": lengths.max()}
+        names = [word if isinstance(word, str) else chr(word) for word in words]
         return data | {
+            "meaning": Meaning(tokens=tuple(names), classes=tuple(map(str, classes))),
             "counts": np.bincount(tokens, minlength=len(words)).astype(np.int32),
             "read": {name: np.array(value, np.int32) for name, value in read.items()},
         }
@@ -111,7 +114,10 @@ class Documents(splits.Divided):
         Raises:
           DataError: it is no text.
         """
-        raw = path.read_bytes()
+        return self.parts(path.read_bytes(), path)
+
+    def parts(self, raw: bytes, path: Path | str) -> list:
+        """`steps`, of what a file holds."""
         if self.level == "bytes":
             return list(raw.lower() if self.lower else raw)
         try:
@@ -122,6 +128,9 @@ class Documents(splits.Divided):
             ) from None
         text = text.lower() if self.lower else text
         return text.split() if self.level == "words" else list(text)
+
+    def tokens(self, text):
+        return [x if isinstance(x, str) else chr(x) for x in self.parts(text.encode(), "the text")]
 
     def describe(self, data):
         read = data["read"]

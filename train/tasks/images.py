@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.tasks import base
+from train.tasks.meaning import Meaning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Images(base.InMemory):
     pixels: ClassVar[int]
     white: ClassVar[int]  # the value of a white pixel
     channels: ClassVar[int] = 1  # numbers of a pixel
+    classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
     pixels_per_step: int = 1
 
     def __post_init__(self):
@@ -48,6 +50,9 @@ class Images(base.InMemory):
             baseline=base.majority(data["train"]["ys"]),
             time=self.pixels // self.pixels_per_step,
         )
+
+    def meaning(self, data):
+        return Meaning(classes=self.classes)
 
     def inputs(self, xs):
         steps = self.pixels // self.pixels_per_step

@@ -15,6 +15,7 @@ import numpy as np
 from cells.registry import nearest
 from train.tasks import base, datasets
 from train.tasks.datasets import DataError
+from train.tasks.meaning import Meaning
 
 KEYS = 88
 
@@ -70,6 +71,10 @@ class Music(base.InMemory):
             time=data["train"]["xs"].shape[1] - 1,
             looks_ahead=True,
         )
+
+    def meaning(self, data):
+        keys = tuple(f"key {number}" for number in range(1, KEYS + 1))
+        return Meaning(features=keys, targets=keys)
 
     def load(self, data_dir=None):
         """{"train" | "valid" | "test": {"xs": (n, time + 1, 88) uint8, "lengths": (n,) int32}}; lengths are

@@ -15,6 +15,7 @@ import numpy as np
 
 from cells.registry import nearest
 from train.tasks import base, datasets
+from train.tasks.meaning import Meaning
 
 Row = tuple[int, list[str]]  # label, words
 
@@ -96,14 +97,19 @@ class Sentence(base.InMemory):
         )
 
     def load(self, data_dir=None):
-        """As `InMemory`, and "counts" (vocabulary,) int32: how often training has each token."""
+        """As `InMemory`; "counts" (vocabulary,) int32: how often training has each token; and "meaning"."""
         splits = self.splits(data_dir)
         words = vocabulary(splits["train"], self.min_count)
         ids = {word: i for i, word in enumerate(words)}
         longest = max(len(row) for rows in splits.values() for _, row in rows)
         data = {split: encode(rows, ids, self.max_length or longest) for split, rows in splits.items()}
         tokens = [ids.get(word, UNKNOWN) for _, row in splits["train"] for word in row]
-        return data | {"counts": np.bincount(tokens, minlength=len(words)).astype(np.int32)}
+        meaning = Meaning(tokens=tuple(words), classes=tuple(map(str, range(SETS[self.dataset].classes))))
+        counts = np.bincount(tokens, minlength=len(words)).astype(np.int32)
+        return data | {"counts": counts, "meaning": meaning}
+
+    def tokens(self, text):
+        return (text.lower() if SETS[self.dataset].lower else text).split()
 
     def splits(self, data_dir: str | None = None) -> dict[str, list[Row]]:
         """The rows of "train", "valid" and "test", as words. Raises DataError as `load` does."""

@@ -14,6 +14,7 @@ import numpy as np
 from cells.registry import nearest
 from train.tasks import base, datasets
 from train.tasks.datasets import DataError
+from train.tasks.meaning import Meaning
 from train.tasks.own import files
 
 PTB = ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt")
@@ -92,6 +93,13 @@ class Text(base.Task):
         if self.valid_limit:
             data["valid"] = data["valid"][: self.valid_limit + 1]
         return data | {"alphabet": alphabet}
+
+    def meaning(self, data):
+        names = tuple(map(chr, np.asarray(data["alphabet"])))
+        return Meaning(tokens=names, classes=names)
+
+    def tokens(self, text):
+        return list(map(chr, text.encode()))
 
     def splits(self, data_dir: str | None = None) -> dict[str, np.ndarray]:
         """The bytes of each split, (n,) uint8."""

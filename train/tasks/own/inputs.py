@@ -3,6 +3,7 @@
 import numpy as np
 
 from train.tasks.datasets import DataError
+from train.tasks.meaning import NO_SCALE, Meaning, Scale, scaled
 from train.tasks.own.sequences import Sequences
 
 
@@ -25,7 +26,7 @@ def filled(task, found: Sequences) -> Sequences:
     return found._replace(mask=found.real & ~bad.any(axis=1)) if task.gaps == "skip" else found
 
 
-def inputs(task, found: Sequences, trains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def inputs(task, found: Sequences, trains: np.ndarray) -> tuple[np.ndarray, np.ndarray, Meaning]:
     """What the model reads at each step.
 
     Args:
@@ -33,35 +34,41 @@ def inputs(task, found: Sequences, trains: np.ndarray) -> tuple[np.ndarray, np.n
       trains: (steps,) bool, which are of the training split.
 
     Returns:
-      (steps,) int32, or (steps, inputs) float32; and (steps, features), scaled, NaN where they are missing.
+      (steps,) int32, or (steps, inputs) float32; (steps, features), scaled, NaN where they are missing; and
+      what they mean.
     """
     if not found.features:
-        return found.xs.astype(np.int32), found.xs
+        return found.xs.astype(np.int32), found.xs, Meaning()
     missing = ~np.isfinite(found.xs)
     trains = trains & found.real
     for i in np.flatnonzero(missing[trains].all(axis=0))[:1] if trains.any() else ():
         raise DataError(
             f"{found.place}: {found.features[i]!r} is missing in all steps that train: leave it out"
         )
-    features = scaled(task, np.where(missing, np.nan, found.xs), trains)
+    names = tuple(map(str, found.features))
+    features, scales = standardized(task, np.where(missing, np.nan, found.xs), trains)
     columns = [np.where(missing, 0, features)]
     if task.gaps == "indicator":
         columns.append(missing & found.real[:, None])
-    if task.times != "none":
-        columns.append(scaled(task, _times(task, found)[:, None], trains))
+    if timed := task.times != "none":
+        names += ("time" if task.times == "value" else "time since the step before",)
+        times, scale = standardized(task, _times(task, found)[:, None], trains)
+        columns.append(times)
+        scales += scale
     with np.errstate(over="ignore"):  # infinite, which is refused
-        return np.concatenate(columns, axis=1).astype(np.float32), features
+        xs = np.concatenate(columns, axis=1).astype(np.float32)
+    return xs, features, Meaning(features=names, scales=scales, gaps=task.gaps, timed=timed)
 
 
-def scaled(task, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Columns with mean 0 and standard deviation 1 where `counts`, if the task asks for it.
+def standardized(task, values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, tuple[Scale, ...]]:
+    """Columns with mean 0 and standard deviation 1 where `counts`, if the task asks for it; their scales.
 
     Args:
       values: (n, k) float64; NaN is left out.
       counts: (n,) bool.
     """
     if not task.standardize:
-        return values
+        return values, (NO_SCALE,) * values.shape[1]
     some = values[counts]
     there = np.isfinite(some)
     number = np.maximum(1, there.sum(0))
@@ -70,8 +77,9 @@ def scaled(task, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     mean = np.where(there, some / size, 0).sum(0) / number
     deviation = np.sqrt((np.where(there, some / size - mean, 0) ** 2).sum(0) / number)
     changes = deviation > 1e-14  # below that it is rounding
-    with np.errstate(over="ignore"):  # infinite, which is refused
-        return (values / size - mean) * np.where(changes, 1 / np.where(changes, deviation, 1), size)
+    factor = np.where(changes, 1 / np.where(changes, deviation, 1), size)
+    scales = tuple(Scale(*map(float, column)) for column in zip(size, mean, factor, strict=True))
+    return scaled(scales, values), scales
 
 
 def _times(task, found: Sequences) -> np.ndarray:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from train.tasks.datasets import DataError
-from train.tasks.own.inputs import scaled
+from train.tasks.meaning import Meaning, Scale
+from train.tasks.own.inputs import standardized
 from train.tasks.own.sequences import Sequences
 
 
@@ -14,7 +15,8 @@ class Targets(NamedTuple):
 
     ys: np.ndarray  # (n,) int32 classes or (n, k) float32 numbers
     counts: np.ndarray  # (n,) bool
-    classes: int | None = None  # how many there are
+    classes: tuple[str, ...] | None = None  # their names
+    scales: tuple[Scale, ...] = ()  # of numbers
 
 
 MOST = 1e30  # a weight, so that float32 has the sum of a batch's
@@ -33,20 +35,23 @@ def weights(task, found: Sequences) -> np.ndarray:
     return given.astype(np.float32)
 
 
-def targets(task, found: Sequences, used: np.ndarray, trains: np.ndarray, features: np.ndarray) -> Targets:
+def targets(
+    task, found: Sequences, used: np.ndarray, trains: np.ndarray, features: np.ndarray, meaning: Meaning
+) -> Targets:
     """What the model is to answer. What is not used has no part in it: not in the scale, nor in the classes.
 
     Args:
       used: (n,) bool, which sequences or steps have a weight.
       trains: (n,) bool, which are of the training split.
       features: (steps, features) as the model reads them, NaN where they are missing.
+      meaning: of these.
 
     Raises:
       DataError: with the place.
     """
     tokens = task.answer == "forecast" and not found.features
     made = _classes if tokens or task.answer.startswith("class") else _numbers
-    return made(task, found, used, trains & used, features)
+    return made(task, found, used, trains & used, features, meaning)
 
 
 def _where(task, found: Sequences, i: int) -> str:
@@ -59,7 +64,7 @@ def _all_there(task, found: Sequences, used, there: np.ndarray) -> None:
         raise DataError(f"{_where(task, found, i)}: its target is missing")
 
 
-def _classes(task, found: Sequences, used, trains, features) -> Targets:
+def _classes(task, found: Sequences, used, trains, features, meaning) -> Targets:
     forecast = task.answer == "forecast"
     labels, there = _labels(task, found, used, found.xs if forecast else found.ys)
     _all_there(task, found, used, there)
@@ -70,7 +75,8 @@ def _classes(task, found: Sequences, used, trains, features) -> Targets:
         there = there & ~ignored
     there = there & used
     if forecast:  # a token that training never has is none the less one
-        return Targets(labels.astype(np.int32), there, int(labels.max(initial=0)) + 1)
+        names = tuple(map(str, range(int(labels.max(initial=0)) + 1)))
+        return Targets(labels.astype(np.int32), there, names)
     classes = np.unique(labels[there & trains])
     listed = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
     if len(classes) < 2:
@@ -81,7 +87,7 @@ def _classes(task, found: Sequences, used, trains, features) -> Targets:
             f"{_where(task, found, i)} is held out, and its class {labels[i].item()!r} is not among those "
             f"that train: {listed}"
         )
-    return Targets(np.where(there, codes, 0).astype(np.int32), there, len(classes))
+    return Targets(np.where(there, codes, 0).astype(np.int32), there, tuple(map(str, classes)))
 
 
 def _labels(task, found: Sequences, used, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +106,7 @@ def _labels(task, found: Sequences, used, ys: np.ndarray) -> tuple[np.ndarray, n
     return labels.astype(np.int64), there
 
 
-def _numbers(task, found: Sequences, used, trains, features) -> Targets:
+def _numbers(task, found: Sequences, used, trains, features, meaning) -> Targets:
     if task.class_weights or task.ignore_label is not None:
         option = "class_weights" if task.class_weights else "ignore_label"
         raise DataError(f"{task.name}: {option} has no effect: {found.place} has numbers to forecast")
@@ -108,6 +114,7 @@ def _numbers(task, found: Sequences, used, trains, features) -> Targets:
     if forecast and (found.ys is None or found.targets):
         chosen = list(found.targets or range(len(found.features)))
         raw, ys = found.xs[:, chosen], features[:, chosen]
+        scales = tuple(meaning.scales[i] for i in chosen)
         if events and task.standardize:
             raise DataError(f"{task.name}: loss={task.loss} is of events, 0 or 1: standardize=false")
     else:
@@ -117,10 +124,10 @@ def _numbers(task, found: Sequences, used, trains, features) -> Targets:
         for i in np.flatnonzero(used & np.isinf(raw).any(axis=1))[:1]:
             raise DataError(f"{_where(task, found, i)}: the target is {raw[i]}")
         raw = np.where(np.isinf(raw), np.nan, raw)
-        ys = raw if events else scaled(task, raw, trains)
+        ys, scales = (raw, ()) if events else standardized(task, raw, trains)
     _all_there(task, found, used, np.isfinite(raw).all(axis=1))
     there = used & np.isfinite(raw).all(axis=1)
     for i in np.flatnonzero(there & ((raw < 0) | (raw > 1)).any(axis=1))[:1] if events else ():
         raise DataError(f"{_where(task, found, i)}: {raw[i]} is not in 0..1, as {task.loss} needs it")
     with np.errstate(over="ignore"):  # infinite, which is refused
-        return Targets(np.where(there[:, None], ys, 0).astype(np.float32), there)
+        return Targets(np.where(there[:, None], ys, 0).astype(np.float32), there, scales=scales)

@@ -173,7 +173,7 @@ class Own(splits.Divided):
         """The sequences. Raises DataError as `load` does."""
 
     def load(self, data_dir=None):
-        """As `InMemory`, and "read": numbers that `spec` and `describe` need."""
+        """As `InMemory`; "read": numbers that `spec` and `describe` need; and "meaning"."""
         found, forecast = self.read(data_dir), self.answer == "forecast"
         if not forecast and found.ys is None:
             raise DataError(f"{found.place}: no targets (ys) in it, and answer={self.answer}")
@@ -191,10 +191,10 @@ class Own(splits.Divided):
         parts, read["drawn"] = self._parts(found)
         found = own_inputs.filled(self, found)
         trains = np.repeat(parts.split, parts.length) == 0  # of all steps
-        xs, features = own_inputs.inputs(self, found, trains)
+        xs, features, meaning = own_inputs.inputs(self, found, trains)
         weights = own_targets.weights(self, found)
         trains = trains if self.per_step else parts.split == 0
-        targets = own_targets.targets(self, found, weights > 0, trains, features)
+        targets = own_targets.targets(self, found, weights > 0, trains, features, meaning)
         if not found.features:
             read["vocabulary"] = found.xs.max(initial=0) + 1
         elif forecast and (found.ys is None or found.targets):
@@ -220,7 +220,12 @@ class Own(splits.Divided):
             name: {key: array[parts.split == part] for key, array in arrays.items()}
             for part, name in enumerate(splits.PARTS)
         }
-        return data | {"read": {name: np.array(value, np.int32) for name, value in read.items()}}
+        said = {"classes": targets.classes or (), "target_scales": targets.scales}
+        meaning = dataclasses.replace(meaning, **said)
+        return data | {
+            "read": {name: np.array(value, np.int32) for name, value in read.items()},
+            "meaning": meaning,
+        }
 
     def _arrays(self, found: Sequences, xs, targets, weights, parts, time: int, read: dict) -> dict:
         """What a row is made of, for the pieces of all splits; what counts of them is written to `read`."""
@@ -252,8 +257,9 @@ class Own(splits.Divided):
         if targets.classes is not None:
             trains = (scored.T & (parts.split == 0)).T
             labels = arrays["ys"][trains]
-            read["classes"] = np.bincount(labels, minlength=targets.classes)
-            share = np.bincount(labels, weights[trains], minlength=targets.classes)
+            number = len(targets.classes)
+            read["classes"] = np.bincount(labels, minlength=number)
+            share = np.bincount(labels, weights[trains], minlength=number)
             weights = weights * self.loss_weights(share)[arrays["ys"]]
         slots = parts.length.sum() if self.per_step else len(parts.row)
         read |= {"answers": slots, "idle": slots - scored.sum()}

@@ -1,0 +1,449 @@
+"""A run that was trained: its parameters, and what they answer. Reading never changes a run's folder."""
+
+import dataclasses
+import functools
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cells import CELLS
+from train import metrics, saved_model
+from train.checkpoint import CheckpointError, Checkpoints
+from train.config import RunConfig
+from train.model import Model, build
+from train.record import read_summary
+from train.step import Best, State, make_init
+from train.summary import Evaluation, Summary
+from train.tasks.base import Spec
+from train.tasks.meaning import Meaning, unscaled
+from train.trace import Trace, make_trace
+
+AT = ("best", "last")
+ALL = "all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model answers; as an array (`np.asarray`) its `outputs`.
+
+    outputs: float32 (batch, outputs), or with an answer at every step (batch, time, outputs); of all seeds,
+      with an axis of them before. Of classes logits; numbers in the units of the targets.
+    classes: int32 (batch,) or (batch, time), the likeliest; None: the task has none.
+    probabilities: as outputs, of classes or of events that are independent; None: the task has neither.
+    deviations: as outputs, of numbers whose loss is "gaussian_nll"; None: of others.
+    names: of the classes, or of the outputs; empty: they have none.
+
+    At steps that are padding, or skipped, the answers mean nothing.
+    """
+
+    outputs: np.ndarray
+    classes: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    deviations: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The names of `classes`, an array of text.
+
+        Raises:
+          ValueError: they have none.
+        """
+        if self.classes is None or not self.names:
+            raise ValueError("these answers are no classes with names; see outputs")
+        return np.asarray(self.names)[self.classes]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.outputs, dtype=dtype, copy=True if copy is None else copy)
+
+
+class Lanes(NamedTuple):
+    """The parameters of all seeds and learning rates, which lead, and how good they were."""
+
+    best: Best | None
+    last: State
+    step: int
+
+
+class TrainedRun:
+    """A run's folder, read; see `load`.
+
+    Attributes:
+      folder: where it is.
+      config: what was run, derived values included (`RunConfig`); `asked`: as it was asked for.
+      spec, meaning: what the task's inputs and answers are.
+      model: pure functions of parameters (`train.model.Model`).
+      summary: how it ended; None: it has not.
+      steps: that it had taken at the last checkpoint.
+    """
+
+    def __init__(self, folder: Path, asked: RunConfig, config: RunConfig, spec: Spec, meaning: Meaning):
+        self.folder, self.asked, self.config, self.spec, self.meaning = folder, asked, config, spec, meaning
+        self.model: Model = build(config.cell, spec, config.model)
+        self._lanes: Lanes = _restored(folder, config, spec, self.model)
+        self.steps = self._lanes.step
+        self._program, self._kept_params = functools.cache(self._program), functools.cache(self._kept_params)
+        try:
+            self.summary: Summary | None = read_summary(folder)[0]
+        except FileNotFoundError:
+            self.summary = None
+
+    def __repr__(self) -> str:
+        cell, task = CELLS.name_of(self.config.cell), self.config.task.name
+        status = self.summary.run.status if self.summary else "not ended"
+        told = f"{cell} on {task}, {self.config.train.seeds} seed(s), step {self.steps}, {status}"
+        return f"TrainedRun({str(self.folder)!r}: {told})"
+
+    def curves(self):
+        """A pandas DataFrame with a row for each evaluation and seed: `train.summary.Evaluation`'s fields."""
+        import pandas as pd
+
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        rows = [Evaluation.from_dict(json.loads(line)).to_dict() for line in lines]
+        return pd.DataFrame(rows, columns=list(Evaluation.names()))
+
+    def lane(self, seed: int | None = None, learning_rate: float | None = None) -> tuple[int, float]:
+        """The seed and learning rate that have the best validation result, of those that are asked for.
+
+        Raises:
+          ValueError: the run has none such.
+        """
+        return self.config.lanes[self._lane(seed, learning_rate)]
+
+    def params(
+        self, seed: int | str | None = None, learning_rate: float | None = None, at: str = "best"
+    ) -> dict[str, Any]:
+        """Parameters, a nested dict of float32 arrays, as `model.apply` takes them.
+
+        Args:
+          seed: None: the one with the best validation result; "all": of all, with a leading axis.
+          learning_rate: of a run with several; None: that of the best validation result.
+          at: "best": the evaluation with the best validation metric; "last": the last step.
+
+        Raises:
+          ValueError: the run has none such.
+        """
+        if at not in AT:
+            raise ValueError(f"at must be 'best' or 'last', got {at!r}")
+        if seed == ALL:
+            rate = self.lane(None, learning_rate)[1]
+            lanes = np.array([i for i, (_, other) in enumerate(self.config.lanes) if other == rate])
+        else:
+            lanes = self._lane(seed, learning_rate)
+        if at == "last":
+            return jax.tree.map(lambda x: x[lanes], self._lanes.last.params)
+        best = self._lanes.best
+        if best is None or np.min(best.step[lanes]) < 0:
+            raise ValueError(
+                f"{self.folder}: no evaluation was kept that is the best; at='last' has the rest"
+            )
+        return jax.tree.map(lambda x: x[lanes], best.params)
+
+    def _lane(self, seed, learning_rate) -> int:
+        lanes = self.config.lanes
+        rates = sorted({rate for _, rate in lanes})
+        seeds = sorted({seed for seed, _ in lanes})
+        if learning_rate is not None and not any(math.isclose(learning_rate, rate) for rate in rates):
+            raise ValueError(f"{self.folder}: no learning_rate {learning_rate!r}; there are {rates}")
+        if seed is not None and (isinstance(seed, str) or seed not in seeds):
+            raise ValueError(
+                f"{self.folder}: no seed {seed!r}; there are {seeds[0]} to {seeds[-1]}, or 'all'"
+            )
+        fit = [
+            i
+            for i, (own, rate) in enumerate(lanes)
+            if (seed is None or own == seed) and (learning_rate is None or math.isclose(learning_rate, rate))
+        ]
+        best = self._lanes.best
+        if best is None:
+            return fit[0]
+        sign = 1 if metrics.higher_is_better(self.spec) else -1
+        return max(fit, key=lambda i: (best.step[i] >= 0, sign * float(best.metric[i]), -i))
+
+    def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Texts as the task reads them: tokens (batch, time) int32, and lengths (batch,) int32.
+
+        Raises:
+          ValueError: the task reads no text, or one has what no token stands for.
+        """
+        if isinstance(texts, str):
+            raise ValueError("encode takes a list of texts")
+        ids = {name: number for number, name in enumerate(self.meaning.tokens)}
+        rows = [self.config.task.tokens(text) for text in texts]
+        unknown = ids.get("<unknown>")
+        for token in (token for row in rows for token in row if token not in ids and unknown is None):
+            raise ValueError(f"the text that was trained on has no {token!r}")
+        lengths = np.array([len(row) for row in rows], np.int32)
+        xs = np.zeros((len(rows), max(1, lengths.max(initial=0))), np.int32)
+        for row, tokens in zip(xs, rows, strict=True):
+            row[: len(tokens)] = [ids.get(token, unknown) for token in tokens]
+        return xs, lengths
+
+    def inputs(self, xs, mask=None) -> tuple[np.ndarray, np.ndarray | None]:
+        """xs as `predict` takes them, as `model.apply` does; and the mask, with what gaps add to it."""
+        if self.spec.inputs == "tokens":
+            return np.asarray(xs), mask
+        xs, real = self.meaning.inputs(np.asarray(xs))
+        xs = xs.astype(np.float32) if np.issubdtype(xs.dtype, np.number) else xs
+        if real is None:
+            return xs, mask
+        return xs, real if mask is None else real & np.asarray(mask)
+
+    def predict(
+        self,
+        xs,
+        lengths=None,
+        mask=None,
+        resets=None,
+        *,
+        seed: int | str | None = None,
+        learning_rate: float | None = None,
+        at: str = "best",
+        carry=None,
+        return_carry: bool = False,
+    ):
+        """What the trained model answers.
+
+        Args:
+          xs: NumPy or jax arrays. Tokens (batch, time), ints; of texts see `encode`. Features (batch, time,
+            features), of your own data in their units (`meaning.features` names them, NaN is a gap where the
+            run allows gaps), of other tasks as in their batches.
+          lengths, mask, resets: as for `cells.scan`.
+          seed, learning_rate, at: whose parameters, as for `params`; "all" seeds lead in what is returned.
+          carry: of the piece of these sequences before, as it was returned; None: they begin.
+          return_carry: also return the state after the last step, to go on from: in pieces of any length
+            the answers are those of one pass. One answer per sequence is then that of the steps so far.
+
+        Returns:
+          `Prediction`; with return_carry (prediction, carry).
+
+        Raises:
+          ValueError: the inputs do not fit, the run has no such parameters, or the model cannot go on from a
+            carry, since it reads from the end or looks at all steps.
+        """
+        params = self.params(seed, learning_rate, at)
+        xs, mask = self.inputs(xs, mask)
+        steps = {"lengths": lengths, "mask": mask, "resets": resets}
+        steps = {name: np.asarray(value) for name, value in steps.items() if value is not None}
+        self._check(xs, steps)
+        if return_carry or carry is not None:
+            after, outputs = self._program(seed == ALL, True)(params, xs, steps, carry)
+            return (self._prediction(outputs), after) if return_carry else self._prediction(outputs)
+        program, size = self._program(seed == ALL, False), self.config.train.eval_batch_size
+        pieces = []
+        for first in range(0, len(xs), size):
+            rows = [x[first : first + size] for x in (xs, *steps.values())]
+            count = len(rows[0])
+            if len(xs) > size:  # of one shape: one program
+                rows = [np.concatenate([x, np.repeat(x[-1:], size - count, axis=0)]) for x in rows]
+            outputs = program(params, rows[0], dict(zip(steps, rows[1:], strict=True)), None)
+            pieces.append(np.asarray(outputs)[:, :count] if seed == ALL else np.asarray(outputs)[:count])
+        return self._prediction(np.concatenate(pieces, axis=1 if seed == ALL else 0))
+
+    def _check(self, xs, steps) -> None:
+        """What a compiled program cannot refuse."""
+        from train.model import check_inputs
+
+        if xs.ndim < 2 or not len(xs) or not xs.shape[1]:
+            raise ValueError(f"xs: a sequence or more, of a step or more, are needed, got {xs.shape}")
+        check_inputs(self.spec, xs, *(steps.get(name) for name in ("lengths", "mask", "resets")))
+        lengths = steps.get("lengths")
+        if lengths is not None and ((lengths < 0) | (lengths > xs.shape[1])).any():
+            raise ValueError(f"lengths must be in 0..{xs.shape[1]}, got {lengths.min()} to {lengths.max()}")
+
+    def _program(self, all_seeds: bool, streams: bool):
+        def one(params, xs, steps, carry):
+            more = {"carry": carry, "return_carry": True} if streams else {}
+            return self.model.apply(params, xs, **steps, **more)
+
+        def first(params, xs, steps, carry):
+            return jax.vmap(lambda params: one(params, xs, steps, None))(params)
+
+        def going_on(params, xs, steps, carry):
+            return jax.vmap(lambda params, carry: one(params, xs, steps, carry))(params, carry)
+
+        if not all_seeds:
+            return jax.jit(one)
+        firsts, goings_on = jax.jit(first), jax.jit(going_on)
+        return lambda *args: (firsts if args[-1] is None else goings_on)(*args)
+
+    def _prediction(self, outputs) -> Prediction:
+        outputs, loss = np.asarray(outputs), self.spec.loss
+        if loss in metrics.CLASS_LOSSES:
+            probabilities = np.asarray(jax.nn.softmax(outputs))
+            classes = outputs.argmax(axis=-1).astype(np.int32)
+            return Prediction(outputs, classes, probabilities, names=self.meaning.classes)
+        if loss == "binary_cross_entropy":
+            probabilities = np.asarray(jax.nn.sigmoid(outputs))
+            return Prediction(outputs, probabilities=probabilities, names=self.meaning.targets)
+        deviations, scales = None, self.meaning.target_scales
+        if loss == "gaussian_nll":
+            outputs, logs = np.split(outputs, 2, axis=-1)
+            deviations = np.exp(np.clip(logs, -20, 20) / 2)
+            if scales:
+                size, _, factor = np.asarray(scales).T
+                deviations = (deviations * size / factor).astype(np.float32)
+        if scales:
+            outputs = unscaled(scales, outputs.astype(float)).astype(np.float32)
+        return Prediction(outputs, deviations=deviations, names=self.meaning.targets)
+
+    def initial_carry(self, batch: int = 1):
+        """The state before the first step, for `step` and `predict`."""
+        return self.model.initial_carry(batch)
+
+    def step(
+        self,
+        carry,
+        x,
+        *,
+        seed: int | None = None,
+        learning_rate: float | None = None,
+        at: str = "best",
+    ) -> tuple[Any, jax.Array]:
+        """One step, compiled: for a loop in real time.
+
+        Args:
+          carry: the state, from `initial_carry(batch)` or the step before.
+          x: (batch,) tokens or (batch, features), as the model reads them: see `inputs`.
+
+        Returns:
+          The state after the step, and the model's outputs (batch, outputs), which stay on the device.
+        """
+        return self._step(self._kept_params(seed, learning_rate, at), x, carry)
+
+    def _kept_params(self, seed, learning_rate, at):
+        return jax.device_put(self.params(seed, learning_rate, at))
+
+    @functools.cached_property
+    def _step(self):
+        def step(params, x, carry):
+            carry, outputs = self.model.apply(params, x[:, None], carry=carry, return_carry=True)
+            return carry, outputs[:, 0] if self.spec.per_step else outputs
+
+        return jax.jit(step)
+
+    def trace(
+        self,
+        xs,
+        lengths=None,
+        mask=None,
+        resets=None,
+        ys=None,
+        *,
+        seed: int | None = None,
+        learning_rate: float | None = None,
+        at: str = "best",
+    ) -> Trace:
+        """What goes on inside: every layer's gates, states and gradients; see `train.trace.Trace`.
+
+        Args:
+          xs, lengths, mask, resets, seed, learning_rate, at: as for `predict`.
+          ys: classes, as numbers, or targets in the model's units, as in the task's batches: gradients are
+            then those of the loss, summed over rows. None: of the answer, see `Trace`.
+        """
+        xs, mask = self.inputs(xs, mask)
+        steps = {"lengths": lengths, "mask": mask, "resets": resets}
+        steps = {name: np.asarray(value) for name, value in steps.items() if value is not None}
+        self._check(xs, steps)
+        params = self._kept_params(seed, learning_rate, at)
+        traced = self._trace(params, xs, steps, None if ys is None else np.asarray(ys))
+        return jax.tree.map(np.asarray, traced)
+
+    @functools.cached_property
+    def _trace(self):
+        return jax.jit(make_trace(self.config.cell, self.spec, self.config.model))
+
+    def plot_gates(self, xs, row: int = 0, layer: int = 0, lengths=None, **named):
+        """A figure of one sequence over time: each gate of a layer, unit by unit, what the units give out,
+        and how much the answer depends on each input.
+
+        Args:
+          row: which of xs. layer: from 0, that nearest to the inputs.
+          lengths and the rest: as for `trace`.
+
+        Returns:
+          A matplotlib Figure.
+        """
+        from train.plot_gates import plot_gates
+
+        xs = np.asarray(xs)
+        if not -len(xs) <= row < len(xs):
+            raise ValueError(f"row={row}: xs has {len(xs)}")
+        one = {
+            name: np.asarray(named.pop(name))[row][None] for name in ("mask", "resets", "ys") if name in named
+        }
+        real = xs.shape[1] if lengths is None else int(np.asarray(lengths)[row])
+        traced = self.trace(
+            xs[row][None], lengths=None if lengths is None else np.array([real]), **one, **named
+        )
+        return plot_gates(self, traced, xs[row], max(real, 1), layer)
+
+
+def load(folder: str | Path, data_dir: str | None = None) -> TrainedRun:
+    """A trained run, finished or interrupted, to predict, stream and look inside. Its folder is only read.
+
+    Args:
+      folder: as `--workdir` said, or one of the runs in it.
+      data_dir: where the real data sets are: needed only for runs of older versions.
+
+    Warns:
+      UserWarning: the last checkpoint is damaged, and this is the one before.
+
+    Raises:
+      ValueError: it is no run's folder (with those that are, below it), has no checkpoint yet, or is damaged.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ValueError(_no_run(folder))
+    asked = _config(folder / "config.json")
+    resolved = folder / "resolved.json"
+    config = _config(resolved) if resolved.exists() else asked
+    found = saved_model.read(folder)
+    if found is None:
+        data = config.task.load(data_dir)
+        found = config.task.spec(data), config.task.meaning(data)
+    return TrainedRun(folder, asked, config, *found)
+
+
+def _config(path: Path) -> RunConfig:
+    try:
+        return RunConfig.from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a saved config: {error}") from None
+
+
+def _no_run(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder} does not exist"
+    below = sorted(str(path.parent) for path in folder.glob("**/config.json"))
+    if not below:
+        return f"{folder} is no run's folder: it has no config.json, nor has a folder in it"
+    more = f", ... ({len(below)} in all)" if len(below) > 6 else ""
+    return f"{folder} holds several runs; load one: {', '.join(below[:6])}{more}"
+
+
+def _restored(folder: Path, config: RunConfig, spec: Spec, model: Model) -> Lanes:
+    """The last checkpoint that is as it was saved."""
+    place = folder / "checkpoints"
+    lanes = len(config.lanes)
+    numbers = np.zeros(lanes, np.int32), np.zeros(lanes, np.float32)
+    like = jax.eval_shape(jax.vmap(make_init(config, spec, model)), *numbers)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+    likes = {"state": like, "best": Best(like.params, like.learning_rate, like.solved_step)}
+    if not place.is_dir():
+        raise ValueError(f"{folder} has no checkpoint yet")
+    try:
+        restored = Checkpoints(place, say=warnings.warn, reads=True).restore(likes)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from None
+    if restored is None:
+        raise ValueError(f"{folder} has no checkpoint yet")
+    step, arrays, _ = restored
+    arrays = jax.device_get(arrays)
+    return Lanes(arrays.get("best"), arrays["state"], step)
