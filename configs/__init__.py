@@ -53,7 +53,7 @@ def make(cell: str = "sru", task: str = "delayed_recall", /, **sections) -> Conf
     Raises:
       ValueError: unknown cell, task or field, a value of the wrong type, or two that exclude each other.
     """
-    config = ConfigDict({"parameters": 0, "chrono": "task", "label": ""})
+    config = ConfigDict({"parameters": 0, "chrono": "task", "label": "", "init": ""})
     config.cell = _defaults(cells.CELLS.cls(cell), name=cell, hidden_size=HIDDEN_SIZE)
     config.task = _defaults(tasks.TASKS.cls(task), name=task)
     for section, cls in precedence.SECTIONS.items():

@@ -53,7 +53,7 @@ def set_paths() -> None:
     Raises:
       ValueError: one is empty.
     """
-    for name in ("workdir", "data_dir", "out"):
+    for name in ("workdir", "data_dir", "out", "run", "init", "continue"):
         path = FLAGS[name].value if name in FLAGS else None
         if path is not None and not path.strip():
             raise ValueError(f"--{name} is empty: name a folder")

@@ -6,6 +6,8 @@
 --config.X   replaces any field: --config.cell.name=gru --config.cell.hidden_size=32
              --config.task.name=adding --config.train.steps=500 (--show_config prints them all)
 --describe   a cell or task: prints what it is, and its options
+--continue   a run's folder: it goes on with more steps, --config.train.steps=3000
+--init       a run's folder: another run begins with its weights
 --workdir    run directory: config, metrics, summary, checkpoints. The same command again goes on
              where it was stopped.
 
@@ -17,6 +19,7 @@ On several machines the same command runs on each, told apart by --process:
                Kubernetes, TPU). Process 0 has the run's folder; the others write nothing.
 """
 
+import os
 import sys
 
 from absl import flags
@@ -24,6 +27,14 @@ from absl import flags
 from experiments import cli, entry
 
 flags.DEFINE_string("workdir", None, "Run directory. Without it nothing is written.")
+flags.DEFINE_string(
+    "continue",
+    None,
+    "Folder of a run that goes on with more steps, --config.train.steps=N: there, or copied into --workdir.",
+)
+flags.DEFINE_string(
+    "init", None, "Folder of a run whose best parameters the seeds begin with: --config.init of another name."
+)
 flags.DEFINE_boolean("show_config", False, "Print the config with all its fields, and stop.")
 flags.DEFINE_string("describe", None, "Print what a cell or a task is, and its options, and stop.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a run on several machines; or auto.")
@@ -49,6 +60,10 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
     import configs
 
+    source, overrides = FLAGS["continue"].value, cli.add_flags(overrides, {"init": FLAGS.init})
+    if source is not None:
+        check_continue(source, config)
+        FLAGS.workdir, config = FLAGS.workdir or source, source
     cli.check_written(FLAGS.workdir, overrides)
     built = configs.apply(configs.load("sru" if config is None else config), overrides)
     if FLAGS.show_config:
@@ -58,6 +73,20 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     if FLAGS.coordinator is None:
         return train_one(run_config)
     supervise.end(lambda: train_together(run_config))
+
+
+def check_continue(source: str, config: str | None) -> None:
+    """Refuses flags that do not fit a run that goes on.
+
+    Raises:
+      ValueError: with the flag.
+    """
+    if config is not None:
+        raise ValueError("--continue and --config exclude each other: the run has its own")
+    if FLAGS.overwrite:
+        raise ValueError("--continue and --overwrite exclude each other")
+    if not os.path.isfile(os.path.join(source, "config.json")):
+        raise ValueError(f"--continue={source} is no run's folder: it has no config.json")
 
 
 def check_processes() -> None:
@@ -120,7 +149,15 @@ def train_one(config, alive=lambda: None) -> int:
                 cli.tell_read(console, prepared.run(), told)
             bar(progress)
 
-        result = train(config, FLAGS.workdir, FLAGS.data_dir, FLAGS.overwrite, watch, prepared)
+        result = train(
+            config,
+            FLAGS.workdir,
+            FLAGS.data_dir,
+            FLAGS.overwrite,
+            watch,
+            prepared,
+            continues=FLAGS["continue"].value,
+        )
     run = result.summary.run
     console.print(
         f"{title}: {run.parameters:,} parameters (hidden size {run.hidden_size}, state "

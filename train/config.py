@@ -150,6 +150,8 @@ class RunConfig:
         Tallec & Ollivier 2018), is told the task's length by them, see `cells.Cell.for_length`; if one of
         them has a value of its own, the cell stays as it is. "cell": left as the cell has it.
       label: the name in tables and legends; empty: the cell's name.
+      init: folder of a run; every seed begins with the parameters of its best validation result. Empty: with
+        those of its own that the cell and the model make.
     """
 
     cell: cells.Cell
@@ -160,6 +162,7 @@ class RunConfig:
     parameters: int = 0
     chrono: str = "task"
     label: str = ""
+    init: str = ""
 
     def __post_init__(self):
         _require_choice(self, "chrono", CHRONO)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cells
-from train import hosts, memory
+from train import hosts, initial, memory
 from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
@@ -49,6 +49,8 @@ class Run(NamedTuple):
     effort: str  # of compiling it
     buckets: tuple = ()  # of the training rows, see `train.tasks.buckets`
     meaning: Meaning = Meaning()  # of the task's numbers
+    begins: Any = None  # with these parameters, see `train.initial`
+    notes: tuple[str, ...] = ()  # lines for a person
 
 
 # Floats in one state sequence of all lanes of a device, above which "map" is faster on a CPU: the
@@ -134,6 +136,7 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     data = config.task.load(data_dir)
     config.task.check(data)
     config, spec, model = resolve(config, data)
+    begins, notes = initial.of_run(config, model) if config.init else (None, ())
     meaning = config.task.meaning(data)
     data = {name: part for name, part in data.items() if name != "meaning"}
     data, buckets = in_buckets(config, data)
@@ -147,7 +150,9 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     strategy = cells.scans.resolve(config.cell, config.model.strategy, time=spec.time, batch=rows)
     programs = make_programs(_static(config), spec, mesh, sizes, batching, buckets)
     effort = "small" if floats(config, spec, mesh) <= SMALL_AT_MOST else "large"
-    return Run(config, spec, model, data, programs, mesh, strategy, batching, effort, buckets, meaning)
+    return Run(
+        config, spec, model, data, programs, mesh, strategy, batching, effort, buckets, meaning, begins, notes
+    )
 
 
 def _static(config: RunConfig) -> RunConfig:
@@ -161,6 +166,7 @@ def _static(config: RunConfig) -> RunConfig:
             config.train, seed=0, seeds=1, checkpoint_seconds=0.0, on_nan="stop", tensorboard=False
         ),
         label="",
+        init="",
     )
 
 
@@ -236,6 +242,8 @@ def initial_state(run: Run) -> State:
     seeds = np.array([seed for seed, _ in lanes], np.int32)
     rates = np.array([rate for _, rate in lanes], np.float32)
     state = executable(run.programs.init, seeds, rates, effort="once")(seeds, rates)
+    if run.begins is not None:
+        state = state._replace(params=initial.overlaid(state.params, run.begins))
     return hosts.place(state, NamedSharding(run.mesh, EACH))
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from cells import CELLS
-from train import host, hosts, saved_model
+from train import going_on, host, hosts, saved_model
 from train.ahead import Prepared
 from train.checkpoint import digest_of
 from train.compile import make_room
@@ -67,6 +67,7 @@ def train(
     watch: Callable[[Progress], None] = lambda progress: None,
     prepared: Prepared | None = None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    continues: str | Path | None = None,
 ) -> Result:
     """Trains all seeds of a run until every one has stopped or the budget is spent.
 
@@ -78,7 +79,9 @@ def train(
       overwrite: removes the run in the directory first; other files there stay.
       watch: told how it goes.
       prepared: of this config and data_dir, where threads make it ready meanwhile, see `train.ahead`.
-      say: is told, in a line, what of the run in the directory could not be trusted.
+      say: is told, in a line, what of the run in the directory could not be trusted, and with what it begins.
+      continues: folder of a run that goes on with more steps (`same_run.GOES_ON`): in the same directory, or
+        in another one, into which it is copied; it then stays as it is.
 
     Returns:
       The result; `summary.run.status` is "finished", "interrupted" (Ctrl-C, SIGTERM, SIGHUP; resumable) or
@@ -99,16 +102,28 @@ def train(
         if workdir is not None and hosts.first():
             runs_as = pinned(run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
             model = saved_model.described(run.spec, run.meaning)
-            directory = Workdir(Path(workdir), config, runs_as, overwrite, say, data, model)
+            goes_on = None
+            if continues is not None:
+                _, goes_on = going_on.check(Path(continues), config)
+                going_on.copy(Path(continues), Path(workdir))
+                if goes_on:
+                    say(f"{continues} goes on {goes_on['said']}")
+            directory = Workdir(Path(workdir), config, runs_as, overwrite, say, data, model, goes_on)
         try:
             if hosts.several():
                 directory = hosts.Shared(directory)
-            return _train(run, prepared, directory, watch)
+            return _train(run, prepared, directory, watch, say)
         finally:
             directory.close()  # what was saved is on disk, whatever ended the loop
 
 
-def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Progress], None]) -> Result:
+def _train(
+    run: Run,
+    prepared: Prepared,
+    directory: Nowhere,
+    watch: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> Result:
     """`train`, with everything that it needs made ready."""
     config, options, lanes = run.config, run.config.train, run.config.lanes
     if before := directory.finished(_like(run)):
@@ -125,6 +140,8 @@ def _train(run: Run, prepared: Prepared, directory: Nowhere, watch: Callable[[Pr
     run, state, valid_batches = prepared.programs(), prepared.state(), prepared.valid()
     best = no_best(run, state)
     step, seconds, solved_seconds, last_rows = 0, 0.0, {}, {}
+    for line in run.notes if not restored and hosts.first() else ():
+        say(line)
     if restored:
         step, kept, progress = restored
         state = padded(run, state, kept["state"])

@@ -89,6 +89,7 @@ class Record:
       tensorboard: also write TensorBoard events.
       say: is told, in a line, what cannot be trusted and was set aside.
       model: of `train.saved_model`: model.json.
+      ignored: fields in which the run may differ from what is there.
 
     Raises:
       WorkdirError: the directory holds a run with another config.
@@ -102,6 +103,7 @@ class Record:
         tensorboard: bool = False,
         say: Callable[[str], None] = lambda line: None,
         model: dict | None = None,
+        ignored: frozenset = frozenset(),
     ):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ class Record:
         self._configs |= {"model.json": model} if model else {}
         path = self.directory / "config.json"
         if path.exists():
-            same_run.check_saved(path, asked, resolved)
+            same_run.check_saved(path, asked, resolved, ignored)
         self._path = self.directory / "metrics.jsonl"
         self._lines, self._say = [], say
         self._tensorboard, self._events = tensorboard, None
@@ -126,10 +128,23 @@ class Record:
         """Whether these are there."""
         return all((self.directory / name).exists() for name in self._configs)
 
-    def begin(self) -> None:
-        """Writes what the run is, and on what it runs; it has not ended from now on."""
+    def begin(self, step: int = 0, more: dict | None = None) -> None:
+        """Writes what the run is, and on what it runs; it has not ended from now on.
+
+        Who began it stays on record: who goes on with it, at a step, is added.
+
+        Args:
+          more: to be noted, too.
+        """
         self.write_configs()
-        write_json(self.directory / "environment.json", environment())
+        path, now = self.directory / "environment.json", environment() | (more or {})
+        try:
+            before = json.loads(path.read_text())
+            resumed = [*before.get("resumed", ()), {"step": step} | now]
+            content = before | {"resumed": resumed}
+        except (OSError, ValueError, AttributeError, TypeError):
+            content = now
+        write_json(path, content)
         (self.directory / "summary.json").unlink(missing_ok=True)
         self._events = _event_writer(self.directory) if self._tensorboard else None
 

@@ -13,12 +13,26 @@ from train.model import ModelConfig
 ONLY_WRITTEN = ("train.checkpoint_seconds", "train.tensorboard")
 
 
-def check_saved(path: Path, asked: dict, resolved: dict) -> None:
+# In what a run that goes on with more steps may differ from what it was.
+GOES_ON = frozenset(
+    {
+        "train.steps",
+        "train.stop_when_solved",
+        "optim.schedule",
+        "optim.final_fraction",
+        "optim.warmup_steps",
+        "label",
+    }
+)
+
+
+def check_saved(path: Path, asked: dict, resolved: dict, ignored=frozenset()) -> None:
     """Refuses to mix two runs in one directory.
 
     Args:
       path: a config.json.
       asked, resolved: the config as asked for and as it runs, nested dicts.
+      ignored: fields in which they may differ.
 
     Raises:
       WorkdirError: it is another run's, with the fields that differ, or damaged.
@@ -30,10 +44,10 @@ def check_saved(path: Path, asked: dict, resolved: dict) -> None:
         raise WorkdirError(
             f"{path} is damaged; use another --workdir, or --overwrite to start again"
         ) from None
-    ignored = set()
+    ignored = set(ignored)
     if not path.with_name("resolved.json").exists():
         # Older versions saved the cell as it ran, and options that were overruled.
-        asked, ignored = asked | {"cell": resolved["cell"]}, {"chrono"}
+        asked, ignored = asked | {"cell": resolved["cell"]}, ignored | {"chrono"}
         fields = flat(saved)
         for rule in effects.RULES:
             if rule.overrules(fields.get(rule.by), fields.get(rule.option)):

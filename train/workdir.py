@@ -1,5 +1,6 @@
 """A run's directory while it trains: locked, recorded, checkpointed, gone on with."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Workdir(Nowhere):
       say: is told, in a line, what could not be trusted.
       data: digest of what the run trains on; empty: not known.
       model: what a model needs to know of its task, from `train.saved_model`.
+      goes_on: the run there may be one with fewer steps (`same_run.GOES_ON`), which goes on; this is noted in
+        the record. None: it may not.
 
     Raises:
       WorkdirError: it holds another run or another program's files, or another process has it.
@@ -62,23 +65,26 @@ class Workdir(Nowhere):
         say: Callable[[str], None] = lambda line: None,
         data: str = "",
         model: dict | None = None,
+        goes_on: dict | None = None,
     ):
         self.path, self._held, self._data = Path(directory), None, data
+        self._goes_on, ignored = goes_on, frozenset() if goes_on is None else same_run.GOES_ON
+        self._asked = asked.to_dict()
         if overwrite:
             check_own(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         if overwrite or finished(self.path) is None:
             self._own()
-        config = asked.to_dict()
+        config = self._asked
         try:
             if overwrite:
                 clear(self.path)
             tensorboard = asked.train.tensorboard
-            self._record = Record(self.path, config, resolved.to_dict(), tensorboard, say, model)
+            self._record = Record(self.path, config, resolved.to_dict(), tensorboard, say, model, ignored)
             self._checkpoints = Checkpoints(
                 self.path / "checkpoints",
                 config,
-                lambda saved: same_run.check(saved, config, self.path),
+                lambda saved: same_run.check(saved, config, self.path, ignored),
                 say,
                 self._own,
             )
@@ -96,7 +102,7 @@ class Workdir(Nowhere):
             self._held = None
 
     def finished(self, like):
-        summary = finished(self.path)
+        summary = None if self._has_more_to_do() else finished(self.path)
         restored = self._restored({"state": like}) if summary else None
         if restored is None:
             return None
@@ -112,12 +118,19 @@ class Workdir(Nowhere):
             self._record.write_configs(all_of_them=False)
         return summary, step, arrays["state"]
 
+    def _has_more_to_do(self) -> bool:
+        """Whether it goes on with a run whose configuration was another one."""
+        if self._goes_on is None:
+            return False
+        saved = json.loads((self.path / "config.json").read_text())
+        return bool(same_run.differences(saved, self._asked))
+
     def begin(self, likes):
         self._own()
         restored = self._restored(likes)
         step, _, progress = restored or (0, None, {})
         self._record.resume(progress.get("metrics"), step)
-        self._record.begin()
+        self._record.begin(step, self._goes_on)
         return restored
 
     def _restored(self, likes):
