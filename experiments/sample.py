@@ -7,7 +7,6 @@ The parameters are those of the best validation result, of the seed and learning
 """
 
 import os
-from pathlib import Path
 
 from absl import flags
 
@@ -31,65 +30,43 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     import jax
     import numpy as np
 
+    import train
     from train.compile import executable
     from train.sample import make_sample
 
-    run, params = trained(Path(FLAGS.run).expanduser(), FLAGS.data_dir)
-    alphabet = np.asarray(run.data["alphabet"])
-    prompt = encoded(FLAGS.prompt, alphabet)
+    try:
+        run = train.load(FLAGS.run, FLAGS.data_dir)
+        params = run.params()
+    except ValueError as error:
+        raise ValueError(f"--run={FLAGS.run}: {error}") from None
+    if run.config.task.name != "text":
+        raise ValueError(
+            f"--run={FLAGS.run} is a run on {run.config.task.name}; text is drawn from one on text"
+        )
+    prompt = encoded(run, FLAGS.prompt)
     key, temperature = jax.random.key(FLAGS.seed), np.float32(FLAGS.temperature)
     program = jax.jit(make_sample(run.model, FLAGS.characters))
     drawn = executable(program, params, key, prompt, temperature, effort="once")(
         params, key, prompt, temperature
     )
-    text = bytes(alphabet[np.concatenate([prompt, drawn])])
+    text = bytes(ord(run.meaning.tokens[token]) for token in (*prompt, *np.asarray(drawn)))
     os.write(1, text + b"\n")  # as it is: a terminal may show other characters than this process would
     return 0
 
 
-def trained(folder: Path, data_dir: str | None):
-    """A run on text, and the parameters of its best validation result.
+def encoded(run, prompt: str):
+    """A prompt's tokens, (n,) int32.
 
     Raises:
-      ValueError: there is no such run, or it is on another task.
+      ValueError: it is empty, or has a character that the text has not.
     """
-    import jax
-
-    import configs
-    from train.checkpoint import Checkpoints
-    from train.lanes import make_run, state_like
-    from train.step import Best
-
-    if not (folder / "checkpoints").is_dir():
-        raise ValueError(f"--run={folder} is no run's folder with checkpoints")
-    built = configs.load(str(folder))
-    if built.task.name != "text":
-        raise ValueError(f"--run={folder} is a run on {built.task.name}; text is drawn from one on text")
-    run = make_run(configs.freeze(built), data_dir, devices=jax.devices()[:1])
-    like = state_like(run)
-    restored = Checkpoints(folder / "checkpoints").restore(
-        {"best": Best(like.params, like.learning_rate, like.solved_step)}
-    )
-    if restored is None or (best := restored[1]["best"]).step.max() < 0:
-        raise ValueError(f"--run={folder} has no evaluation yet")
-    lane = int(jax.numpy.nanargmin(jax.numpy.where(best.step < 0, jax.numpy.inf, best.metric)))
-    return run, jax.tree.map(lambda x: x[lane], best.params)
-
-
-def encoded(prompt: str, alphabet):
-    """The places of a prompt's bytes in the alphabet, (n,) int32.
-
-    Raises:
-      ValueError: it is empty, or has one that the text has not.
-    """
-    import numpy as np
-
     if not prompt:
         raise ValueError("--prompt is empty: something has to stand before")
+    known = set(run.meaning.tokens)
     for character in prompt:
-        if not np.isin(list(character.encode()), alphabet).all():
+        if not known.issuperset(run.config.task.tokens(character)):
             raise ValueError(f"--prompt={prompt!r}: the text has no {character!r}")
-    return np.searchsorted(alphabet, np.frombuffer(prompt.encode(), np.uint8)).astype(np.int32)
+    return run.encode([prompt])[0][0]
 
 
 if __name__ == "__main__":

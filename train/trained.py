@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -321,11 +322,7 @@ class TrainedRun:
 
     @functools.cached_property
     def _step(self):
-        def step(params, x, carry):
-            carry, outputs = self.model.apply(params, x[:, None], carry=carry, return_carry=True)
-            return carry, outputs[:, 0] if self.spec.per_step else outputs
-
-        return jax.jit(step)
+        return jax.jit(one_step(self.model, self.spec))
 
     def trace(
         self,
@@ -382,6 +379,16 @@ class TrainedRun:
             xs[row][None], lengths=None if lengths is None else np.array([real]), **one, **named
         )
         return plot_gates(self, traced, xs[row], max(real, 1), layer)
+
+
+def one_step(model: Model, spec: Spec) -> Callable:
+    """(params, x (batch, ...), carry) -> the carry after one step, and its outputs (batch, outputs)."""
+
+    def step(params, x, carry):
+        carry, outputs = model.apply(params, x[:, None], carry=carry, return_carry=True)
+        return carry, outputs[:, 0] if spec.per_step else outputs
+
+    return step
 
 
 def load(folder: str | Path, data_dir: str | None = None) -> TrainedRun:

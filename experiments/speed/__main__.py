@@ -4,12 +4,12 @@
   python -m experiments.speed --parts=layers --sizes=32x512x256 --cells=lstm,sru --rivals=torch
   python -m experiments.speed --preset=growth --rivals=
 
-Prints tables and writes, into --workdir: layers.csv, training.csv, memory.csv, environment.json (machine,
-versions, bounds), figures (PNG) and speed.md with all tables. Other libraries (PyTorch, Equinox, Keras) are
-timed where installed: pip install 'recurrent-cells[bench]'.
+Prints tables and writes, into --workdir: layers.csv, training.csv, memory.csv, latency.csv,
+environment.json (machine, versions, bounds), figures (PNG) and speed.md with all tables. Other
+libraries (PyTorch, Equinox, Keras) are timed where installed: pip install 'recurrent-cells[bench]'.
 
 --parts    layers: one layer, forward and forward with gradient; training: steps per second of the whole
-           loop; memory: peak memory of a gradient
+           loop; memory: peak memory of a gradient; latency: one step of a stream
 --preset   goals: three typical sizes; growth: time 128 to 16,384; grid: many sizes (takes long);
            quick: one tiny size, to see that it works
 --sizes    instead of a preset: BATCHxTIMExHIDDEN, with commas between
@@ -21,7 +21,7 @@ from absl import flags
 
 from experiments import cli
 
-flags.DEFINE_list("parts", ["layers", "training", "memory"], "What to measure.")
+flags.DEFINE_list("parts", ["layers", "training", "memory", "latency"], "What to measure.")
 flags.DEFINE_string("preset", "goals", "Sizes of the layers: goals, growth, grid or quick.")
 flags.DEFINE_list("sizes", None, "Sizes of the layers: BATCHxTIMExHIDDEN.")
 flags.DEFINE_list("cells", None, "Cells to measure (default: all).")

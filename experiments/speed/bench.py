@@ -15,11 +15,11 @@ import configs
 from cells.registry import nearest
 from experiments import output, tables
 from experiments.lab import timing
-from experiments.speed import layers, memory, report, rivals, training
+from experiments.speed import latency, layers, memory, report, rivals, training
 from train.environment import environment
 from train.files import write, write_json
 
-PARTS = ("layers", "training", "memory")
+PARTS = ("layers", "training", "memory", "latency")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,8 @@ def run(options: Options, console: Console) -> None:
         )
     if "memory" in parts:
         bench.memory([sizes[0]] if options.preset == "quick" or options.sizes else None, names, others)
+    if "latency" in parts:
+        bench.latency(names, others, ((1, 8),) if options.preset == "quick" else latency.SIZES)
     bench.finish()
 
 
@@ -157,6 +159,17 @@ class Bench:
         self._errors(rows)
         for title, table in report.memory_tables(pd.DataFrame(rows)).items():
             self._page(title, table)
+
+    def latency(self, names, others, sizes):
+
+        cases = latency.cases([name for name in names if name != "attention"], others, sizes)
+        with self.console.status("") as status:
+            rows = timing.interleaved(
+                cases, self.options.repeats, lambda case: status.update(f"compiling {case}")
+            )
+        self._errors(rows)
+        output.write_frame(self.workdir / "latency.csv", pd.DataFrame(rows))
+        self._page("Latency: one step of a stream, ms", report.latency_table(pd.DataFrame(rows)))
 
     def _goals(self, goals):
         """What we set out to reach; it is about the sizes of the preset alone."""

@@ -112,6 +112,23 @@ def training_table(training: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("–")
 
 
+def latency_table(latency: pd.DataFrame) -> pd.DataFrame:
+    """Milliseconds of one step, a row for each cell and size; PyTorch's, and how many times that is."""
+    rows, timed = [], latency.dropna(subset="ms")
+    for _, row in timed[timed["library"] == "ours"].iterrows():
+        quartiles = f"{_number(row['ms_q25'])}–{_number(row['ms_q75'])}"
+        out = {"cell": row["cell"], "batch": row["batch"], "hidden": row["hidden_size"]}
+        out["this"] = f"{_number(row['ms'])} ({quartiles})"
+        same = timed[(timed["library"] == "torch") & (timed["batch"] == row["batch"])]
+        same = same[same["cell"] == UNLIKE.get(row["cell"], row["cell"])]
+        same = same[(same["hidden_size"] - row["hidden_size"]).abs() < 16]
+        if "torch" in set(timed["library"]):
+            other = None if same.empty else float(same["ms"].iloc[0])
+            out[SHOWN["torch"]] = _versus(other, row["ms"], short=False)
+        rows.append(out)
+    return pd.DataFrame(rows)
+
+
 def training_goals(training: pd.DataFrame) -> pd.DataFrame:
     """As `layer_goals`, for the whole loop."""
     rows = []

@@ -197,6 +197,14 @@ def test_tables_figures_and_what_they_were_made_on_are_written(tmp_path, monkeyp
     assert all(len(line) <= 80 for line in text.splitlines() if str(tmp_path) not in line)
 
 
+def test_a_step_of_a_stream_is_timed_and_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "bounds", lambda: {"matmul_gflops": 10.0, "copy_gb_per_s": 1.0})
+    text = measured(tmp_path, parts=["latency"], cells=["sru", "attention"], repeats=1)
+    frame = pd.read_csv(tmp_path / "latency.csv")
+    assert list(frame["cell"]) == ["sru"] and (frame["ms"] > 0).all()  # attention's state has no end
+    assert "Latency: one step of a stream, ms" in text and "sru" in text
+
+
 def test_bounds_are_what_the_machine_does():
     assert all(value > 0 for value in timing.bounds(repeats=1, size=64).values())
 
