@@ -50,9 +50,9 @@ class Cell(metaclass=_ByOptions):
 
     # Options by which `for_length` tells the cell how long its task is, or which that overrules.
     length_options: ClassVar[tuple[str, ...]] = ()
-    # What the mathematics is: "nonlinear"; "linear", in the last state, by factors in (0, 1) that the inputs
-    # give; "rotation", by complex factors; "window", only so many last inputs count; "attention", the
-    # state grows with each of them.
+    # What the mathematics is: "nonlinear"; "linear", in the last state, by real factors that the inputs give;
+    # "rotation", by complex factors; "window", only so many last inputs count; "attention", the state grows
+    # with each of them.
     dynamics: ClassVar[str] = "nonlinear"
     style: ClassVar[Style | None] = None  # None: figures choose one
     plain: ClassVar[type | None] = None  # of a variant: the class whose options make it

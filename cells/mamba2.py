@@ -21,6 +21,7 @@ class Mamba2(base.Sequence):
     Options:
       state_size: width of B and C.
       heads: a divisor of hidden_size.
+      negative_eigenvalues: 2 exp(-dt A) - 1 stands for exp(-dt A), in (-1, 1) (`parts.negative`).
 
     The convolution with its SiLU before it, the norm and the projection after it, in Mamba-2's block, are not
     part of the cell. In the authors' package projections start with variance 1 / (3 d), here 1 / d, and
@@ -29,6 +30,7 @@ class Mamba2(base.Sequence):
 
     state_size: int = 16
     heads: int = 1
+    negative_eigenvalues: bool = False
 
     forms = ("chunkwise",)
     dynamics = "linear"
@@ -69,6 +71,8 @@ class Mamba2(base.Sequence):
     def step(self, params, carry, x):
         (x, B, C, dt), z = self.project(params, x)
         x, decay = self._heads(x), jnp.exp(-dt * jnp.exp(params["A_log"]))
+        if self.negative_eigenvalues:
+            decay = parts.negative(decay)
         S = decay[..., None, None] * carry + dt[..., None, None] * x[..., None] * B[:, None, None, :]
         h = jnp.einsum("bhps,bs->bhp", S, C) + params["D"][:, None] * x
         return S, h.reshape(z.shape) * silu(z)
@@ -82,16 +86,26 @@ class Mamba2(base.Sequence):
     def over_time(self, params, carry, us, rest, steps):
         x, B, C, dt = us
         x, log_decay = self._heads(x), -dt * jnp.exp(params["A_log"].astype(dt.dtype))
-        carry, h = steps.by_chunks(self._chunk, carry, (dt[..., None] * x, B, C, log_decay))
+        flips = jnp.zeros(dt.shape, bool)
+        if self.negative_eigenvalues:
+            decay = parts.negative(jnp.exp(log_decay))
+            flips, tiny = decay < 0, jnp.finfo(decay.dtype).tiny
+            log_decay = jnp.log(jnp.maximum(jnp.abs(decay), tiny))
+        carry, h = steps.by_chunks(self._chunk, carry, (dt[..., None] * x, B, C, log_decay, flips))
         h = h + params["D"].astype(dt.dtype)[:, None] * x
         return carry, h.reshape(rest.shape) * silu(rest)
 
-    @staticmethod
-    def _chunk(S, us, chunk):
-        x, B, C, log_decay = us  # (steps, batch, ...)
+    def _chunk(self, S, us, chunk):
+        x, B, C, log_decay, flips = us  # (steps, batch, ...)
         x = jnp.where(chunk.valid[..., None], x, 0)
         weights, kept, _ = chunk.decays(jnp.where(chunk.valid, log_decay, 0))
         weights, kept = jnp.exp(weights), jnp.exp(kept)
+        if self.negative_eigenvalues:  # the sign of a product, by how many of its factors are negative
+            counts = chunk.decays(jnp.where(chunk.valid & flips, 1.0, 0.0).astype(x.dtype))[:2]
+            weights, kept = (
+                jnp.where(jnp.isfinite(n), 1 - 2 * (n % 2), 0) * y
+                for n, y in zip(counts, (weights, kept), strict=True)
+            )
         seen = jnp.einsum("tbn,sbn->tsb", C, B)[..., None] * weights
         h = jnp.einsum("tsbh,sbhp->tbhp", seen, x)
         h += kept[..., None] * jnp.einsum("bhpn,tbn->tbhp", S, C)

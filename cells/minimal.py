@@ -15,6 +15,7 @@ class _Minimal(base.Linear):
 
     positive: bool = False
     chrono: int | None = None
+    negative_eigenvalues: bool = False
 
     length_options = ("chrono",)
     names = ""  # of the projections, the candidate "h" last
@@ -22,9 +23,17 @@ class _Minimal(base.Linear):
     def __post_init__(self):
         super().__post_init__()
         base.check_chrono(self)
+        positive = self.positive and self.negative_eigenvalues
+        base.require(
+            self, "positive", not positive, "False with negative_eigenvalues: the state changes sign"
+        )
 
     def _length(self, steps):
         return {"chrono": steps}
+
+    def _factor(self, f):
+        """What the state is multiplied by, of the gate that keeps it."""
+        return parts.negative(f) if self.negative_eigenvalues else f
 
     def init(self, key, input_size, dtype=jnp.float32):
         shape, init = (input_size, self.hidden_size), parts.input_initializer()
@@ -54,6 +63,7 @@ class MinGRU(_Minimal):
       positive: the candidate becomes g(W_h x + b_h), g(u) = u + 1/2 for u >= 0, sigma(u) below, which keeps
         the state positive: the paper's log-space form (appendix B).
       chrono: longest dependency expected, in steps: b_z = -log U(1, chrono - 1) (Tallec & Ollivier 2018).
+      negative_eigenvalues: 2 (1 - z) - 1 stands for 1 - z, in (-1, 1) (`parts.negative`).
 
     The first state is 0, not the paper's g(0) = 1/2. The state is computed as it is, not as its logarithm.
     """
@@ -70,12 +80,12 @@ class MinGRU(_Minimal):
 
     def step(self, params, carry, x):
         z = sigmoid(x @ params["W_z"] + params["b_z"])
-        h = (1 - z) * carry + z * self._candidate(x @ params["W_h"] + params["b_h"])
+        h = self._factor(1 - z) * carry + z * self._candidate(x @ params["W_h"] + params["b_h"])
         return h, h
 
     def coefficients(self, params, us):
         z, h = parts.split(us, 2)
-        return sigmoid(-z), sigmoid(z) * self._candidate(h)
+        return self._factor(sigmoid(-z)), sigmoid(z) * self._candidate(h)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +95,7 @@ class MinLSTM(_Minimal):
     The paper's section 3.2, where the two shares add up to 1.
 
     Options:
-      positive: as in `MinGRU`.
+      positive, negative_eigenvalues: as in `MinGRU`, here 2 f / (f + i) - 1.
       forget_bias: initial b_f; above 0 the unit starts by keeping the past, which the paper found to train
         faster.
       chrono: as in `LSTM`, b_f = log U(1, chrono - 1), b_i = -b_f, in place of forget_bias.
@@ -116,10 +126,10 @@ class MinLSTM(_Minimal):
 
     def step(self, params, carry, x):
         f, i = self.gates(params, carry, x).values()
-        h = f * carry + i * self._candidate(x @ params["W_h"] + params["b_h"])
+        h = self._factor(f) * carry + i * self._candidate(x @ params["W_h"] + params["b_h"])
         return h, h
 
     def coefficients(self, params, us):
         f, i, h = parts.split(us, 3)
         odds = log_sigmoid(f) - log_sigmoid(i)
-        return sigmoid(odds), sigmoid(-odds) * self._candidate(h)
+        return self._factor(sigmoid(odds)), sigmoid(-odds) * self._candidate(h)

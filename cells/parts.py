@@ -14,6 +14,14 @@ DASHED, DOTTED, MIXED = (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1))
 # How a cascade of linear recurrences runs: each of them so.
 LINEAR_FORMS = ("sequential", "associative", "chunked")
 
+
+def negative(factor: Array) -> Array:
+    """2 a - 1: a factor in (0, 1) of a linear recurrence becomes one in (-1, 1): a state can then alternate
+    and count modulo 2 (Grazzi et al. 2025, "Unlocking state-tracking in linear RNNs through negative
+    eigenvalues")."""
+    return 2 * factor - 1
+
+
 # --- initialisers
 
 

@@ -20,6 +20,7 @@ class RGLRU(base.Linear):
 
     Options:
       a_min, a_max: sigma(Lambda)^8, what a step with r = 1 keeps, starts uniform between them.
+      negative_eigenvalues: 2 a - 1 stands for a, in both places, in (-1, 1) (`parts.negative`).
 
     The gates' weights are whole matrices, not the blocks of the authors' code (which also starts
     sigma(Lambda) itself, uniform on a ring, where ours follows the paper). Where input and hidden size
@@ -29,6 +30,7 @@ class RGLRU(base.Linear):
 
     a_min: float = 0.9
     a_max: float = 0.999
+    negative_eigenvalues: bool = False
 
     length_options = ("a_min", "a_max")
     style = ("#AA4499", parts.DASHED, "h")
@@ -61,8 +63,16 @@ class RGLRU(base.Linear):
         p = params
         _, r, i = self.gates(p, carry, x).values()
         log_a = SHARPNESS * r * log_sigmoid(p["Lambda"])
-        h = jnp.exp(log_a) * carry + _complement(log_a) * (i * (x @ p["W_x"] if "W_x" in p else x))
+        a, complement = self._factors(log_a)
+        h = a * carry + complement * (i * (x @ p["W_x"] if "W_x" in p else x))
         return h, h
+
+    def _factors(self, log_a):
+        """a and sqrt(1 - a^2)."""
+        if not self.negative_eigenvalues:
+            return jnp.exp(log_a), _complement(2 * log_a)
+        a = jnp.exp(log_a)  # 1 - (2 a - 1)^2 = 4 a (1 - a)
+        return parts.negative(a), 2 * jnp.exp(log_a / 2) * _complement(log_a)
 
     def project(self, params, xs):
         names = "aix" if "W_x" in params else "ai"
@@ -72,10 +82,11 @@ class RGLRU(base.Linear):
     def coefficients(self, params, us):
         r, i, x = us
         log_a = SHARPNESS * sigmoid(r) * log_sigmoid(params["Lambda"].astype(x.dtype))
-        return jnp.exp(log_a), _complement(log_a) * (sigmoid(i) * x)
+        a, complement = self._factors(log_a)
+        return a, complement * (sigmoid(i) * x)
 
 
-def _complement(log_a):
-    """sqrt(1 - a^2), with its digits where a is near 1; its derivative is finite where it is 0."""
-    left, tiny = -jnp.expm1(2 * log_a), jnp.finfo(log_a.dtype).tiny
+def _complement(log):
+    """sqrt(1 - exp(log)), with its digits where that is near 0; its derivative is finite where it is 0."""
+    left, tiny = -jnp.expm1(log), jnp.finfo(log.dtype).tiny
     return jnp.where(left > tiny, jnp.sqrt(jnp.maximum(left, tiny)), 0)

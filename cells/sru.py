@@ -27,6 +27,7 @@ class _SRU(base.HandDifferentiated):
       highway: off: h = r * c.
       projection: d' features W_q x stand for x in W, W_f and W_r, not in the highway; 0: off. A d' below d
         and hidden_size saves parameters (Lei 2021, SRU++ without attention). W_q from +-sqrt(3 / d).
+      negative_eigenvalues: 2 f - 1, in (-1, 1), is what multiplies the state, not f (`parts.negative`).
       layer_norm: W, W_f and W_r see LN(W_q x), as in SRU++, or LN(x), as in the authors' package, which
         multiplies their initial values by 0.1 then; here they start as they do without.
       tailored: W, W_f, W_r, W_x, v from +-sqrt(3 / d), variance 1 / d, as in section 3.2 and appendix A; off:
@@ -44,6 +45,7 @@ class _SRU(base.HandDifferentiated):
     tailored: bool = True
     projection: int = 0
     layer_norm: bool = False
+    negative_eigenvalues: bool = False
 
     is_elementwise = True
     length_options = ("chrono", "forget_bias")
@@ -108,10 +110,13 @@ class _SRU(base.HandDifferentiated):
         r = sigmoid(x @ p["W_r"] + p.get("v_r", 0.0) * c_ + p["b_r"])
         return {"forget": f, "reset": r}
 
+    def _factor(self, f):
+        return parts.negative(f) if self.negative_eigenvalues else f
+
     def step(self, params, carry, x):
         p, c_ = params, carry
         f, r = self.gates(params, carry, x).values()
-        c = f * c_ + (1 - f) * (self._features(p, x) @ p["W"])
+        c = self._factor(f) * c_ + (1 - f) * (self._features(p, x) @ p["W"])
         h = r * c
         if self.highway:
             h += (1 - r) * (x @ p["W_x"] if "W_x" in p else x * self.alpha)
@@ -129,7 +134,7 @@ class _SRU(base.HandDifferentiated):
     def recur(self, w, carry, u):
         c_, (u, a_f) = carry, u
         f = sigmoid(a_f + w["v_f"](c_) if "f" in self.feedback else a_f)
-        return f * c_ + (1 - f) * u, f
+        return self._factor(f) * c_ + (1 - f) * u, f
 
     def readout(self, params, rest, previous, states):
         u_r, highway = rest
@@ -138,8 +143,9 @@ class _SRU(base.HandDifferentiated):
 
     def backward(self, w, before, after, u, saved, d_after):
         f, (u, _) = saved, u
-        d_f = d_after * (before - u) * f * (1 - f)
-        d_before = d_after * f
+        slope = 2 if self.negative_eigenvalues else 1  # of `_factor`
+        d_f = d_after * (slope * before - u) * f * (1 - f)
+        d_before = d_after * self._factor(f)
         if "f" in self.feedback:
             d_before += w["v_f"](d_f)
         return d_before, (d_after * (1 - f), d_f)
@@ -186,4 +192,4 @@ class SRU(_SRU, base.Linear):
     def coefficients(self, params, us):
         u, a_f = us
         f = sigmoid(a_f)
-        return f, (1 - f) * u
+        return self._factor(f), (1 - f) * u

@@ -82,12 +82,16 @@ def sru_features(cell, p, x):
     return p["gain"] * norm(x) + p["bias"] if cell.layer_norm else x
 
 
+def factor(cell, a):
+    return 2 * a - 1 if cell.negative_eigenvalues else a
+
+
 def sru(cell, p, x, c_):
     v_f = p["v_f"] if isinstance(cell, cells.CELLS.cls("sru_feedback")) else 0.0
     v_r = p["v_r"] if isinstance(cell, cells.CELLS.cls("sru_feedback")) or cell.reset_feedback else 0.0
     seen = sru_features(cell, p, x)
     f = sigma(seen @ p["W_f"] + v_f * c_ + p["b_f"])
-    c = f * c_ + (1 - f) * (seen @ p["W"])
+    c = factor(cell, f) * c_ + (1 - f) * (seen @ p["W"])
     r = sigma(seen @ p["W_r"] + v_r * c_ + p["b_r"])
     alpha = np.sqrt(1 + 2 * np.exp(cell.highway_bias)) if cell.rescale else 1.0
     if not cell.highway:
@@ -126,14 +130,14 @@ def g(u):
 
 def mingru(cell, p, x, h_):
     z, u = sigma(x @ p["W_z"] + p["b_z"]), x @ p["W_h"] + p["b_h"]
-    h = (1 - z) * h_ + z * (g(u) if cell.positive else u)
+    h = factor(cell, 1 - z) * h_ + z * (g(u) if cell.positive else u)
     return h, h
 
 
 def minlstm(cell, p, x, h_):
     f, i = (sigma(x @ p["W_" + k] + p["b_" + k]) for k in "fi")
     u = x @ p["W_h"] + p["b_h"]
-    h = f / (f + i) * h_ + i / (f + i) * (g(u) if cell.positive else u)
+    h = factor(cell, f / (f + i)) * h_ + i / (f + i) * (g(u) if cell.positive else u)
     return h, h
 
 
@@ -147,7 +151,7 @@ def lru(cell, p, x, c_):
 
 def rglru(cell, p, x, h_):
     r, i = (sigma(x @ p["W_" + k] + p["b_" + k]) for k in "ai")
-    a = sigma(p["Lambda"]) ** (8 * r)
+    a = factor(cell, sigma(p["Lambda"]) ** (8 * r))
     x = x @ p["W_x"] if x.shape[-1] != cell.hidden_size else x
     h = a * h_ + np.sqrt(1 - a**2) * (i * x)
     return h, h
@@ -194,7 +198,7 @@ def mamba2(cell, p, x, S_):
     for row, head in itertools.product(range(len(x)), range(cell.heads)):
         part = slice(head * d, (head + 1) * d)
         A = -np.exp(p["A_log"][head])
-        S[row, head] = np.exp(dt[row, head] * A) * S_[row, head]
+        S[row, head] = factor(cell, np.exp(dt[row, head] * A)) * S_[row, head]
         S[row, head] += dt[row, head] * np.outer(u[row, part], B[row])
         h[row, part] = S[row, head] @ C[row] + p["D"][head] * u[row, part]
     return S, h * z * sigma(z)
@@ -402,7 +406,7 @@ def gru_from_gates(cell, p, x, h_, gates):
 
 def sru_from_gates(cell, p, x, c_, gates):
     f, r = gates["forget"], gates["reset"]
-    c = f * c_ + (1 - f) * (sru_features(cell, p, x) @ p["W"])
+    c = factor(cell, f) * c_ + (1 - f) * (sru_features(cell, p, x) @ p["W"])
     highway = (x @ p["W_x"] if "W_x" in p else x * cell.alpha) if cell.highway else 0.0
     return c, r * c + (1 - r) * highway
 
