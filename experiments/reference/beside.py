@@ -56,7 +56,7 @@ def rows(result: Result, seeds: pd.DataFrame | None) -> pd.DataFrame:
     for number in result.published:
         row = {"source": str(number.source), "model": number.model, "cell": number.cell}
         row["published"] = number.value
-        mine = [label for label, run in ours.items() if number.cell in (label, run["of"])]
+        mine = [label for label, run in ours.items() if result.stands_for(number.cell, label, run["of"])]
         found += [row | ours[label] | {"cell": label} for label in mine] or [row]
     beside = {row["cell"] for row in found}
     found += [{"cell": label} | run for label, run in ours.items() if label not in beside]

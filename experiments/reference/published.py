@@ -68,9 +68,16 @@ class Result:
         return configs.sweep(self.config, None, [self.tasks] if self.tasks else None)
 
     def cell_texts(self, cell: str) -> list[str]:
-        """How the sweep names a cell, with its options: "tcn:levels=2"."""
+        """How the sweep names a published number's cell, with its options: "tcn:levels=2"."""
         texts = () if self.pending else files.module(self.config).CELLS
-        return [text for text in texts if text.split(":")[0] == cell]
+        return [text for text in texts if self.stands_for(cell, text, text.split(":")[0])]
+
+    def stands_for(self, cell: str, label: str, name: str) -> bool:
+        """Whether a run of ours, by label and by name of its cell, stands beside a published number's cell.
+
+        One with options of its own stands beside that one number alone."""
+        others = {number.cell for number in self.published} - {cell}
+        return cell == label or cell == name and label not in others
 
 
 @functools.cache
