@@ -64,7 +64,7 @@ def encoded(run, prompt: str):
         raise ValueError("--prompt is empty: something has to stand before")
     known = set(run.meaning.tokens)
     for character in prompt:
-        if not known.issuperset(run.config.task.tokens(character)):
+        if not known.issuperset(run.config.task.as_tokens(character)):
             raise ValueError(f"--prompt={prompt!r}: the text has no {character!r}")
     return run.encode([prompt])[0][0]
 

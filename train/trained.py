@@ -175,7 +175,7 @@ class TrainedRun:
         if isinstance(texts, str):
             raise ValueError("encode takes a list of texts")
         ids = {name: number for number, name in enumerate(self.meaning.tokens)}
-        rows = [self.config.task.tokens(text) for text in texts]
+        rows = [self.config.task.as_tokens(text) for text in texts]
         unknown = ids.get("<unknown>")
         for token in (token for row in rows for token in row if token not in ids and unknown is None):
             raise ValueError(f"the text that was trained on has no {token!r}")

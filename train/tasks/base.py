@@ -109,7 +109,7 @@ class Task(abc.ABC):
         """What the numbers of a batch stand for."""
         return data.get("meaning", Meaning())
 
-    def tokens(self, text: str) -> list[str]:
+    def as_tokens(self, text: str) -> list[str]:
         """A text as its tokens' names, where the task is of texts."""
         raise ValueError(f"{self.name} reads no text")
 

@@ -129,7 +129,7 @@ class Documents(splits.Divided):
         text = text.lower() if self.lower else text
         return text.split() if self.level == "words" else list(text)
 
-    def tokens(self, text):
+    def as_tokens(self, text):
         return [x if isinstance(x, str) else chr(x) for x in self.parts(text.encode(), "the text")]
 
     def describe(self, data):

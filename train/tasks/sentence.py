@@ -108,7 +108,7 @@ class Sentence(base.InMemory):
         counts = np.bincount(tokens, minlength=len(words)).astype(np.int32)
         return data | {"counts": counts, "meaning": meaning}
 
-    def tokens(self, text):
+    def as_tokens(self, text):
         return (text.lower() if SETS[self.dataset].lower else text).split()
 
     def splits(self, data_dir: str | None = None) -> dict[str, list[Row]]:

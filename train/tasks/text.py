@@ -98,7 +98,7 @@ class Text(base.Task):
         names = tuple(map(chr, np.asarray(data["alphabet"])))
         return Meaning(tokens=names, classes=names)
 
-    def tokens(self, text):
+    def as_tokens(self, text):
         return list(map(chr, text.encode()))
 
     def splits(self, data_dir: str | None = None) -> dict[str, np.ndarray]:

@@ -109,7 +109,7 @@ class WordProblem(base.Stretchable):
         base.require(self, "tokens", apart, "'elements' for z2, which has no more than its generator")
 
     @property
-    def meaning(self) -> np.ndarray:
+    def stands_for(self) -> np.ndarray:
         """The element that each token stands for, (tokens,) int32."""
         order = len(elements(self.group))
         if self.tokens == "elements":
@@ -120,7 +120,7 @@ class WordProblem(base.Stretchable):
         order = len(elements(self.group))
         return base.Spec(
             inputs=self.input_kind,
-            input_size=len(self.meaning),
+            input_size=len(self.stands_for),
             output_size=order,
             per_step=self.per_step,
             pooling="last",
@@ -134,7 +134,7 @@ class WordProblem(base.Stretchable):
 
     def constant(self) -> float:
         """How often the best answer that is always the same one is right on held-out words."""
-        product = multiplication(self.group)[:, self.meaning]
+        product = multiplication(self.group)[:, self.stands_for]
         moves = np.eye(len(product))[product].mean(axis=1)  # where a token leads, (order, order)
         longest = self.eval_length or self.length
         least = self.eval_min_length or self.min_length or longest
@@ -150,21 +150,21 @@ class WordProblem(base.Stretchable):
         return super().held_out(data, min_length=least, eval_min_length=0)
 
     def sample(self, key, batch_size, length=None):
-        meaning, product = jnp.asarray(self.meaning), jnp.asarray(multiplication(self.group))
+        stands_for, product = jnp.asarray(self.stands_for), jnp.asarray(multiplication(self.group))
         lengths = jnp.full(batch_size, self.length if length is None else length, jnp.int32)
         if self.min_length:
             key, key_lengths = jax.random.split(key)
             lengths = jax.random.randint(key_lengths, (batch_size,), self.min_length, lengths + 1)
         step = jnp.arange(self.longest)
         real = step < lengths[:, None]
-        xs = jnp.where(real, jax.random.randint(key, real.shape, 0, len(meaning)), 0)
+        xs = jnp.where(real, jax.random.randint(key, real.shape, 0, len(stands_for)), 0)
 
         def multiply(so_far, element):
             so_far = product[so_far, element]
             return so_far, so_far
 
         # Step by step: an associative scan takes longer to compile, and on a CPU to run.
-        ys = jax.lax.scan(multiply, jnp.zeros(batch_size, jnp.int32), meaning[xs].T)[1].T
+        ys = jax.lax.scan(multiply, jnp.zeros(batch_size, jnp.int32), stands_for[xs].T)[1].T
         counts = (real if self.answers == "all" else step == lengths[:, None] - 1).astype(jnp.float32)
         return xs, ys, counts, counts, *([lengths] if self.min_length else [])
 

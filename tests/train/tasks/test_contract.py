@@ -1,6 +1,7 @@
 """Every task keeps the contract."""
 
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from batches import KEY, SIZE, cut, eval_batch, evaluate, same, train_batch
 from compiling import jit
 from train import tasks
 from train.tasks import base, sentence
+from train.tasks.meaning import Meaning
 
 CASES = [
     ("adding", dict(length=7, eval_examples=37)),
@@ -109,6 +111,20 @@ def test_spec_and_batch_agree(loaded, name, options):
             padding = np.arange(time) >= np.asarray(batch.lengths)[:, None]
             assert padding.any() and not (spec.per_step and np.asarray(batch.weights)[padding].any())
             assert name != "sentence" or np.array_equal(np.asarray(batch.xs) == sentence.PADDING, padding)
+
+
+@every_case
+def test_names_of_tokens_and_classes_are_as_many_as_there_are(loaded, name, options):
+    task, data = loaded(name, options)
+    spec, meaning = task.spec(data), task.meaning(data)
+    assert Meaning.from_dict(json.loads(json.dumps(meaning.to_dict()))) == meaning
+    assert len(meaning.tokens) in (0, spec.input_size) and len(meaning.classes) in (0, spec.output_size)
+    text = "a good film"
+    if meaning.tokens:
+        assert all(isinstance(token, str) for token in task.as_tokens(text))
+    else:
+        with pytest.raises(ValueError, match=f"{name} reads no text"):
+            task.as_tokens(text)
 
 
 @every_case
