@@ -3,10 +3,11 @@
 import gc
 import importlib.metadata
 import os
-import subprocess
 import sys
 
 import pytest
+
+import commands
 
 # Most of a test's time is compilation, and nothing here asks how fast a program runs. Set before jax starts,
 # which crashes on a flag that it does not know; processes that tests start inherit it.
@@ -31,22 +32,28 @@ def on_two_devices():
     def run(file, slow=False, devices=2):
         which = "two_devices" if slow else "two_devices and not slow"
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-        number = {"JAX_NUM_CPU_DEVICES": str(devices)}
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which, file],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | number,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = commands.SHARED.run(
+            "pytest", "-q", "-p", "no:cacheprovider", "-m", which, file,
+            XLA_FLAGS=flags, JAX_NUM_CPU_DEVICES=str(devices), JAX_PLATFORMS="cpu",
+        )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs_of_one_file():
-    """Frees a file's compiled programs: each holds maps of memory, and a process may have some 65,000."""
+def _room_for_programs():
+    """Frees compiled programs, which the next file may use too, only in time: see `host.crowded`."""
     yield
     if "jax" in sys.modules:
-        sys.modules["jax"].clear_caches()
+        from train import host
+
+        if host.crowded():
+            sys.modules["jax"].clear_caches()
+
+
+def pytest_collection_modifyitems(items):
+    """A file's tests share programs, so they stay in one process."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("-".join(item.path.parts[-2:])))

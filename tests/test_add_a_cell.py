@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import Commands
+from commands import SHARED
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "cells" / "README.md").read_text()
@@ -41,9 +41,7 @@ def copy(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(copy):
-    commands = Commands()
-    yield lambda module, *flags: commands.run(f"experiments.{module}", *flags, cwd=copy, **CPU)
-    commands.close()
+    return lambda module, *flags: SHARED.run(f"experiments.{module}", *flags, cwd=copy, **CPU)
 
 
 def pytest_in(copy, *flags):

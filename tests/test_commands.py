@@ -10,7 +10,7 @@ import pytest
 
 import configs
 import made_up_files
-from commands import Commands
+from commands import SHARED
 from experiments import cli
 from experiments.claims import EXPERIMENTS
 from experiments.lab import experiment
@@ -137,8 +137,6 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    commands = Commands()
-
     def run(command):
         short = SHORT.get(command.name, [])
         if command.name in EXPERIMENTS:
@@ -159,14 +157,13 @@ def run(folder):
             "--process",
         )  # 2 of them: test_hosts.py
         flags = [flag for flag in command.flags if not flag.startswith(without)]
-        return commands.run(f"experiments.{command.name}", *flags, *short, cwd=folder, JAX_PLATFORMS="cpu")
+        return SHARED.run(f"experiments.{command.name}", *flags, *short, cwd=folder, JAX_PLATFORMS="cpu")
 
     done = run(Command("train", ("--workdir=runs/x",)))
     assert done.returncode == 0, done.stderr
     for name in ("compare", "more"):  # what some of them read
         shutil.copytree(folder / "runs" / "x", folder / "runs" / name)
-    yield run
-    commands.close()
+    return run
 
 
 def few(commands):

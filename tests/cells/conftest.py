@@ -194,14 +194,15 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Inside a file, case after case, each in one process: what is compiled for it serves all its laws."""
+    """Inside a file, case after case; each case of all files in one process: what is compiled for it serves
+    all its laws."""
     files, cases = {}, {}
 
     def place(item):
         params = getattr(getattr(item, "callspec", None), "params", {})
         case = params.get("case", params.get("recurrence"))
         if isinstance(case, Case):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{case}"))
+            item.add_marker(pytest.mark.xdist_group(str(case)))
         return files.setdefault(item.path, len(files)), cases.setdefault(str(case), len(cases))
 
     items.sort(key=place)

@@ -26,7 +26,7 @@ TINY = [
     "--config.train.batch_size=8",
     "--config.train.eval_every=10",
 ]
-COMMANDS = commands.Commands()
+COMMANDS = commands.SHARED
 
 
 def run(module, *flags, **env):
@@ -155,7 +155,7 @@ def test_train_shows_its_config_and_diverges_clearly(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["run"]["status"] == "diverged"
 
 
-LONG = [*TINY, "--config=gru", "--config.train.stop_when_solved=false", "--config.train.steps=200"]
+LONG = [*TINY, "--config=gru", "--config.train.stop_when_solved=false", "--config.train.steps=100"]
 LONG += ["--config.train.checkpoint_seconds=0"]
 
 
@@ -179,7 +179,6 @@ def whole(tmp_path_factory, cache):
     return metrics(folder)
 
 
-@pytest.mark.xdist_group("killed")  # one undisturbed run serves both
 @pytest.mark.parametrize("signum", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, whole, cache, signum):
     env = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_NUM_CPU_DEVICES": "1"}

@@ -20,7 +20,7 @@ from train.files import WorkdirError
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX")
 ROOT = Path(__file__).parents[2]
-COMMANDS = commands.Commands()
+COMMANDS = commands.SHARED
 TINY = [
     "--config=gru",
     "--config.cell.hidden_size=8",

@@ -83,7 +83,7 @@ def test_killed_runs_are_named(tmp_path, run_dir):
         report.write(tmp_path)
 
 
-COMMANDS = commands.Commands()
+COMMANDS = commands.SHARED
 
 
 def command(*args):

@@ -47,15 +47,15 @@ def test_a_sweep_from_the_command_line(tmp_path):
         '"eval_every": 10}}\nVARY = {"model.strategy": ("auto", "associative")}\n'
     )
     flags = [f"--config={sweep}", f"--workdir={tmp_path / 'out'}", "--cells=gru", "--workers=1"]
-    done = commands.Commands().run("experiments.sweep", *flags)
+    done = commands.SHARED.run("experiments.sweep", *flags)
     assert done.returncode == 1, done.stderr
     assert "GRU cannot use strategy" in done.stdout and "1 of 2 runs done, 1 failed" in done.stdout
     seeds = pd.read_parquet(tmp_path / "out" / "seeds.parquet")
     assert seeds["label"].tolist() == ["gru"] and seeds["status"].tolist() == ["finished"]
-    again = commands.Commands().run("experiments.sweep", *flags, "--vary=model.strategy=auto")
+    again = commands.SHARED.run("experiments.sweep", *flags, "--vary=model.strategy=auto")
     assert again.returncode == 0, again.stderr
     assert "1 runs, 0 of them to train" in again.stdout
-    other = commands.Commands().run("experiments.sweep", *flags, "--vary=model.strategy=auto", "--steps=40")
+    other = commands.SHARED.run("experiments.sweep", *flags, "--vary=model.strategy=auto", "--steps=40")
     assert other.returncode == 2 and "train.steps 20 there, 40 now" in other.stderr
 
 
@@ -235,7 +235,7 @@ def test_slurm_runs_the_array_and_the_same_sweep_puts_the_results_together(tmp_p
 
 def test_the_script_of_an_array(tmp_path):
     flags = ["--config=rates", "--engine=slurm", "--dry-run", "--cells=gru", f"--workdir={tmp_path / 'a b'}"]
-    done = commands.Commands().run("experiments.sweep", *flags, "--workers=3", "--sbatch=--time=1:00:00")
+    done = commands.SHARED.run("experiments.sweep", *flags, "--workers=3", "--sbatch=--time=1:00:00")
     assert done.returncode == 0, done.stderr
     for line in ("#SBATCH --array=0-15%3", "#SBATCH --time=1:00:00", "#SBATCH --requeue"):
         assert line in done.stdout.splitlines()

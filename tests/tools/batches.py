@@ -1,4 +1,4 @@
-"""Batches of tasks, each program compiled once for all tests."""
+"""Batches of tasks, each program compiled once for all tests; as NumPy arrays, of which a part needs none."""
 
 import functools
 
@@ -12,13 +12,21 @@ SIZE = 16
 
 
 @functools.partial(jit, static_argnums=0)
-def train_batch(task, data, key, step):
+def _train_batch(task, data, key, step):
     return task.train_batch(data, key, step, SIZE)
 
 
 @functools.partial(jit, static_argnums=(0, 2, 4))
-def eval_batch(task, data, split, index, batch_size=SIZE):
+def _eval_batch(task, data, split, index, batch_size):
     return task.eval_batch(data, split, index, batch_size)
+
+
+def train_batch(task, data, key, step):
+    return jax.tree.map(np.asarray, _train_batch(task, data, key, step))
+
+
+def eval_batch(task, data, split, index, batch_size=SIZE):
+    return jax.tree.map(np.asarray, _eval_batch(task, data, split, index, batch_size))
 
 
 @functools.partial(jit, static_argnums=(0, 1))

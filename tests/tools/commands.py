@@ -28,7 +28,7 @@ class Done(NamedTuple):
 
 
 class Commands:
-    """The waiting process, started at the first command."""
+    """The waiting process, started at the first command. One serves all tests of a process: `SHARED`."""
 
     def __init__(self, *modules):
         """modules: of this project, imported before any command: quicker, but not as a user's process."""
@@ -71,7 +71,11 @@ class Commands:
             self._server = None
 
 
+SHARED = Commands()
+
+
 def _serve():
+    import gc
     import importlib
 
     for name in (
@@ -83,6 +87,7 @@ def _serve():
             importlib.import_module(name)
         except ImportError:
             pass  # the command says so itself, if it needs it
+    gc.freeze()  # a fork need not look at, and so copy, what is there
     for line in sys.stdin:
         asked = json.loads(line)
         child = os.fork()
@@ -104,6 +109,8 @@ def _run(asked):
         spent = math.ceil(time.process_time()) + asked["limit"]
         resource.setrlimit(resource.RLIMIT_CPU, (spent, spent))
     os.environ.update(asked["env"])
+    if platforms := asked["env"].get("JAX_PLATFORMS"):
+        sys.modules["jax"].config.update("jax_platforms", platforms)  # read when jax was imported
     os.chdir(asked["cwd"])
     sys.path[0] = asked["cwd"]  # as `python -m` does
     sys.argv = [asked["module"], *asked["argv"]]

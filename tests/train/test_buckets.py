@@ -1,5 +1,6 @@
 """Buckets: the least padding, every row as often as before, and the loss and gradient of the same rows."""
 
+import functools
 import itertools
 
 import jax
@@ -65,13 +66,17 @@ def test_a_round_trains_on_every_row_once_and_each_seed_on_its_own_order(loaded)
     whole = sum(bucket.batches for bucket in made)
     assert len(of) == whole and np.ptp(data["train"]["lengths"][[0, -1]]) > 0
 
+    @functools.partial(jit, static_argnums=2)
+    def batch(key, index, bucket):
+        return task.bucket_batch(data, key, index, SIZE, bucket)
+
     def a_round(key, index):
         batches = [
-            task.bucket_batch(data, key, index * made[b].batches + n, SIZE, made[b])
+            batch(key, index * made[b].batches + n, made[b])
             for b, n in zip(of, number, strict=True)
             if made[b].rows % SIZE == 0
         ]
-        return [row.tobytes() for batch in batches for row in np.asarray(jnp.sum(batch.xs, (1, 2)))]
+        return [row.tobytes() for batch in batches for row in np.sum(np.asarray(batch.xs), (1, 2))]
 
     full = sum(bucket.rows for bucket in made if bucket.rows % SIZE == 0)
     first, second, other = (a_round(jax.random.key(k), i) for k, i in ((0, 0), (0, 1), (1, 0)))
@@ -87,19 +92,29 @@ def test_a_step_has_the_loss_of_the_rows_padded_to_the_longest(loaded):
     step = jit(make_step(run.config, run.spec, run.model, buckets=made))
     state = jax.tree.map(lambda x: x[0], initial_state(run))
     key = jax.random.fold_in(jax.random.key(0), 1)
+
+    @jit
+    def loss_of(params, batch):
+        outputs = run.model.apply(params, batch.xs, **batch.steps)
+        return metrics.loss(run.spec, outputs, batch)
+
+    @functools.partial(jit, static_argnums=1)
+    def rows_of(index, bucket):
+        return run.config.task.bucket_batch(run.data, key, index, SIZE, bucket)
+
     for i in range(2 * len(of)):
         bucket, index = made[of[i % len(of)]], i // len(of) * made[of[i % len(of)]].batches
-        batch = run.config.task.bucket_batch(run.data, key, index + int(number[i % len(of)]), SIZE, bucket)
+        batch = rows_of(index + int(number[i % len(of)]), bucket)
         assert batch.xs.shape[1] == bucket.time >= int(batch.lengths.max())
         padded = run.spec.time - bucket.time
         wide = batch._replace(
             **{
-                name: jnp.pad(x, ((0, 0), (0, padded)) + ((0, 0),) * (x.ndim - 2))
+                name: np.pad(x, ((0, 0), (0, padded)) + ((0, 0),) * (x.ndim - 2))
                 for name in ("xs", "ys", "weights", "scored")
                 if (x := getattr(batch, name)) is not None
             }
         )
-        want = metrics.loss(run.spec, run.model.apply(state.params, wide.xs, **wide.steps), wide)
+        want = loss_of(state.params, wide)
         state, loss = step(state, run.data, jnp.int32(i))
         np.testing.assert_allclose(loss, want, rtol=1e-5)
 

@@ -149,7 +149,7 @@ def test_a_flipped_bit_is_not_believed(killed_run, whole, tmp_path):
     with contextlib.closing(Checkpoints(killed_run / "checkpoints")) as there:
         for at in checkpoints_of(killed_run):
             saved[int(at.name)] = raw(there, int(at.name), whole[1].state)
-    for number, file in enumerate(files * 2):
+    for number, file in enumerate(files):
         folder = shutil.copytree(killed_run, tmp_path / str(number))
         flipped(folder / file, rng)
         with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
