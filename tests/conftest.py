@@ -34,7 +34,7 @@ def on_two_devices():
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         done = commands.SHARED.run(
             "pytest", "-q", "-p", "no:cacheprovider", "-m", which, file,
-            XLA_FLAGS=flags, JAX_NUM_CPU_DEVICES=str(devices), JAX_PLATFORMS="cpu",
+            limit=300, XLA_FLAGS=flags, JAX_NUM_CPU_DEVICES=str(devices), JAX_PLATFORMS="cpu",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
