@@ -25,7 +25,7 @@ from cells.sru import SRU, SRUFeedback
 from cells.tcn import TCN
 from cells.window import Window
 
-CELLS = Registry(
+CELLS: Registry[Cell] = Registry(
     "cell",
     {
         "rnn": RNN,

@@ -162,7 +162,7 @@ def to_flax(cell: Cell, params: Params, optimized: bool = False) -> dict[str, An
 
     Source: flax 0.12, flax.nnx.nn.recurrent.
     """
-    nested = {}
+    nested: dict[str, dict[str, Any]] = {}
     for key, value in _pack("flax.nnx (optimized)" if optimized else "flax.nnx", cell, params).items():
         layer, field = key.split(".")
         nested.setdefault(layer, {})[field] = value
@@ -179,14 +179,20 @@ def from_flax(cell: Cell, state: Any, dtype=None) -> Params:
     Raises:
       ValueError: no counterpart for the cell or its options; missing or unexpected keys; wrong shapes.
     """
-    if not isinstance(state, Mapping):
-        from flax import nnx
+    named = _by_name(state)
+    optimized = isinstance(cell, LSTM) and "dense_i" in named
+    return _unpack("flax.nnx (optimized)" if optimized else "flax.nnx", cell, _flatten(named), dtype)
 
-        if not isinstance(state, nnx.Module):
-            raise ValueError(f"state must be a dict, nnx.State or nnx module, got {type(state).__name__}")
-        state = nnx.state(state, nnx.Param)
-    optimized = isinstance(cell, LSTM) and "dense_i" in state
-    return _unpack("flax.nnx (optimized)" if optimized else "flax.nnx", cell, _flatten(state), dtype)
+
+def _by_name(state: Any) -> Mapping:
+    """What a flax.nnx cell holds, or a mapping as it is."""
+    if isinstance(state, Mapping):
+        return state
+    from flax import nnx
+
+    if not isinstance(state, nnx.Module):
+        raise ValueError(f"state must be a dict, nnx.State or nnx module, got {type(state).__name__}")
+    return nnx.state(state, nnx.Param)
 
 
 def _flatten(state, prefix=""):
@@ -273,13 +279,13 @@ def _check_scale(cell, scale: np.ndarray, input_size: int) -> None:
     """Refuses the factor of a highway x * scale that is not the cell's alpha."""
     if np.size(scale) != 1:
         raise ValueError(f"weights do not fit {cell}: 'scale_x' is {np.shape(scale)}, expected (1,)")
-    scale, eps = float(scale.ravel()[0]), float(jnp.finfo(jnp.result_type(scale, 1.0)).eps)
-    same = partial(math.isclose, scale, rel_tol=max(1e-6, eps))
+    factor, eps = float(scale.ravel()[0]), float(jnp.finfo(jnp.result_type(scale, 1.0)).eps)
+    same = partial(math.isclose, factor, rel_tol=max(1e-6, eps))
     if not cell.highway or input_size != cell.hidden_size or same(cell.alpha):
         return
     fix = "no option of ours gives that"
     if same(1):
         fix = "set rescale=False"
-    elif scale > 1:
-        fix = f"set rescale=True, highway_bias={math.log((scale**2 - 1) / 2):.7g}"
-    raise ValueError(f"scale_x is {scale:.7g}, but the alpha of {cell} is {cell.alpha:.7g}: {fix}")
+    elif factor > 1:
+        fix = f"set rescale=True, highway_bias={math.log((factor**2 - 1) / 2):.7g}"
+    raise ValueError(f"scale_x is {factor:.7g}, but the alpha of {cell} is {cell.alpha:.7g}: {fix}")

@@ -1,6 +1,7 @@
 """Minimal gated cells, parallel over time (Feng 2024, "Were RNNs all we needed?")."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ class _Minimal(base.Linear):
     chrono: int | None = None
     negative_eigenvalues: bool = False
 
-    length_options = ("chrono",)
+    length_options: ClassVar[tuple[str, ...]] = ("chrono",)
     names = ""  # of the projections, the candidate "h" last
 
     def __post_init__(self):

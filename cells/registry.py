@@ -2,7 +2,10 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -18,7 +21,7 @@ def options(cls: type) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(cls) if field.init}
 
 
-class Registry:
+class Registry(Generic[T]):
     """A table of frozen dataclasses of one kind ("cell", "task").
 
     Args:
@@ -26,7 +29,7 @@ class Registry:
       table: name -> dataclass.
     """
 
-    def __init__(self, kind: str, table: dict[str, type]):
+    def __init__(self, kind: str, table: Mapping[str, type[T]]):
         self.kind = kind
         self.table = dict(table)
 
@@ -34,7 +37,7 @@ class Registry:
         """All registered names, in the order of registration."""
         return list(self.table)
 
-    def cls(self, name: str) -> type:
+    def cls(self, name: str) -> type[T]:
         """The dataclass behind `name`.
 
         Raises:
@@ -44,12 +47,12 @@ class Registry:
             raise ValueError(f"unknown {self.kind} {name!r}; {nearest(name, self.table)}")
         return self.table[name]
 
-    def name_of(self, obj) -> str:
+    def name_of(self, obj: object) -> str:
         """The name under which the class of `obj`, or the nearest one that it derives from, is registered."""
-        names = {cls: name for name, cls in self.table.items()}
+        names: dict[type, str] = {cls: name for name, cls in self.table.items()}
         return next(names[cls] for cls in type(obj).__mro__ if cls in names)
 
-    def get(self, name: str, **kwargs):
+    def get(self, name: str, **kwargs: Any) -> T:
         """Builds the object called `name` from keyword options.
 
         Raises:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from absl import flags
 
-from experiments import cli, output, tables
+from experiments import cli, output, screen, tables
 from experiments.lab import experiment
 from experiments.lab.experiment import Verdict
 from train.files import write
@@ -47,7 +47,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         if name not in EXPERIMENTS:
             raise ValueError(f"unknown experiment {name!r}; {nearest(name, EXPERIMENTS)}")
     workdir = Path(FLAGS.workdir or f"runs/claims-{FLAGS.preset}")
-    console = cli.console()
+    console = screen.console()
     names = FLAGS.only or EXPERIMENTS
     chosen = [experiment.of(name) for name in names]
     settings = [experiment.settings_of(one, FLAGS.preset, experiment.shared_flags(one)) for one in chosen]
@@ -58,7 +58,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     write(workdir / "claims.md", page(found))
     short = found[["claim", "verdict", "experiment"]]
     tables.show(console, "Claims", short)
-    console.print(f"wrote {workdir / 'claims.md'}", soft_wrap=True)
+    screen.meanwhile(console).print(f"wrote {workdir / 'claims.md'}", soft_wrap=True)
     return 0
 
 

@@ -1,17 +1,13 @@
-"""What all commands share: flags of configs, one clear line for bad input, the CPU's cores, progress."""
+"""What all commands share: flags of configs, one clear line for bad input, the CPU's cores, help."""
 
 import logging
-import math
 import signal
 import sys
 import textwrap
-import time
 
 from absl import flags
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from experiments import entry
+from experiments import entry, screen
 from train import host
 
 flags.DEFINE_string(
@@ -35,6 +31,7 @@ flags.DEFINE_enum(
     "faster for single layers; of compare and train, default: threads compile sooner with it.",
 )
 flags.DEFINE_boolean("overwrite", False, "Start again where the run directory already holds a run.")
+flags.adopt_module_key_flags(screen)
 FLAGS = flags.FLAGS
 
 
@@ -116,82 +113,30 @@ def check_written(workdir: str | None, overrides: dict[str, str]) -> None:
             raise ValueError(f"config.{path} has no effect: without --workdir nothing is written")
 
 
-def console() -> Console:
-    """Where commands print: text as it is, names with brackets too."""
-    return Console(highlight=False, markup=False)
-
-
-def tell_read(console: Console, run, told: set[str]) -> None:
-    """Prints what the task of a run (`train.lanes.Run`) has read, unless that was told before."""
-    line = run.config.task.describe(run.data)
-    if line and line not in told:
-        console.print(line, soft_wrap=True)
-    told.add(line)
-
-
-class ProgressBar:
-    """Shows a `train.loop.Progress`: a bar on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, console: Console, title: str, line_every: float = 15.0):
-        self.console, self.title, self.line_every = console, title, line_every
-        self.shown = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=12),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[state]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self.task = self.bar.add_task(title, total=None, state="compiling")
-
-    def __enter__(self):
-        if self.console.is_terminal:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_):
-        if self.console.is_terminal:
-            self.bar.stop()
-
-    def __call__(self, progress):
-        state = "training"
-        if not math.isnan(progress.steps_per_second):
-            state = (
-                f"loss {progress.loss:.3g} {progress.metric_name} {progress.metric:.3g} "
-                f"solved {progress.solved}/{progress.seeds} {progress.steps_per_second:.0f} steps/s"
-            )
-        self.bar.update(self.task, total=progress.steps, completed=progress.step, state=state)
-        if math.isnan(progress.steps_per_second):
-            return
-        if not self.console.is_terminal and time.monotonic() - self.shown > self.line_every:
-            self.shown = time.monotonic()
-            eta = (progress.steps - progress.step) / progress.steps_per_second
-            self.console.print(
-                f"{self.title} {progress.step}/{progress.steps} {state} eta {eta:.0f} s",
-                highlight=False,
-                soft_wrap=True,
-            )
-
-
-def doc_with_choices(doc: str) -> str:
-    """A command's help with the cells, tasks and configs that there are, and what each task asks."""
+def with_cells(doc: str) -> str:
+    """A command's help with all cells and their options."""
     import cells
+
+    return "\n".join([doc.strip(), "", *_choices("cell", cells.CELLS.table)])
+
+
+def with_choices(doc: str) -> str:
+    """A command's help with all cells and tasks and their options, and the configs that there are."""
     import configs
-    from experiments import describe
     from train import tasks
 
-    listed = (("cells", cells.names()), ("configs", configs.names()))
-    lines = [
-        textwrap.fill(f"{name + ':':9}{', '.join(known)}", 88, subsequent_indent=" " * 9)
-        for name, known in listed
-    ]
-    asked = [
-        textwrap.fill(f"  {name:20}{describe.sentence(task)}", 88, subsequent_indent=" " * 22)
-        for name, task in tasks.TASKS.table.items()
-    ]
-    more = "options of a cell or task: python -m experiments.train --describe=adding"
-    return "\n".join([doc.strip(), "", *lines, "tasks:", *asked, more, ""])
+    names = textwrap.wrap(
+        f"configs (--config=NAME): {', '.join(configs.names())}", 78, subsequent_indent="  "
+    )
+    return "\n".join([with_cells(doc), "", *_choices("task", tasks.TASKS.table), "", *names])
+
+
+def _choices(kind: str, table: dict[str, type]) -> list[str]:
+    """How cells, or tasks, are asked for, and what there is."""
+    from experiments import describe
+
+    how = f"--config.{kind}.name=NAME --config.{kind}.OPTION=VALUE"
+    if f"{kind}s" in FLAGS:
+        how = f"--{kind}s=NAME, or --{kind}s=NAME:OPTION=VALUE"
+    full = "in full: python -m experiments.train --describe=NAME"
+    return [f"{kind}s ({how}), and the defaults of their options; {full}", *describe.listing(table)]

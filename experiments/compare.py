@@ -24,7 +24,7 @@ from pathlib import Path
 from absl import flags
 from rich.console import Console
 
-from experiments import cli
+from experiments import cli, screen
 
 flags.DEFINE_list("cells", None, "Cells to compare (default: those of the sweep file).")
 flags.DEFINE_list("tasks", None, "Tasks to compare them on (default: those of the sweep file).")
@@ -50,9 +50,9 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     name = "compare" if config is None else config
     runs = configs.sweep(name, FLAGS.cells, FLAGS.tasks, overrides, FLAGS.data_dir)
     run_configs = {name: configs.freeze(run) for name, run in runs.items()}  # all are checked before any runs
-    console = cli.console()
-    workdir = Path(FLAGS.workdir)
-    status = (side_by_side if FLAGS.workers else run_all)(run_configs, workdir, console)
+    console, workdir = screen.console(), Path(FLAGS.workdir)
+    train = side_by_side if FLAGS.workers else run_all
+    status = train(run_configs, workdir, screen.meanwhile(console))
     report_on(workdir, [workdir / "runs" / name for name in run_configs], console)
     return status
 
@@ -99,9 +99,9 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
         if number == 2:  # what the report needs, imported while the others compile
             threading.Thread(target=importlib.import_module, args=("experiments.report",)).start()
         try:
-            with cli.ProgressBar(console, title) as bar:
+            with screen.ProgressBar(console, title) as bar:
                 begun = groups.begin(name)
-                cli.tell_read(console, begun.run(), told)
+                screen.tell_read(console, begun.run(), told)
                 result = train(run_config, folder, FLAGS.data_dir, FLAGS.overwrite, bar, begun)
         except (CheckpointError, DataError, WorkdirError, OSError):
             raise
@@ -109,9 +109,9 @@ def run_all(run_configs: dict, workdir: Path, console: Console) -> int:
             errors.append(error)
             results.mark_failed(folder, error, run_config)
             line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            console.print(f"{title}: failed: {line}", soft_wrap=True)
+            console.print(f"{title}: failed: {line}")
             continue
-        console.print(f"{title}: {results.line(result.summary)}", soft_wrap=True)
+        console.print(f"{title}: {results.line(result.summary)}")
         if result.signal is not None:
             print(result.summary.run.message or "interrupted", file=sys.stderr)
             return 128 + result.signal
@@ -141,9 +141,10 @@ def report_on(workdir: Path, runs: list[Path], console: Console) -> None:
     from experiments import report, results
 
     runs = _with(runs, "summary.json", results.FAILED)
-    console.print(results.table(results.aggregate(results.load_seeds(*runs)), results.load_failures(*runs)))
+    found, failed = results.aggregate(results.load_seeds(*runs)), results.load_failures(*runs)
+    console.print(results.table(found, failed, console.width))
     for path in report.write(runs, workdir).values():
-        console.print(f"wrote {path}", soft_wrap=True)
+        screen.meanwhile(console).print(f"wrote {path}", soft_wrap=True)
 
 
 def _with(runs, *names) -> list[Path]:
@@ -152,4 +153,4 @@ def _with(runs, *names) -> list[Path]:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.doc_with_choices(__doc__), allocator="default")
+    cli.run(main, cli.with_choices(__doc__), allocator="default")

@@ -63,5 +63,21 @@ def text(name: str) -> str:
     return "\n".join([name, "", doc, "", "Options, with their defaults:", *lines])
 
 
+def listing(table: dict[str, type]) -> list[str]:
+    """Every name with what it is, and each of its options with the default, a line each; what all have comes
+    first, once."""
+    told = {name: _lines(cls) for name, cls in table.items()}
+    shared = [line for line in next(iter(told.values())) if all(line in lines for lines in told.values())]
+    lines = ["  all of them", *shared] if shared else []
+    for name, cls in table.items():
+        lines += [f"  {name:24}  {sentence(cls)}", *(line for line in told[name] if line not in shared)]
+    return lines
+
+
+def _lines(cls: type) -> list[str]:
+    known = fields(cls)
+    return [f"    {option + _default(known[option]):22}  {said}" for option, said in options(cls).items()]
+
+
 def _default(field: dataclasses.Field) -> str:
     return "" if field.default is dataclasses.MISSING else f"={field.default}"

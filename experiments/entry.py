@@ -4,13 +4,16 @@ import contextlib
 import difflib
 import errno
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable
 
 from absl import app, flags
 
 FLAGS = flags.FLAGS
 
+LISTED = re.compile(r" {2,4}\S+ {2,}\S")  # a name and what it is
 OUT_OF_MEMORY = (
     "out of memory; take a smaller train.batch_size, cell.hidden_size or number of seeds, or "
     "--config.model.remat=-1"
@@ -35,7 +38,10 @@ def run(body: Callable[[list[str]], int], doc: str, argv: list[str] | None = Non
 
 
 def _parsed(argv: list[str]) -> list[str]:
-    """absl's parser, with one line for what it refuses."""
+    """absl's parser, with one line for what it refuses, and help of ours."""
+    if {"--help", "-help", "-h", "--helpshort"} & set(argv[1:]):
+        show_help()
+        sys.exit(0)
     try:
         return FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
@@ -45,6 +51,39 @@ def _parsed(argv: list[str]) -> list[str]:
         fail(line)
     except flags.Error as error:
         fail(str(error).splitlines()[0])
+
+
+def show_help() -> None:
+    """Prints what a command is and its flags; on a terminal in lines of its width."""
+    wide = os.get_terminal_size().columns if sys.stdout.isatty() else None
+    doc = sys.modules["__main__"].__doc__.strip()
+    lines = [doc, "", "flags:"] if wide is None else [*_in_lines(doc, wide), "", "flags:"]
+    for flag in sorted(FLAGS.get_key_flags_for_module(sys.argv[0]), key=lambda flag: flag.name):
+        default = f" (default: {flag.default_as_str})" if flag.default else ""
+        said = f"  --{flag.name:13} {' '.join(flag.help.split())}{default}"
+        lines += textwrap.wrap(said, min(wide or 100, 100), subsequent_indent=" " * 18)
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # `--help | head`; Python would say so when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _in_lines(doc: str, wide: int) -> list[str]:
+    """A help text in lines of a width: paragraphs are broken anew, lines of lists cut."""
+    items = [""]
+    for line in doc.splitlines():
+        if line and items[-1] and (not line.startswith(("--", "  ")) or line.startswith(" " * 6)):
+            items[-1] += f" {line.strip()}"
+        else:
+            items.append(line)
+    lines = []
+    for item in items[1:]:
+        if LISTED.match(item):
+            lines.append(item if len(item) <= wide else f"{item[: wide - 1]}…")
+        else:
+            indent = " " * re.match(r"(--\S+)? *", item).end()
+            lines += textwrap.wrap(item, wide, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return lines
 
 
 def set_paths() -> None:

@@ -188,13 +188,18 @@ def caption(aggregated: pd.DataFrame) -> str:
     return "; ".join(filter(None, [f"test {row['metric']}", solved, baseline, budget]))
 
 
-def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None) -> Table:
-    """`aggregate` for a terminal of 80 columns: a section per task, quartiles below medians; below a test
-    that at the best validation metric, where it is another one; of folds mean and standard deviation.
+def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None, width: int = 80) -> Table:
+    """`aggregate` for a terminal: a section per task, quartiles below medians; below a test that at the best
+    validation metric, where it is another one; of folds mean and standard deviation.
 
     Args:
       failed: `load_failures`, which get a row each.
+      width: columns of the terminal; below 80 the table says nothing of time.
     """
+    if width < 80:
+        slim = table(aggregated, failed)
+        slim.columns = [column for column in slim.columns if column.header not in ("seconds", "ms/step")]
+        return slim
     strings = text(aggregated).drop(columns=["task", "at best", "over folds"], errors="ignore")
     strings = strings.replace({r" \((.*)\)": r"\n\1"}, regex=True)
     strings["test"] = aggregated["test_metric"].map(_number)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, screen
 from experiments.engines import board
 
 flags.DEFINE_list("cells", None, "Cells (default: those of the sweep file).")
@@ -83,7 +83,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
             print(slurm.script(todo, listed, workdir, FLAGS.workers, FLAGS.sbatch or []), end="")
         return 0
     workdir.mkdir(parents=True, exist_ok=True)
-    return run_all(jobs, workdir, cli.console())
+    return run_all(jobs, workdir, screen.console())
 
 
 def run_all(jobs, workdir: Path, console) -> int:
@@ -98,14 +98,15 @@ def run_all(jobs, workdir: Path, console) -> int:
     def by_ray(todo, tell, stop):
         on_ray.run(todo, tell, FLAGS.data_dir, FLAGS.address, FLAGS.retries, stop)
 
+    meanwhile = screen.meanwhile(console)
     with locked(workdir):
         todo, state = drive.left(jobs, FLAGS.overwrite)
-        console.print(
+        meanwhile.print(
             f"{len(jobs)} runs, {len(todo)} of them to train; results go to {workdir}", soft_wrap=True
         )
         if FLAGS.engine == "slurm":
             return submit(jobs, todo, state, workdir, console)
-        received = drive.train(todo, state, by_ray if FLAGS.engine == "ray" else on_this_machine, console)
+        received = drive.train(todo, state, by_ray if FLAGS.engine == "ray" else on_this_machine, meanwhile)
         return finish(jobs, state, workdir, console, received)
 
 
@@ -138,8 +139,10 @@ def finish(jobs, state, workdir: Path, console, received: int | None) -> int:
         output.write_parquet(workdir / "seeds.parquet", seeds)
         aggregated = results.aggregate(seeds)
         if len(aggregated) <= 40:
-            console.print(results.table(aggregated))
-        console.print(f"wrote {workdir / 'seeds.parquet'}: {len(seeds)} seeds", soft_wrap=True)
+            console.print(results.table(aggregated, width=console.width))
+        screen.meanwhile(console).print(
+            f"wrote {workdir / 'seeds.parquet'}: {len(seeds)} seeds", soft_wrap=True
+        )
     for name, line in state.failed.items():
         console.print(f"failed: {name}: {line}", soft_wrap=True)
     console.print(state.text(), soft_wrap=True)
@@ -150,4 +153,4 @@ def finish(jobs, state, workdir: Path, console, received: int | None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.doc_with_choices(__doc__), allocator="default")
+    cli.run(main, cli.with_choices(__doc__), allocator="default")

@@ -24,7 +24,7 @@ import sys
 
 from absl import flags
 
-from experiments import cli, entry
+from experiments import cli, entry, screen
 
 flags.DEFINE_string("workdir", None, "Run directory. Without it nothing is written.")
 flags.DEFINE_string(
@@ -136,17 +136,20 @@ def train_one(config, alive=lambda: None) -> int:
     from train.ahead import Prepared
     from train.loop import train
 
-    console = cli.console()
+    console = screen.console()
     console.quiet = not hosts.first()
+    meanwhile = screen.meanwhile(console)
+    if FLAGS.workdir is None:
+        meanwhile.print("nothing of this run will be kept; --workdir=FOLDER keeps it", soft_wrap=True)
     asked = config.to_dict()
     title = f"{config.label or asked['cell']['name']} on {asked['task']['name']}"
     prepared, told = Prepared(config, FLAGS.data_dir), set()
-    with cli.ProgressBar(console, title) as bar:
+    with screen.ProgressBar(meanwhile, title) as bar:
 
         def watch(progress):
             alive()
             if not told:  # once: it may look at all the data
-                cli.tell_read(console, prepared.run(), told)
+                screen.tell_read(meanwhile, prepared.run(), told)
             bar(progress)
 
         result = train(
@@ -165,13 +168,14 @@ def train_one(config, alive=lambda: None) -> int:
         f"strategy {run.strategy}, {run.device} x {run.devices}, "
         f"compiled in {run.compile_seconds:.1f} s, trained {run.run_seconds:.1f} s"
     )
-    console.print(results.table(results.aggregate(results.seeds_frame(result.summary))))
+    found = results.aggregate(results.seeds_frame(result.summary))
+    console.print(results.table(found, width=console.width))
     if FLAGS.workdir:
-        console.print(f"written to {FLAGS.workdir}", soft_wrap=True)
+        meanwhile.print(f"written to {FLAGS.workdir}", soft_wrap=True)
     if run.message:
         print(run.message, file=sys.stderr)
     return result.exit_code
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.doc_with_choices(__doc__), allocator="default")
+    cli.run(main, cli.with_choices(__doc__), allocator="default")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import cells
 from cells.base import require
@@ -192,7 +193,7 @@ class RunConfig:
             that a section refuses.
         """
         config = dict(config)
-        built = {}
+        built: dict[str, Any] = {}
         for section, get in (("cell", cells.get), ("task", tasks.get)):
             fields = dict(config.pop(section, {}))
             if "name" not in fields:

@@ -115,20 +115,22 @@ class ModelConfig:
 class Model(NamedTuple):
     """A model as pure functions, safe under jit, grad and vmap.
 
-    init(key) -> params, a nested dict of float32 arrays, fully determined by the key.
-    apply(params, xs, lengths=None, key=None, mask=None, resets=None, carry=None, return_carry=False) ->
-      outputs, (batch, time, output_size) or (batch, output_size) as the task asks, float32 or wider. xs as
-      in `Batch`; lengths, mask and resets as in `cells.scan`. key: of `jax.random.key`, or one for each row,
-      (batch,), as `row_keys` makes them of it; without one nothing is dropped. With return_carry: (carry,
-      outputs), where carry, given to the next piece of the same sequences, goes on as if there had been no
-      cut; None is the beginning. One answer per sequence is then that of the piece. Raises ValueError for
-      inputs that do not fit the task, and for a carry of what reads ahead or looks at all steps at the end.
-    hidden_states(params, xs, lengths, key, mask, resets, as for apply) -> list of each layer's outputs,
-      (batch, time, width), width hidden_size or, bidirectional, twice that; zeros at padding.
-    initial_carry(batch, dtype) -> {layer: its cell's carry}, of zeros and the like; of a gated block {"cell":
-      that, "convolution": of the inputs before, (batch, conv_width - 1, hidden_size)}.
-    parameters: how many there are.
-    state_size: how many real numbers the state of one sequence has, in all layers and directions.
+    Attributes:
+      init: (key) -> params, a nested dict of float32 arrays, fully determined by the key.
+      apply: (params, xs, lengths=None, key=None, mask=None, resets=None, carry=None, return_carry=False) ->
+        outputs, (batch, time, output_size) or (batch, output_size) as the task asks, float32 or wider. xs as
+        in `Batch`; lengths, mask and resets as in `cells.scan`. key: of `jax.random.key`, or one for each
+        row, (batch,), as `row_keys` makes them of it; without one nothing is dropped. With return_carry:
+        (carry, outputs), where carry, given to the next piece of the same sequences, goes on as if there had
+        been no cut; None is the beginning. One answer per sequence is then that of the piece. Raises
+        ValueError for inputs that do not fit the task, and for a carry of what reads ahead or looks at all
+        steps at the end.
+      hidden_states: (params, xs, lengths, key, mask, resets, as for apply) -> list of each layer's outputs,
+        (batch, time, width), width hidden_size or, bidirectional, twice that; zeros at padding.
+      initial_carry: (batch, dtype) -> {layer: its cell's carry}, of zeros and the like; of a gated block
+        {"cell": that, "convolution": of the inputs before, (batch, conv_width - 1, hidden_size)}.
+      parameters: how many there are.
+      state_size: how many real numbers the state of one sequence has, in all layers and directions.
     """
 
     init: Callable[..., Any]

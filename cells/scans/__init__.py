@@ -1,6 +1,8 @@
 """Running a cell over time: one entry, `scan`, for every cell and every strategy."""
 
 import functools
+from collections.abc import Callable
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,20 @@ __all__ = [
 ]  # fmt: skip
 
 
+@overload
+def scan(
+    cell: Cell, params: Params, xs: Array, carry: Carry | None = None, lengths: Array | None = None,
+    mask: Array | None = None, resets: Array | None = None, reverse: bool = False,
+    strategy: str | Strategy = "auto", remat: int = 0, newton: Newton | None = None,
+    report: Literal[False] = False,
+) -> tuple[Carry, Array]: ...  # fmt: skip
+@overload
+def scan(
+    cell: Cell, params: Params, xs: Array, carry: Carry | None = None, lengths: Array | None = None,
+    mask: Array | None = None, resets: Array | None = None, reverse: bool = False,
+    strategy: str | Strategy = "auto", remat: int = 0, newton: Newton | None = None,
+    *, report: Literal[True],
+) -> tuple[Carry, Array, Report]: ...  # fmt: skip
 def scan(
     cell: Cell,
     params: Params,
@@ -111,7 +127,8 @@ def scan(
     if remat:
         size = rematerialise.chunk_size(remat, time)
         (carry, ys), did = rematerialise.run(run, xs, carry, valid, resets, reverse, size)
-        did = Report(*(combine(x) for combine, x in zip((jnp.sum, jnp.max, jnp.any), did, strict=True)))
+        of_all: tuple[Callable, ...] = (jnp.sum, jnp.max, jnp.any)
+        did = Report(*(combine(x) for combine, x in zip(of_all, did, strict=True)))
     else:
         (carry, ys), did = run(xs, carry, valid, resets)
     if isinstance(strategy, Newton):

@@ -44,7 +44,7 @@ class Steps(NamedTuple):
     strategy: str
     fresh: bool = False
 
-    product = staticmethod(products.multiply)
+    product = staticmethod(products.multiply)  # type: ignore[misc]
 
     def solve(self, a, b, first):
         """c_t = a_t * c_{t-1} + b_t from c_{-1} = first: all states, kept at steps that are not real."""

@@ -2,7 +2,12 @@
 
 import time
 
+from rich.console import Group
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
+
+from experiments.screen import clock
 
 
 class Board:
@@ -27,20 +32,25 @@ class Board:
         """In a line."""
         took, ended = time.monotonic() - self.start, self.done + len(self.failed)
         left = self.runs - self.before - ended
-        eta = f", about {took / ended * left:.0f} s to go" if ended and left else ""
+        done = ended + sum(step / steps for step, steps in self.running.values())
+        eta = clock(took * (ended + left - done) / done) if done else "-:--"
+        eta = f", eta {eta}" if left else ""
         before = f" ({self.before} before)" if self.before else ""
         return (
             f"{self.before + self.done} of {self.runs} runs done{before}, {len(self.failed)} failed, "
-            f"{len(self.running)} running, {took:.0f} s{eta}"
+            f"{len(self.running)} running, {clock(took)}{eta}"
         )
 
-    def table(self) -> Table:
-        """For a terminal: a line for every run that trains."""
-        table = Table(box=None, show_header=False, pad_edge=False)
+    def table(self) -> Group:
+        """For a terminal: how all stands, then a line for every run that trains."""
+        table = Table.grid(padding=(0, 1, 0, 0), expand=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
+        table.add_column(ratio=1)
+        for _ in range(2):
+            table.add_column(no_wrap=True, justify="right")
         for name, (step, steps) in self.running.items():
-            table.add_row(name, f"{step}/{steps}")
-        table.add_row(self.text())
-        return table
+            table.add_row(Text(name), ProgressBar(steps, step), f"{step / steps:.0%}", f"{step:,}/{steps:,}")
+        return Group(Text(self.text()), table)
 
 
 def varied(texts) -> dict[str, list[str]]:

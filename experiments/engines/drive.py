@@ -76,7 +76,7 @@ def train(todo: list[Job], state: Board, engine: Engine, console) -> int | None:
         if event.kind == "failed":
             _mark(by_name[event.job], event.line)
         if event.kind in ("done", "failed", "busy", "retried"):
-            console.print(f"{event.job}: {event.kind}: {event.line}", soft_wrap=True)
+            console.print(f"{event.job}: {event.kind}: {event.line}")
 
     old = {number: signal.signal(number, ask) for number in host.stop_signals()}
     live = Live(console=console, refresh_per_second=2, get_renderable=state.table, transient=True)

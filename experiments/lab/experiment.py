@@ -15,7 +15,7 @@ from absl import flags
 from rich.console import Console
 
 from cells.registry import nearest
-from experiments import cli, output, tables
+from experiments import cli, output, screen, tables
 from train import files
 
 flags.DEFINE_enum("preset", "fast", ["quick", "fast", "full"], "Values of all settings: see above.")
@@ -104,11 +104,12 @@ def command(experiment: Experiment) -> None:
         if FLAGS.workers and not settings.runs():
             raise ValueError(f"--workers has no effect: {experiment.name} trains no model")
         workdir = Path(FLAGS.workdir or f"runs/{experiment.name}-{FLAGS.preset}")
-        console = cli.console()
+        console = screen.console()
         run(experiment, settings, workdir, console, FLAGS.data_dir, FLAGS.overwrite, FLAGS.workers)
         return 0
 
-    cli.run(main, help_of(experiment))
+    doc = help_of(experiment)
+    cli.run(main, cli.with_cells(doc) if "cells" in _fields(experiment) else doc)
 
 
 def help_of(experiment) -> str:
@@ -224,9 +225,10 @@ def run_all(
     """
     from experiments.lab.store import Lab
 
+    meanwhile = screen.meanwhile(console)
     with contextlib.ExitStack() as stack:
         labs = [
-            stack.enter_context(contextlib.closing(Lab(workdir, console, data_dir, overwrite)))
+            stack.enter_context(contextlib.closing(Lab(workdir, meanwhile, data_dir, overwrite)))
             for _, _, workdir in several
         ]
         if workers:
@@ -235,11 +237,11 @@ def run_all(
             named = {one.name: (lab, its) for (one, its, _), lab in zip(several, labs, strict=True)}
             folder = several[0][2]
             log = (folder.parent if len(several) > 1 else folder) / "workers.log"
-            processes.train(named, workers, log, console, data_dir)
+            processes.train(named, workers, log, meanwhile, data_dir)
         frames = []
         for number, ((one, its, workdir), lab) in enumerate(zip(several, labs, strict=True), 1):
             if len(several) > 1:
-                console.print(f"[{number}/{len(several)}]", end=" ")
+                meanwhile.print(f"[{number}/{len(several)}]", end=" ")
             frames.append(_run(one, its, workdir, console, lab))
         return frames
 
@@ -247,7 +249,7 @@ def run_all(
 def _run(experiment, settings, workdir, console, lab) -> Frames:
     from train.environment import environment
 
-    console.print(f"{experiment.name}: results go to {workdir}", soft_wrap=True)
+    lab.console.print(f"{experiment.name}: results go to {workdir}", soft_wrap=True)
     start = time.monotonic()
     record = environment() | {"settings": dataclasses.asdict(settings)}
     frames = experiment.measure(settings, lab)
@@ -257,7 +259,7 @@ def _run(experiment, settings, workdir, console, lab) -> Frames:
     record["seconds_of_this_call"] = took
     files.write_json(workdir / "environment.json", record)
     report(experiment, frames, workdir, console, record)
-    console.print(f"{experiment.name}: {took:.0f} s; wrote {workdir / 'report.md'}", soft_wrap=True)
+    lab.console.print(f"{experiment.name}: {took:.0f} s; wrote {workdir / 'report.md'}", soft_wrap=True)
     return frames
 
 

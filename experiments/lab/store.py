@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import cli
+from experiments import screen
 from experiments.lab import runs
 from train import same_run
 from train.compile import make_room
@@ -125,7 +125,7 @@ class Lab:
         """
 
         def make():
-            with cli.ProgressBar(self.console, name) as bar:
+            with screen.ProgressBar(self.console, name) as bar:
                 result = train(config, self.folder(name), self.data_dir, watch=bar)
             if result.signal is not None:
                 print(result.summary.run.message or "interrupted", file=sys.stderr)

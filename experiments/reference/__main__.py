@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli, compare
+from experiments import cli, compare, screen
 
 flags.DEFINE_string("result", None, "One result, with all that is known of it.")
 flags.DEFINE_string("run", None, "Train the sweep of this result.")
@@ -41,7 +41,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     _refuse_without_effect(given, overrides)
     if FLAGS.out and not FLAGS.out.endswith(".png"):
         raise ValueError(f"--out={FLAGS.out} must end in .png")
-    console = cli.console()
+    console = screen.console()
     chosen = published.load()
     if given:
         name = FLAGS[given[0]].value
@@ -97,4 +97,4 @@ def _refuse_without_effect(given: list[str], overrides: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, allocator="default")
+    cli.run(main, cli.with_choices(__doc__), allocator="default")

@@ -19,7 +19,7 @@ import dataclasses
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, screen
 
 flags.DEFINE_list("parts", ["layers", "training", "memory", "latency"], "What to measure.")
 flags.DEFINE_string("preset", "goals", "Sizes of the layers: goals, growth, grid or quick.")
@@ -41,9 +41,9 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     if config or overrides:
         raise ValueError("the benchmark has sizes of its own and takes no --config flags")
     names = [field.name for field in dataclasses.fields(bench.Options)]
-    bench.run(bench.Options(**{name: getattr(FLAGS, name) for name in names}), cli.console())
+    bench.run(bench.Options(**{name: getattr(FLAGS, name) for name in names}), screen.console())
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, cli.with_cells(__doc__))

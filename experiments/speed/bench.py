@@ -13,7 +13,7 @@ from rich.progress import track
 import cells
 import configs
 from cells.registry import nearest
-from experiments import output, tables
+from experiments import output, screen, tables
 from experiments.lab import timing
 from experiments.speed import latency, layers, memory, report, rivals, training
 from train.environment import environment
@@ -59,7 +59,7 @@ def run(options: Options, console: Console) -> None:
         console.print(f"not installed, so not measured: {', '.join(absent)}")
     workdir = Path(options.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    console.print(f"measuring the machine; results go to {workdir}", soft_wrap=True)
+    screen.meanwhile(console).print(f"measuring the machine; results go to {workdir}", soft_wrap=True)
     bounds = timing.bounds()
     record = environment() | {"allocator": options.allocator, "bounds": bounds}
     record["rivals"] = {n: importlib.metadata.version(rivals.PACKAGES.get(n, n)) for n in others}
@@ -103,6 +103,7 @@ class Bench:
 
     def __init__(self, options, console, bounds, record):
         self.options, self.console, self.bounds, self.record = options, console, bounds, record
+        self.meanwhile = screen.meanwhile(console)
         self.workdir = Path(options.workdir)
         self.pages = []
 
@@ -111,7 +112,7 @@ class Bench:
         rows = []
         for size in sizes:
             cases = layers.cases(size, names, self.options.strategies, passes, others)
-            with self.console.status("") as status:
+            with self.meanwhile.status("") as status:
 
                 def tell(case, status=status):
                     status.update(f"compiling {case}")
@@ -121,7 +122,7 @@ class Bench:
             self._errors(new)
             frame = report.with_bounds(pd.DataFrame(rows), self.bounds)
             output.write_frame(self.workdir / "layers.csv", frame)
-            self.console.print(f"measured {len(new)} cases at batch, time, hidden = {size}")
+            self.meanwhile.print(f"measured {len(new)} cases at batch, time, hidden = {size}")
         short = report.layer_tables(frame, short=True)
         for title, table in report.layer_tables(frame).items():
             self._page(title, table, short[title])
@@ -138,7 +139,7 @@ class Bench:
     def training(self, names, others, quick):
 
         cases = training.cases(names, (1, 8), others, 8 if quick else training.HIDDEN)
-        with self.console.status("") as status:
+        with self.meanwhile.status("") as status:
             rows = timing.interleaved(
                 cases, self.options.repeats, lambda case: status.update(f"compiling {case}")
             )
@@ -153,7 +154,7 @@ class Bench:
 
         rows = []
         cases = memory.cases(sizes or memory.SIZES, names, others)
-        for case in track(cases, "memory", console=self.console, transient=True):
+        for case in track(cases, "memory", console=self.meanwhile, transient=True):
             rows.append(memory.measure(case))
             output.write_frame(self.workdir / "memory.csv", pd.DataFrame(rows))
         self._errors(rows)
@@ -206,6 +207,6 @@ class Bench:
             "`sru` and `sru_feedback` stand beside the others' LSTM.\n\n"
         )
         write(self.workdir / "speed.md", head + "\n".join(self.pages))
-        self.console.print(f"wrote {self.workdir / 'speed.md'}", soft_wrap=True)
+        self.meanwhile.print(f"wrote {self.workdir / 'speed.md'}", soft_wrap=True)
         bounds = json.dumps({key: round(value, 1) for key, value in self.bounds.items()})
         self.console.print(f"bounds: {bounds}")

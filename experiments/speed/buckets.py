@@ -9,7 +9,7 @@ those with every batch padded to the longest row over those of all buckets toget
 import numpy as np
 from absl import flags
 
-from experiments import cli
+from experiments import cli, screen
 
 flags.DEFINE_integer("repeats", 5, "Timed runs of every case.", lower_bound=1)
 FLAGS = flags.FLAGS
@@ -28,7 +28,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
     if config or overrides:
         raise ValueError("this benchmark takes no --config flags")
-    console = cli.console()
+    console = screen.console()
     for task, names in SETS.items():
         for name in names:
             runs = {count: run_config(task, name, count) for count in COUNTS}

@@ -1,10 +1,12 @@
 """Every cell and task says what it is, and what each of its options does."""
 
+import re
+
 import pytest
 
 import cells
 from cells.registry import options
-from experiments import cli, describe
+from experiments import cli, describe, entry, train
 from train import tasks
 
 TABLE = cells.CELLS.table | tasks.TASKS.table
@@ -26,11 +28,34 @@ def test_every_option_is_described(name):
 
 
 def test_a_task_says_what_it_asks_in_a_sentence_that_help_prints():
-    told = " ".join(cli.doc_with_choices("").split())
+    told = " ".join(cli.with_choices("").split())
     for name, task in tasks.TASKS.table.items():
         sentence = describe.sentence(task)
         assert f"{name} {sentence}" in told
         assert sentence[-1] in ".?" and 30 < len(sentence) < 150, sentence
+
+
+def test_help_has_a_line_for_every_option():
+    listed = cli.with_choices("")
+    for lines in re.split(r"\n(?=  \w)", listed):
+        name = lines.split()[0]
+        if name in TABLE:
+            known = [
+                option for option in options(TABLE[name]) if option != "hidden_size"
+            ]  # said once, for all
+            assert re.findall(r"^    (\w+)=", lines, re.MULTILINE) == known
+    assert listed.count("hidden_size  ") == 1
+    assert all(f"\n  {name} " in listed for name in TABLE)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_fits_a_terminal(width):
+    doc = cli.with_choices(train.__doc__)
+    lines = entry._in_lines(doc, width)
+    assert max(map(len, lines)) <= width
+    assert (
+        "".join(entry._in_lines(train.__doc__, width)).split() == "".join(train.__doc__.split("\n")).split()
+    )
 
 
 def test_an_entry_is_read_with_all_its_names_and_lines():

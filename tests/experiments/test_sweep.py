@@ -177,11 +177,11 @@ def test_the_board_says_how_long_it_will_take(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     board = Board(6, 1)
     board.take(Event("a", "progress", step=3, steps=10))
-    assert board.text() == "1 of 6 runs done (1 before), 0 failed, 1 running, 0 s"
+    assert board.text() == "1 of 6 runs done (1 before), 0 failed, 1 running, 0:00, eta 0:00"
     now[0] = 30.0
     board.take(Event("a", "done"))
     board.take(Event("b", "failed", "why"))
-    assert board.text() == "2 of 6 runs done (1 before), 1 failed, 0 running, 30 s, about 45 s to go"
+    assert board.text() == "2 of 6 runs done (1 before), 1 failed, 0 running, 0:30, eta 0:45"
 
 
 def test_what_varies_is_read_from_flags():

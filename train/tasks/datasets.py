@@ -28,11 +28,12 @@ class DataError(RuntimeError):
 class File:
     """Where a file comes from, and what it must be.
 
-    folder: the set's folder.
-    sha256: of the content, decompressed (of an archive named .tar.gz: as it is); "sha1:..." where no other is
-      published.
-    urls: where to download it, tried in turn; a compressed one ends in .gz or .zip.
-    sha256_packed: of what a compressed download gives; None: not known, its content tells.
+    Attributes:
+      folder: the set's folder.
+      sha256: of the content, decompressed (of an archive named .tar.gz: as it is); "sha1:..." where no other
+        is published.
+      urls: where to download it, tried in turn; a compressed one ends in .gz or .zip.
+      sha256_packed: of what a compressed download gives; None: not known, its content tells.
     """
 
     folder: str
