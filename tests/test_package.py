@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 import cells
+import train as training
 from cells.lstm import LSTM
 from train.config import RunConfig
 from train.loop import Progress, Result, train
@@ -37,6 +38,8 @@ assert_type(ys, jax.Array)
 carry, ys, report = cells.scan(LSTM(64, peepholes=True), params, xs, strategy="newton", report=True)
 assert_type(report, cells.Report)
 names: list[str] = cells.names()
+trained = training.load("runs/x")
+config: RunConfig = trained.config
 
 
 def watch(progress: Progress) -> None:
