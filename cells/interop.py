@@ -92,7 +92,7 @@ FLAX = {
     GRU: lambda cell, _: _flax(dense_i="Wb rzn", dense_h="U rzn"),
 }
 FLAX_OPTIMIZED = {LSTM: lambda cell, _: _flax(dense_i="W ifgo", dense_h="Ub ifgo")}
-LIBRARIES = {
+LIBRARIES: dict[str, dict[type, Callable[..., Layout]]] = {
     "torch.nn and the sru package": TORCH,
     "flax.nnx": FLAX,
     "flax.nnx (optimized)": FLAX_OPTIMIZED,
@@ -179,20 +179,14 @@ def from_flax(cell: Cell, state: Any, dtype=None) -> Params:
     Raises:
       ValueError: no counterpart for the cell or its options; missing or unexpected keys; wrong shapes.
     """
-    named = _by_name(state)
-    optimized = isinstance(cell, LSTM) and "dense_i" in named
-    return _unpack("flax.nnx (optimized)" if optimized else "flax.nnx", cell, _flatten(named), dtype)
+    if not isinstance(state, Mapping):
+        from flax import nnx
 
-
-def _by_name(state: Any) -> Mapping:
-    """What a flax.nnx cell holds, or a mapping as it is."""
-    if isinstance(state, Mapping):
-        return state
-    from flax import nnx
-
-    if not isinstance(state, nnx.Module):
-        raise ValueError(f"state must be a dict, nnx.State or nnx module, got {type(state).__name__}")
-    return nnx.state(state, nnx.Param)
+        if not isinstance(state, nnx.Module):
+            raise ValueError(f"state must be a dict, nnx.State or nnx module, got {type(state).__name__}")
+        state = nnx.state(state, nnx.Param)
+    optimized = isinstance(cell, LSTM) and "dense_i" in state
+    return _unpack("flax.nnx (optimized)" if optimized else "flax.nnx", cell, _flatten(state), dtype)
 
 
 def _flatten(state, prefix=""):

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,17 +196,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _quiet_threads() -> None:
-    """tensorstore's threads report to an event loop that orbax has closed after a first error, and Python
-    prints a traceback for each; the error itself is raised."""
+    """After a first error, which is raised, orbax drops its other reads, and closes the event loop to which
+    tensorstore's threads report: Python prints a traceback or a warning for each."""
+    warnings.filterwarnings("ignore", r"coroutine 'Store\._get_array_metadatas' was never", RuntimeWarning)
     before = sys.unraisablehook
     if getattr(before, "quiet", False):
         return
 
     def hook(unraisable):
-        closed = isinstance(unraisable.exc_value, RuntimeError) and "loop is closed" in str(
-            unraisable.exc_value
-        )
-        if not closed:
+        said = str(unraisable.exc_value)
+        if not any(told in said for told in ("loop is closed", "error while reading array index")):
             before(unraisable)
 
     hook.quiet = True

@@ -32,14 +32,15 @@ ALL = "all"
 class Prediction:
     """What a model answers; as an array (`np.asarray`) its `outputs`.
 
-    outputs: float32 (batch, outputs), or with an answer at every step (batch, time, outputs); of all seeds,
-      with an axis of them before. Of classes logits; numbers in the units of the targets.
-    classes: int32 (batch,) or (batch, time), the likeliest; None: the task has none.
-    probabilities: as outputs, of classes or of events that are independent; None: the task has neither.
-    deviations: as outputs, of numbers whose loss is "gaussian_nll"; None: of others.
-    names: of the classes, or of the outputs; empty: they have none.
-
     At steps that are padding, or skipped, the answers mean nothing.
+
+    Attributes:
+      outputs: float32 (batch, outputs), or with an answer at every step (batch, time, outputs); of all seeds,
+        with an axis of them before. Of classes logits; numbers in the units of the targets.
+      classes: int32 (batch,) or (batch, time), the likeliest; None: the task has none.
+      probabilities: as outputs, of classes or of events that are independent; None: the task has neither.
+      deviations: as outputs, of numbers whose loss is "gaussian_nll"; None: of others.
+      names: of the classes, or of the outputs; empty: they have none.
     """
 
     outputs: np.ndarray
