@@ -92,7 +92,7 @@ FLAX = {
     GRU: lambda cell, _: _flax(dense_i="Wb rzn", dense_h="U rzn"),
 }
 FLAX_OPTIMIZED = {LSTM: lambda cell, _: _flax(dense_i="W ifgo", dense_h="Ub ifgo")}
-LIBRARIES: dict[str, dict[type, Callable[..., Layout]]] = {
+LIBRARIES: dict[str, Mapping[Any, Callable[..., Layout]]] = {
     "torch.nn and the sru package": TORCH,
     "flax.nnx": FLAX,
     "flax.nnx (optimized)": FLAX_OPTIMIZED,
