@@ -88,7 +88,7 @@ class ProgressBar:
     def __call__(self, progress):
         now, first = time.monotonic(), math.isnan(self._ends)
         if math.isnan(progress.steps_per_second):
-            self._began = (now, progress.step)
+            self._began, self._told = (now, progress.step), now
             self._state = "training"
         else:
             began, step = self._began

@@ -82,7 +82,8 @@ def test_elsewhere_a_line_is_whole_and_comes_now_and_then(now):
     lines = file.getvalue().splitlines()
     assert [re.search(r"step (\d+)/", line)[1] for line in lines] == ["10", "30"]
     assert all(line.startswith(TITLE) and re.search(r"eta [\d:]+$", line) for line in lines)
-    with ProgressBar(console, TITLE) as bar:  # over in a second
+    with ProgressBar(console, TITLE) as bar:  # over in a second, once it is compiled
+        now[0] += 60
         bar(BEFORE)
         now[0] += 1
         bar(AFTER._replace(step=BEFORE.steps - 1))
