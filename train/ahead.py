@@ -5,12 +5,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 from train import host, hosts
-from train.compile import Once, executable
+from train.compile import Once
 from train.config import RunConfig
-from train.lanes import Run, compiled, held_out, initial_state, make_run, state_like
+from train.lanes import (
+    Run,
+    compile_evaluation,
+    compile_training,
+    compiled,
+    held_out,
+    initial_state,
+    make_run,
+    state_like,
+)
 
 
 class Prepared:
@@ -30,15 +37,14 @@ class Prepared:
         self.state = Once(lambda: initial_state(self.run()))
         self.valid = Once(lambda: held_out(self.run(), "valid"))
         self.test = Once(lambda: held_out(self.run(), "test"))
-        self._train = Once(lambda: self._compile("train", self.run().data))
-        self._evaluate = Once(lambda: self._compile("evaluate", self.valid()))
+        self._train = Once(lambda: self._compile(compile_training))
+        self._evaluate = Once(lambda: self._compile(compile_evaluation, self.valid()))
         # What it needs before its first step, the longest first.
         self.stages = () if finished else (self._train, self._evaluate, self.state, self.valid)
 
-    def _compile(self, name: str, data) -> None:
+    def _compile(self, compile: Callable, *data) -> None:
         run, start = self.run(), time.perf_counter()
-        program = getattr(run.programs, name)
-        executable(program, state_like(run), data, np.int32(0), effort=run.effort)
+        compile(run, state_like(run), *data)
         self.seconds += time.perf_counter() - start
 
     def programs(self) -> Run:

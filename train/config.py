@@ -15,6 +15,7 @@ SCHEDULES = ("constant", "cosine", "linear")
 ON_NAN = ("stop", "drop")
 CHRONO = ("task", "cell")
 SEED_BATCHING = ("auto", "vmap", "map")
+DATA = ("auto", "device", "host")
 
 
 def _require_choice(owner, option, choices):
@@ -102,6 +103,9 @@ class TrainConfig:
         the next so many, from the state where those ended; 0: sequences are trained as a whole.
       buckets: of data whose rows differ in length: batches of rows that are about as long, padded to one of
         so many lengths; 1: every batch is padded to the longest row there is.
+      data: of data sets, where training rows are gathered: on the "device", which then holds all of them, or
+        on the "host", which sends the next batches while the device trains (`train.feed`; needs the extra
+        `grain`); "auto": on the device where the data fit, see `train.memory.data_at`.
       eval_every: steps between evaluations on held-out data; also the steps of one dispatch.
       eval_batch_size: sequences per evaluation batch.
       stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends
@@ -121,6 +125,7 @@ class TrainConfig:
     time_devices: int = 1
     segment: int = 0
     buckets: int = 1
+    data: str = "auto"
     eval_every: int = 100
     eval_batch_size: int = 256
     stop_when_solved: bool = True
@@ -138,6 +143,7 @@ class TrainConfig:
         require(self, "seeds", last <= INT32, f"so few that the last seed, {last}, is at most {INT32}")
         _require_choice(self, "on_nan", ON_NAN)
         _require_choice(self, "seed_batching", SEED_BATCHING)
+        _require_choice(self, "data", DATA)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +182,11 @@ class RunConfig:
         rates = self.optim.learning_rates or (self.optim.learning_rate,)
         seeds = range(self.train.seed, self.train.seed + self.train.seeds)
         return [(seed, rate) for rate in rates for seed in seeds]
+
+    @property
+    def dispatch_steps(self) -> int:
+        """Optimiser steps in one dispatch."""
+        return min(self.train.eval_every, self.train.steps)
 
     def to_dict(self) -> dict:
         """Nested plain dict, for JSON."""

@@ -27,6 +27,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def device():
+    """That of the processor, for what is computed beside the accelerator; None: jax sees none."""
+    import jax
+
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
 def use_cores(devices: int = 0) -> None:
     """Makes jax see one CPU device per core. XLA's own threads give a scan over time next to nothing.
 

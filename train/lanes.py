@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cells
-from train import hosts, initial, memory
+from train import feed, hosts, initial, memory
 from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
@@ -22,16 +22,16 @@ from train.tasks.base import SPLITS, Batch, Spec, Task
 from train.tasks.meaning import Meaning
 
 T = TypeVar("T", State, Best)
-EACH, WHOLE = PartitionSpec("lanes"), PartitionSpec()
+EACH, WHOLE, PARTS = PartitionSpec("lanes"), PartitionSpec(), PartitionSpec("lanes", "batch")
 
 
 class Programs(NamedTuple):
     """The pieces of a run, to be compiled."""
 
     init: Callable  # seeds, learning rates -> State
-    train: Callable  # State, data, first step -> State, logs (lanes,)
-    held_out: dict[str, Callable]  # split -> (data) -> all its batches, stacked
-    evaluate: Callable  # State, batches, step -> State, logs (lanes,)
+    train: Callable  # State, data or Fed, first step -> State, logs (lanes,)
+    held_out: dict[str, Callable]  # split -> (data, or a piece's rows) -> its batches, stacked
+    evaluate: Callable  # (State, sums), batches, step -> (State, sums), logs (lanes,); see `evaluate`
     keep: Callable  # Best, State, metric (lanes,), step -> Best
 
 
@@ -41,7 +41,7 @@ class Run(NamedTuple):
     config: RunConfig
     spec: Spec
     model: Model
-    data: Any
+    data: Any  # on the devices, or in the memory of the host
     programs: Programs
     mesh: Mesh  # lanes x rows of a batch x steps
     strategy: str  # of the cells over time
@@ -51,6 +51,7 @@ class Run(NamedTuple):
     meaning: Meaning = Meaning()  # of the task's numbers
     begins: Any = None  # with these parameters, see `train.initial`
     notes: tuple[str, ...] = ()  # lines for a person
+    data_at: str = "device"  # or "host", see `train.feed`
 
 
 # Floats in one state sequence of all lanes of a device, above which "map" is faster on a CPU: the
@@ -130,7 +131,8 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
       devices: the seeds are spread over these; None: all that jax sees.
 
     Raises:
-      ValueError: config and task do not fit, or the run does not fit into memory.
+      ValueError: config and task do not fit, the run does not fit into memory, or a library that gathers rows
+        on the host is needed and not installed.
       DataError: the data cannot be had, or cannot be right.
     """
     data = config.task.load(data_dir)
@@ -142,17 +144,20 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     data, buckets = in_buckets(config, data)
     devices = devices or jax.devices()
     sizes = tuple((split, config.task.eval_size(data, split)) for split in SPLITS)
-    memory.check(config, spec, model, dict(sizes), devices)
+    data_at = memory.data_at(config, spec, data, dict(sizes), devices)
+    memory.check(config, spec, model, data, data_at, dict(sizes), devices)
     mesh = layout(config, devices)
-    data = hosts.place(data, NamedSharding(mesh, WHOLE))
+    if data_at == "device":
+        data = hosts.place(data, NamedSharding(mesh, WHOLE))
+    else:
+        data = jax.tree.map(lambda x: np.asarray(x, jax.dtypes.canonicalize_dtype(x.dtype)), data)
     batching = seed_batching(config, spec, mesh)
     rows = config.train.batch_size // mesh.shape["batch"]
     strategy = cells.scans.resolve(config.cell, config.model.strategy, time=spec.time, batch=rows)
-    programs = make_programs(_static(config), spec, mesh, sizes, batching, buckets)
+    programs = make_programs(_static(config), spec, mesh, sizes, batching, buckets, data_at)
     effort = "small" if floats(config, spec, mesh) <= SMALL_AT_MOST else "large"
-    return Run(
-        config, spec, model, data, programs, mesh, strategy, batching, effort, buckets, meaning, begins, notes
-    )
+    more = buckets, meaning, begins, notes, data_at
+    return Run(config, spec, model, data, programs, mesh, strategy, batching, effort, *more)
 
 
 def _static(config: RunConfig) -> RunConfig:
@@ -163,7 +168,13 @@ def _static(config: RunConfig) -> RunConfig:
         task=config.task.static(),
         optim=dataclasses.replace(config.optim, learning_rate=first.learning_rate, learning_rates=()),
         train=dataclasses.replace(
-            config.train, seed=0, seeds=1, checkpoint_seconds=0.0, on_nan="stop", tensorboard=False
+            config.train,
+            seed=0,
+            seeds=1,
+            data="auto",
+            checkpoint_seconds=0.0,
+            on_nan="stop",
+            tensorboard=False,
         ),
         label="",
         init="",
@@ -172,7 +183,13 @@ def _static(config: RunConfig) -> RunConfig:
 
 @kept(64)
 def make_programs(
-    config: RunConfig, spec: Spec, mesh: Mesh, sizes: tuple, batching: str, buckets: tuple = ()
+    config: RunConfig,
+    spec: Spec,
+    mesh: Mesh,
+    sizes: tuple,
+    batching: str,
+    buckets: tuple = (),
+    data_at: str = "device",
 ) -> Programs:
     """The programs of all runs that differ only in values.
 
@@ -181,29 +198,29 @@ def make_programs(
       sizes: (split, number of examples) of the held-out splits.
       batching: "vmap" or "map".
       buckets: of the training rows, from `in_buckets`.
+      data_at: "device" or "host".
     """
     model = build(config.cell, spec, config.model, mesh.shape["time"])
     share = Share(mesh.shape["batch"])
     one_step = make_step(config, spec, model, share, buckets)
-    # Of one shape in both splits where they have as many batches: one program scores both.
-    rows = min(config.train.eval_batch_size, max(n for _, n in sizes))
+    rows = eval_rows(config, sizes)
 
     def train(state, data, first):
-        steps = first + jnp.arange(dispatch_steps(config))
+        steps = first + jnp.arange(config.dispatch_steps)
         state = state._replace(carry=share.rows(state.carry))
         state, losses = jax.lax.scan(lambda state, i: one_step(state, data, i), state, steps)
         state = state._replace(carry=share.gathered(state.carry))
         counted = steps < config.train.steps
         return state, {"loss": jnp.where(counted, losses, 0).sum() / counted.sum()}
 
-    def lifted(f, donate=()):
-        """f(state of one lane, rest...) as a program of the states of all lanes on all devices."""
+    def lifted(f, lanes=EACH, data=WHOLE, donate=()):
+        """f(state of one lane, data, number) as a program of the states of all lanes on all devices."""
         map_lanes = jax.vmap if batching == "vmap" else lambda f: lambda states: jax.lax.map(f, states)
 
         def of_one_device(states, *rest):
             return map_lanes(lambda state: f(state, *rest))(states)
 
-        specs = {"in_specs": (EACH, WHOLE, WHOLE), "out_specs": EACH}
+        specs = {"in_specs": (lanes, data, WHOLE), "out_specs": (lanes, EACH)}
         return jax.jit(
             jax.shard_map(of_one_device, mesh=mesh, check_vma=False, **specs), donate_argnums=donate
         )
@@ -211,16 +228,21 @@ def make_programs(
     return Programs(
         # Not sharded: the batched QR of orthogonal matrices can hang where several CPU devices run it.
         init=jax.jit(jax.vmap(make_init(config, spec, model))),
-        train=lifted(train, donate=(0,)),
-        held_out={s: make_held_out(config.task, s, n, rows) for s, n in sizes},
-        evaluate=lifted(make_evaluate(config, spec, model, share)),
+        train=lifted(train, data=WHOLE if data_at == "device" else feed.SPECS, donate=(0,)),
+        held_out={
+            split: make_held_out(config.task, split, n, rows)
+            if data_at == "device"
+            else feed.make_piece(config.task)
+            for split, n in sizes
+        },
+        evaluate=lifted(make_evaluate(config, spec, model, share), lanes=(EACH, PARTS)),
         keep=jax.jit(jax.vmap(make_keep(spec), (0, 0, 0, None)), out_shardings=NamedSharding(mesh, EACH)),
     )
 
 
-def dispatch_steps(config: RunConfig) -> int:
-    """Optimiser steps in one dispatch."""
-    return min(config.train.eval_every, config.train.steps)
+def eval_rows(config: RunConfig, sizes: tuple) -> int:
+    """Rows of an evaluation batch, of both splits: with as many batches one program scores both."""
+    return min(config.train.eval_batch_size, max(n for _, n in sizes))
 
 
 @kept(64)
@@ -283,26 +305,71 @@ def padded(run: Run, like: T, state: T) -> T:
     return jax.tree.map(place, state, like)
 
 
-def held_out(run: Run, split: str) -> Batch:
-    """All batches of a split, on every device."""
-    data = hosts.local(run.data)
-    batches = executable(run.programs.held_out[split], data, effort="once")(data)
-    return hosts.place(batches, NamedSharding(run.mesh, WHOLE))
+def held_out(run: Run, split: str) -> Sequence[Batch]:
+    """All batches of a split, on every device: at once, or in pieces, each made when it is asked for."""
+    program, whole = run.programs.held_out[split], NamedSharding(run.mesh, WHOLE)
+
+    def made(data):
+        return hosts.place(executable(program, data, effort="once")(data), whole)
+
+    if run.data_at == "device":
+        return [made(hosts.local(run.data))]
+    sizes = tuple((split, len(run.data[split]["xs"])) for split in SPLITS)
+    return feed.Pieces(run.data[split], eval_rows(run.config, sizes), run.spec, made)
 
 
-def compiled(run: Run, state: State, *splits: Batch) -> tuple[Run, float]:
+def source(run: Run) -> feed.Source:
+    """What feeds the run from the host."""
+    return feed.Source(run.config, run.spec, run.mesh, padded_lanes(run), run.data["train"], run.buckets)
+
+
+def data_like(run: Run) -> Any:
+    """What the training program is given of the data: arrays, or the shapes and shardings of a Fed."""
+    return run.data if run.data_at == "device" else source(run).like()
+
+
+def dispatched_data(run: Run, step: int) -> Iterator[Any]:
+    """The same, dispatch after dispatch from a step on; to be closed."""
+    if run.data_at == "host":
+        yield from source(run).dispatches(step)
+    while run.data_at == "device":
+        yield run.data
+
+
+def no_sums(run: Run) -> jax.Array:
+    """The sums of an evaluation that has not begun, see `train.step.make_evaluate`."""
+    shape = (len(padded_lanes(run)), run.mesh.shape["batch"], 4)
+    return hosts.place(np.zeros(shape, np.float32), NamedSharding(run.mesh, PARTS))
+
+
+def evaluate(run: Run, state: State, pieces: Sequence[Batch], step) -> tuple[State, dict]:
+    """The state with `solved_step`, and the logs, of a split, piece after piece."""
+    sums = no_sums(run)
+    for piece in pieces:
+        args = (state, sums), piece, np.int32(step)
+        (judged, sums), logs = executable(run.programs.evaluate, *args, effort=run.effort)(*args)
+    return judged, logs
+
+
+def compile_training(run: Run, state: State) -> Callable:
+    """The training program; `state` may be shapes."""
+    return executable(run.programs.train, state, data_like(run), np.int32(0), effort=run.effort)
+
+
+def compile_evaluation(run: Run, state: State, pieces: Sequence[Batch]) -> Callable:
+    """That of `evaluate`, likewise."""
+    return executable(run.programs.evaluate, (state, no_sums(run)), pieces[0], np.int32(0), effort=run.effort)
+
+
+def compiled(run: Run, state: State, *splits: Sequence[Batch]) -> tuple[Run, float]:
     """The run with its training program, and its evaluation of each split, compiled; seconds that took."""
     start = time.perf_counter()
-    step = np.int32(0)
-    train = executable(run.programs.train, state, run.data, step, effort=run.effort)
-    for batches in splits:
-        executable(run.programs.evaluate, state, batches, step, effort=run.effort)
-
-    def evaluate(*args):  # (state, batches, step)
-        return executable(run.programs.evaluate, *args, effort=run.effort)(*args)
+    train = compile_training(run, state)
+    for pieces in splits:
+        compile_evaluation(run, state, pieces)
 
     def keep(*args):  # (best, state, metric, step)
         return executable(run.programs.keep, *args, effort="once")(*args)
 
-    programs = run.programs._replace(train=train, evaluate=evaluate, keep=keep)
+    programs = run.programs._replace(train=train, keep=keep)
     return run._replace(programs=programs), time.perf_counter() - start

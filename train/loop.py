@@ -1,5 +1,6 @@
 """The shared training loop, host side: dispatches, times, records, checkpoints, stops."""
 
+import contextlib
 import math
 import signal
 import sys
@@ -18,7 +19,7 @@ from train.ahead import Prepared
 from train.checkpoint import digest_of
 from train.compile import make_room
 from train.config import RunConfig
-from train.lanes import Run, dispatch_steps, no_best, padded, state_like, unpadded
+from train.lanes import Run, dispatched_data, evaluate, no_best, padded, state_like, unpadded
 from train.metrics import higher_is_better
 from train.resolve import pinned
 from train.step import Best, State, is_running, pieces
@@ -100,7 +101,9 @@ def train(
             hosts.check_same(config.to_dict(), {"data": data, "jax": jax.__version__})
         directory = Nowhere()
         if workdir is not None and hosts.first():
-            runs_as = pinned(run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"])
+            runs_as = pinned(
+                run.config, run.strategy, run.seed_batching, run.mesh.shape["batch"], run.data_at
+            )
             model = saved_model.described(run.spec, run.meaning)
             goes_on = None
             if continues is not None:
@@ -160,7 +163,7 @@ def _train(
         progress = {"seconds": seconds, "solved_seconds": solved_seconds, "last_rows": rows}
         directory.save(step, {"state": unpadded(run, state), "best": unpadded(run, best)}, progress)
 
-    dispatch, budget, asked = dispatch_steps(config), options.steps, 0
+    dispatch, budget, asked = config.dispatch_steps, options.steps, 0
     saved_at, saved_step = time.monotonic(), step
     status = "finished"
     if options.on_nan == "stop" and (hosts.fetch(state.diverged_step)[: len(lanes)] >= 0).any():
@@ -173,7 +176,8 @@ def _train(
         )
 
     tell(math.nan, math.nan, math.nan)
-    with _Interrupt() as interrupted:
+    feed, data = dispatched_data(run, step), None
+    with _Interrupt() as interrupted, contextlib.closing(feed):
         while status == "finished" and step < budget and running().any():
             due = time.monotonic() - saved_at >= options.checkpoint_seconds
             asked, due = map(int, hosts.most(interrupted.by or 0, due))  # all processes do the same
@@ -185,12 +189,14 @@ def _train(
                 saved_at, saved_step = time.monotonic(), step
             was_running = running()
             start = time.perf_counter()
-            state, logs = run.programs.train(state, run.data, np.int32(step))
+            data = next(feed) if data is None else data
+            state, logs = run.programs.train(state, data, np.int32(step))
+            data = next(feed, None)  # while the devices train
             jax.block_until_ready(logs)
             took = time.perf_counter() - start
             done = min(dispatch, budget - step)
             step, seconds = step + done, seconds + took
-            state, valid = run.programs.evaluate(state, valid_batches, np.int32(step))
+            state, valid = evaluate(run, state, valid_batches, step)
             best = run.programs.keep(best, state, valid["metric"], np.int32(step))
             logs, valid, solved, diverged = hosts.fetch((logs, valid, state.solved_step, state.diverged_step))
             rows = []
@@ -219,10 +225,8 @@ def _train(
                 break
         if step > saved_step or not restored:
             save()
-        _, test = run.programs.evaluate(state, prepared.test(), np.int32(step))
-        _, at_best = run.programs.evaluate(
-            state._replace(params=best.params), prepared.test(), np.int32(step)
-        )
+        _, test = evaluate(run, state, prepared.test(), step)
+        _, at_best = evaluate(run, state._replace(params=best.params), prepared.test(), step)
         tests = hosts.fetch((test, at_best))
         seeds = _seed_summaries(run, state, best, *tests, step, solved_seconds, last_rows)
         shared = RunSummary(

@@ -82,12 +82,16 @@ def for_task(config: RunConfig, spec: Spec) -> cells.Cell:
     return config.cell.for_length(longest) if config.chrono == "task" else config.cell
 
 
-def pinned(config: RunConfig, strategy: str, seed_batching: str, batch_devices: int) -> RunConfig:
+def pinned(
+    config: RunConfig, strategy: str, seed_batching: str, batch_devices: int, data_at: str
+) -> RunConfig:
     """A resolved config with nothing left to resolve, by its task, its budget or the machine."""
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, strategy=strategy),
-        train=dataclasses.replace(config.train, seed_batching=seed_batching, batch_devices=batch_devices),
+        train=dataclasses.replace(
+            config.train, seed_batching=seed_batching, batch_devices=batch_devices, data=data_at
+        ),
         parameters=0,
         chrono="cell",
     )

@@ -13,7 +13,7 @@ from train.config import RunConfig
 from train.model import Model, row_keys
 from train.optim import optimizer
 from train.tasks.base import Batch, Spec
-from train.tasks.buckets import Bucket, schedule
+from train.tasks.buckets import Bucket, switch
 
 
 class State(NamedTuple):
@@ -37,6 +37,20 @@ class Best(NamedTuple):
     params: Any
     metric: jax.Array  # float32
     step: jax.Array  # int32; -1: there has been no finite one
+
+
+class Fed(NamedTuple):
+    """The rows of a dispatch's batches, gathered on the host, see `train.feed`: what a training program has
+    instead of all the data. Seeds lead, rows of a batch are this device's."""
+
+    first: jax.Array  # () int32, number of the first batch
+    seeds: jax.Array  # (seeds,) int32
+    rows: dict[str, jax.Array]  # (seeds, batches, batch, ...), as they are stored
+
+    def of(self, seed, number) -> dict[str, jax.Array]:
+        """The rows of a seed's batch."""
+        place = jnp.argmax(self.seeds == seed), number - self.first
+        return {name: array[place] for name, array in self.rows.items()}
 
 
 class Share(NamedTuple):
@@ -143,13 +157,13 @@ def make_init(config: RunConfig, spec: Spec, model: Model) -> Callable:
 def make_step(
     config: RunConfig, spec: Spec, model: Model, share: Share = ALONE, buckets: tuple[Bucket, ...] = ()
 ) -> Callable:
-    """(State, data, number of the step) -> State, loss: draw a batch, differentiate, update.
+    """(State, data or Fed, number of the step) -> State, loss: draw a batch, differentiate, update.
 
     With `train.segment` a batch trains piece by piece: the gradient ends where a piece begins, the state goes
     on (truncated backpropagation through time, Williams & Peng 1990). The state has this device's rows.
     """
     count, size = pieces(config, spec)
-    on = goes_on(config, spec)
+    on, task, batch_size = goes_on(config, spec), config.task, config.train.batch_size
 
     def loss_of(params, carry, batch, key):
         keys = row_keys(key, len(batch.xs), share.index * len(batch.xs))
@@ -160,11 +174,20 @@ def make_step(
         weight = share.total(weight)
         return metrics.mean(total, weight), (carry, weight)
 
-    def differentiated(state: State, batch, i):
-        """((loss, (carry, weight)), gradient) of a batch of all rows."""
+    def drawn(state: State, data, i, number, bucket=None) -> Batch:
+        """This device's rows of a batch: `number`, among those of the bucket where there are any."""
+        if isinstance(data, Fed):
+            return task.batch_of(data.of(state.seed, i // count), bucket)
+        key, _ = step_keys(state.seed, i)
+        if bucket is None:
+            return share.rows(task.train_batch(data, key, number, batch_size))
+        return share.rows(task.bucket_batch(data, key, number, batch_size, bucket))
+
+    def differentiated(state: State, batch: Batch, i):
+        """((loss, (carry, weight)), gradient) of a batch."""
         # One mask for all of a sequence also where it trains in pieces.
         _, dropout_key = step_keys(state.seed, i // count if config.model.variational else i)
-        batch, carry = share.rows(batch), None
+        carry = None
         if on:
             batch = piece(batch, i % count, size)
             carry = started(state.carry, batch.starts, model.initial_carry(len(batch.xs)))
@@ -174,26 +197,14 @@ def make_step(
         loss, grads = share.total((loss, grads))
         return (loss, more), grads
 
-    def of_a_bucket(bucket):
-        def differentiate(state, data, i, number):
-            key, _ = step_keys(state.seed, i)
-            number = i // len(bucket_of) * bucket.batches + number
-            batch = config.task.bucket_batch(data, key, number, config.train.batch_size, bucket)
-            return differentiated(state, batch, i)
-
-        return differentiate
-
-    bucket_of, number_of = map(jnp.asarray, schedule(buckets)) if buckets else (None, None)
-
     def step(state: State, data, i):
+        def of_bucket(bucket, number):
+            return differentiated(state, drawn(state, data, i, number, bucket), i)
+
         if buckets:
-            place = i % len(bucket_of)
-            branches = [of_a_bucket(bucket) for bucket in buckets]
-            found = jax.lax.switch(bucket_of[place], branches, state, data, i, number_of[place])
+            found = switch(buckets, i, of_bucket)
         else:
-            key, _ = step_keys(state.seed, i // count)
-            batch = config.task.train_batch(data, key, i // count, config.train.batch_size)
-            found = differentiated(state, batch, i)
+            found = differentiated(state, drawn(state, data, i, i // count), i)
         (loss, (carry, weight)), grads = found
         rule = optimizer(config.optim, config.train.steps, state.learning_rate)
         updates, opt_state = rule.update(grads, state.opt_state, state.params)
@@ -226,9 +237,14 @@ def make_keep(spec: Spec) -> Callable:
 
 
 def make_evaluate(config: RunConfig, spec: Spec, model: Model, share: Share = ALONE) -> Callable:
-    """(State, stacked batches, number of the step) -> State with `solved_step`, {"loss", "metric"}."""
+    """((State, sums), stacked batches, number of the step) -> (State with `solved_step`, sums), logs.
 
-    def evaluate(state: State, batches: Batch, step):
+    Logs are {"loss", "metric"} of these batches and of those before, whose sums (1, 4) float32 are: a split
+    that is scored in pieces has the numbers of one that is scored at once. One that reads on is one piece.
+    """
+
+    def evaluate(state_and_sums, batches: Batch, step):
+        state, before = state_and_sums
         # Where the rows cannot be shared evenly, every device scores all of them.
         shared = share if batches.xs.shape[1] % share.parts == 0 else ALONE
 
@@ -244,13 +260,13 @@ def make_evaluate(config: RunConfig, spec: Spec, model: Model, share: Share = AL
             else:
                 outputs = model.apply(state.params, batch.xs, **batch.steps)
             terms = (*metrics.loss_sum(spec, outputs, batch), *metrics.score(spec, outputs, batch))
-            return (tuple(a + b for a, b in zip(sums, terms, strict=True)), carry), None
+            return (sums + jnp.stack(terms), carry), None
 
-        (sums, _), _ = jax.lax.scan(add, ((jnp.float32(0),) * 4, initial), batches)
+        (sums, _), _ = jax.lax.scan(add, (before[0], initial), batches)
         loss, weight, score, scored = shared.total(sums)
         metric = metrics.finished(spec, score / scored)
         newly = is_running(config, state) & metrics.solved(spec, metric) & (state.solved_step < 0)
         state = state._replace(solved_step=jnp.where(newly, step, state.solved_step))
-        return state, {"loss": metrics.mean(loss, weight), "metric": metric}
+        return (state, sums[None]), {"loss": metrics.mean(loss, weight), "metric": metric}
 
     return evaluate

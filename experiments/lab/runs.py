@@ -16,7 +16,7 @@ from train import metrics
 from train.compile import executable
 from train.config import RunConfig
 from train.lanes import compiled as compiled_run
-from train.lanes import held_out, initial_state, make_run
+from train.lanes import dispatched_data, held_out, initial_state, make_run
 
 
 def config(text: str, task: str, /, **sections) -> RunConfig:
@@ -107,11 +107,13 @@ def training(config: RunConfig) -> Callable:
     run = make_run(config)
     state = initial_state(run)
     run, _ = compiled_run(run, state, held_out(run, "valid"))
-    step = 0
+    step, feed = 0, dispatched_data(run, 0)
+    data = next(feed)
 
     def once():
-        nonlocal state, step
-        state, logs = run.programs.train(state, run.data, jnp.int32(step))
+        nonlocal state, step, data
+        state, logs = run.programs.train(state, data, jnp.int32(step))
+        data = next(feed)
         jax.block_until_ready(logs)
         step += config.train.eval_every
 

@@ -12,7 +12,7 @@ import pytest
 import cells
 from train import metrics, tasks
 from train.compile import executable
-from train.lanes import held_out, initial_state, layout, make_run
+from train.lanes import evaluate, held_out, initial_state, layout, make_run
 from train.loop import train
 from train.model import build
 
@@ -77,8 +77,7 @@ def test_a_batch_shared_by_devices_trains_and_scores_as_on_one(tiny, dropout):
         options = {"train": SHARED | {"batch_devices": devices}, "model": {"dropout": dropout}}
         run, trained = dispatched(tiny(**options), devices)
         assert dict(run.mesh.shape) == {"lanes": 1, "batch": devices, "time": 1}
-        args = jax.tree.map(jnp.asarray, trained), held_out(run, "valid"), jnp.int32(10)
-        return trained, executable(run.programs.evaluate, *args)(*args)
+        return trained, evaluate(run, jax.tree.map(jnp.asarray, trained), held_out(run, "valid"), 10)
 
     assert_close(results(2), results(1), 1e-5)
 
@@ -109,8 +108,7 @@ def test_steps_shared_by_devices_train_and_score_as_on_one(tiny, batching, block
         model = {"depth": 2, "block": block, "bidirectional": True, "dropout": 0.2}
         run, trained = dispatched(tiny("sru", train=options, model=model), devices)
         assert dict(run.mesh.shape) == {"lanes": 1, "batch": 1, "time": devices}
-        args = jax.tree.map(jnp.asarray, trained), held_out(run, "valid"), jnp.int32(10)
-        return trained, executable(run.programs.evaluate, *args)(*args)
+        return trained, evaluate(run, jax.tree.map(jnp.asarray, trained), held_out(run, "valid"), 10)
 
     assert_close(results(2), results(1), 1e-5)
 

@@ -294,19 +294,22 @@ class InMemory(Task):
         return self.inputs(stored["xs"]), stored["ys"]
 
     def train_batch(self, data, key, step, batch_size):
-        rows = self._rows(key, step, batch_size, len(data["train"]["xs"]))
-        return self._batch(data["train"], rows, jnp.ones(batch_size))
+        rows = self.train_rows(len(data["train"]["xs"]), key, step, batch_size)
+        return self.batch_of(_picked(data["train"], rows))
 
     def bucket_batch(self, data, key, step, batch_size, bucket: Bucket) -> Batch:
         """The batch `step` of those of a bucket, of data whose training rows are sorted by length."""
-        rows = self._rows(jax.random.fold_in(key, bucket.first), step, batch_size, bucket.rows)
-        batch = self._batch(data["train"], bucket.first + rows, jnp.ones(batch_size))
-        names = ("xs", "mask", "resets", *(("ys", "weights", "scored") if self.per_step else ()))
-        steps = {name: getattr(batch, name) for name in names}
-        return batch._replace(**{name: x[:, : bucket.time] for name, x in steps.items() if x is not None})
+        rows = self.train_rows(len(data["train"]["xs"]), key, step, batch_size, bucket)
+        return self.batch_of(_picked(data["train"], rows), bucket)
+
+    def train_rows(self, n, key, step, batch_size, bucket: Bucket | None = None) -> Array:
+        """Which of n training rows, or of a bucket's, the batch of a step has: (batch,) int32."""
+        if bucket is None:
+            return self._rows(key, step, batch_size, n)
+        key = jax.random.fold_in(key, bucket.first)
+        return bucket.first + self._rows(key, step, batch_size, bucket.rows)
 
     def _rows(self, key, step, batch_size, n):
-        """Which of n rows the batch of a step has."""
         if n * batch_size >= 2**31:
             raise ValueError(f"{self.name}: batch size {batch_size} is too large for {n} training rows")
         # Position step * batch_size + i of an endless stream, without int32 overflow: n steps are
@@ -324,15 +327,35 @@ class InMemory(Task):
         return self._batch(data[split], jnp.minimum(rows, n - 1), (rows < n).astype(jnp.float32))
 
     def _batch(self, arrays, rows, weights):
-        picked = {name: jnp.asarray(array)[rows] for name, array in arrays.items()}
+        return self.batch_of(_picked(arrays, rows), weights=weights)
+
+    def batch_of(
+        self, picked: dict[str, Array], bucket: Bucket | None = None, weights: Array | None = None
+    ) -> Batch:
+        """The batch that stored rows make, wherever they were gathered.
+
+        Args:
+          bucket: the one they are of, to whose steps they are cut; None: all steps.
+          weights: (batch,) float32, 0 for a row that does not count; None: all do.
+        """
         xs, ys = self.example(picked)
+        weights = jnp.ones(len(xs)) if weights is None else weights
         lengths, mask, resets = (picked.get(name) for name in ("lengths", "mask", "resets"))
         if self.per_step:
             steps = jnp.arange(xs.shape[1]) < (xs.shape[1] if lengths is None else lengths[:, None])
             weights = weights[:, None] * (steps if mask is None else steps & mask)
         scored = weights * picked["scored"] if "scored" in picked else weights
         weights = weights * picked["weights"] if "weights" in picked else weights
-        return Batch(xs, ys, lengths, weights, scored, mask, resets)
+        batch = Batch(xs, ys, lengths, weights, scored, mask, resets)
+        if bucket is None:
+            return batch
+        names = ("xs", "mask", "resets", *(("ys", "weights", "scored") if self.per_step else ()))
+        steps = {name: getattr(batch, name) for name in names}
+        return batch._replace(**{name: x[:, : bucket.time] for name, x in steps.items() if x is not None})
+
+
+def _picked(arrays: dict[str, Array], rows: Array) -> dict[str, Array]:
+    return {name: jnp.asarray(array)[rows] for name, array in arrays.items()}
 
 
 def _as(flags: np.ndarray, values: np.ndarray) -> np.ndarray:

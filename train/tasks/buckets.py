@@ -5,8 +5,11 @@ which bucket is fixed for all seeds, so that a batched program of theirs takes o
 rows, is drawn for each.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 UNITS = 400  # places where a bucket may end, at most
@@ -65,3 +68,11 @@ def schedule(buckets: tuple[Bucket, ...]) -> tuple[np.ndarray, np.ndarray]:
     of = np.random.RandomState(0).permutation(of).astype(np.int32)
     before = [np.sum(of[:at] == bucket) for at, bucket in enumerate(of)]
     return of, np.array(before, np.int32)
+
+
+def switch(buckets: tuple[Bucket, ...], step: jax.Array, f: Callable[[Bucket, jax.Array], Any]) -> Any:
+    """f(bucket, how manieth of its batches) of the bucket that step `step` trains on."""
+    of, number = map(jnp.asarray, schedule(buckets))
+    rounds, place = step // len(of), step % len(of)
+    branches = [lambda n, bucket=bucket: f(bucket, rounds * bucket.batches + n) for bucket in buckets]
+    return jax.lax.switch(of[place], branches, number[place])
