@@ -257,7 +257,7 @@ class InMemory(Task):
             for name, array in part.items():
                 if len(array) != rows:
                     raise DataError(f"{place}: {rows} rows and {len(array)} {name}")
-        spec = self.spec(data)
+        spec = self.sizes(data)
         for split in ("train", *SPLITS):
             part, place = data[split], f"{self.name}, {split}"
             xs, ys = (np.asarray(part[name]) for name in ("xs", "ys"))
@@ -284,6 +284,10 @@ class InMemory(Task):
                 _all(np.isfinite(xs) | ~_as(real, xs), place, "input", xs)
             elif spec.inputs == "tokens":
                 _all((xs >= 0) & (xs < spec.input_size) | ~_as(real, xs), place, "token", xs)
+
+    def sizes(self, data: Data) -> Spec:
+        """The spec; its threshold and baseline may be left out."""
+        return self.spec(data)
 
     def inputs(self, xs: Array) -> Array:
         """Stored rows (batch, ...) as the model's inputs."""
@@ -375,9 +379,10 @@ def held_out_key(split: str) -> Array:
     return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
 
-def majority(ys: Array) -> float:
-    """Share of the commonest class in `ys` (n,): the accuracy of always saying it."""
-    return float(np.bincount(np.asarray(ys)).max() / len(ys))
+def majority(data: Data) -> float:
+    """The accuracy, on the validation split, of always saying the commonest class of training."""
+    train, valid = (np.asarray(data[split]["ys"]) for split in ("train", "valid"))
+    return float(np.mean(valid == np.bincount(train).argmax()))
 
 
 def require(task: Task, option: str, ok: bool, wanted: str) -> None:

@@ -1,6 +1,7 @@
 """Your own texts: to which class each belongs."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,7 +30,6 @@ class Documents(splits.Divided):
       level: what a step is: "words" (what white space parts), "characters" or "bytes".
       lower: texts in lower case.
       min_count: what training has less often is unknown.
-      max_length: longer texts lose their end; None: as long as the longest.
     """
 
     name: ClassVar[str] = "documents"
@@ -38,7 +38,6 @@ class Documents(splits.Divided):
     level: str = "words"
     lower: bool = True
     min_count: int = 1
-    max_length: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,11 +45,12 @@ class Documents(splits.Divided):
         base.require(self, "level", self.level in LEVELS, f"known ({nearest(self.level, LEVELS)})")
         base.require(self, "lower", isinstance(self.lower, bool), "True or False")
         base.at_least(self, min_count=1)
-        if self.max_length is not None:
-            base.at_least(self, max_length=1)
 
     def spec(self, data):
-        spec = base.Spec(
+        return with_baseline(self, self.sizes(data), data)
+
+    def sizes(self, data):
+        return base.Spec(
             inputs=self.input_kind,
             input_size=len(data["counts"]),
             output_size=len(data["read"]["classes"]),
@@ -58,11 +58,10 @@ class Documents(splits.Divided):
             pooling="last",
             loss="cross_entropy",
             metric="accuracy",
-            threshold=0.0,
-            baseline=0.0,
+            threshold=math.nan,
+            baseline=math.nan,
             time=data["train"]["xs"].shape[1],
         )
-        return with_baseline(self, spec, data)
 
     def load(self, data_dir=None):
         """As `InMemory`, and "read", "meaning", "counts" (vocabulary,) int32: how often each token trains."""
@@ -87,9 +86,7 @@ class Documents(splits.Divided):
         words = sentence.vocabulary(rows["train"], self.min_count)
         ids = {word: i for i, word in enumerate(words)}
         lengths = np.array([len(text) for text in texts])
-        if self.max_length is not None and self.max_length >= lengths.max():
-            said = f"max_length={self.max_length} has no effect: the longest text has {lengths.max()} steps"
-            raise DataError(f"{self.name}: {said}")
+        cut = self.cut(lengths, "text")
         time = self.max_length or lengths.max()
         if time == 0:
             raise DataError(f"{self.path}: all texts are empty")
@@ -99,7 +96,7 @@ class Documents(splits.Divided):
             weights = self.loss_weights(trains).astype(np.float32)
             data = {name: part | {"weights": weights[part["ys"]]} for name, part in data.items()}
         drawn = held[0][0] == "" or len(held) < len(splits.PARTS)
-        read = {"classes": trains, "drawn": drawn, "cut": (lengths > time).sum()}
+        read = {"classes": trains, "drawn": drawn, "cut": cut}
         read |= {"shortest": lengths.min(), "longest": lengths.max()}
         names = [word if isinstance(word, str) else chr(word) for word in words]
         return data | {

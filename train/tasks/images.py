@@ -47,7 +47,7 @@ class Images(base.InMemory):
             loss="cross_entropy",
             metric="accuracy",
             threshold=self.solved(),
-            baseline=base.majority(data["train"]["ys"]),
+            baseline=base.majority(data),
             time=self.pixels // self.pixels_per_step,
         )
 

@@ -67,7 +67,7 @@ class ListOps(base.InMemory):
             loss="cross_entropy",
             metric="accuracy",
             threshold=0.95,
-            baseline=base.majority(data["train"]["ys"]),
+            baseline=base.majority(data),
             time=self.max_length,
         )
 

@@ -124,14 +124,14 @@ def padded(rolls: list[np.ndarray], frames: int) -> dict[str, np.ndarray]:
 
 
 def frequencies_nll(data) -> float:
-    """Nats a frame of the test split, where each key is as likely as in training, whatever came before."""
+    """Nats a frame of the validation split, where each key is as likely as in training at any time."""
 
     def counts(part):
         xs, lengths = np.asarray(part["xs"]), np.asarray(part["lengths"])
         real = np.arange(1, xs.shape[1]) <= lengths[:, None]
         return xs[:, 1:][real].sum(axis=0, dtype=np.int64), int(real.sum())
 
-    (on, frames), (test_on, test_frames) = counts(data["train"]), counts(data["test"])
+    (on, frames), (valid_on, valid_frames) = counts(data["train"]), counts(data["valid"])
     p = (on + 1) / (frames + 2)  # a key that training never has is not impossible
-    share = test_on / test_frames
+    share = valid_on / valid_frames
     return float(-(share * np.log(p) + (1 - share) * np.log1p(-p)).sum())

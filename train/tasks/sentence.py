@@ -92,7 +92,7 @@ class Sentence(base.InMemory):
             loss="cross_entropy",
             metric="accuracy",
             threshold=SETS[self.dataset].threshold,
-            baseline=base.majority(data["train"]["ys"]),
+            baseline=base.majority(data),
             time=data["train"]["xs"].shape[1],
         )
 

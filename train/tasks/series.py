@@ -65,6 +65,5 @@ class Series(Own):
     def _of_split(self, load, split: str) -> Sequences:
         xs, ys = load(self.dataset, split=split)  # (features, time) each
         rows = [{"xs": np.asarray(x).T, "ys": np.asarray(y)} for x, y in zip(xs, ys, strict=True)]
-        if self.answer == "forecast":
-            rows = [{"xs": row["xs"]} for row in rows]
-        return ragged(rows, [f"row {i}" for i in range(len(rows))], self.dataset, self.per_step)
+        names = [f"row {i}" for i in range(len(rows))]
+        return ragged(rows, names, self.dataset, self.per_step, targets=self.answer != "forecast")

@@ -41,7 +41,7 @@ class Text(base.Task):
 
     Penn Treebank has its split, and a line of it is its words and a line end; of the others the first 90 %
     are for training, the next 5 % for validation. Metric: bits per character; solved is half of what the
-    frequencies of characters alone cost on the test split, of your own text on the validation split.
+    frequencies of characters alone cost on the validation split.
 
     xs, ys (batch, length) int32: places in the sorted list of all bytes that the text has.
 
@@ -70,7 +70,7 @@ class Text(base.Task):
         base.require(self, "path", not self.path or self.dataset == OWN, "empty, or dataset 'own'")
 
     def spec(self, data):
-        bits = frequencies_bits(data, "valid" if self.dataset == OWN else "test")
+        bits = frequencies_bits(data)
         return base.Spec(
             inputs=self.input_kind,
             input_size=len(data["alphabet"]),
@@ -169,9 +169,9 @@ def read_own(path: str, data_dir: str | None = None) -> bytes:
         raise DataError(f"task.path={path} cannot be read: {error.strerror}") from error
 
 
-def frequencies_bits(data, split: str) -> float:
-    """Bits a character of a held-out split, where each is as likely as in training, whatever came before."""
+def frequencies_bits(data) -> float:
+    """Bits a character of the validation split, where each is as likely as in training at any place."""
     size = len(data["alphabet"])
-    train, held_out = (np.bincount(np.asarray(data[part]), minlength=size) for part in ("train", split))
+    train, valid = (np.bincount(np.asarray(data[part]), minlength=size) for part in ("train", "valid"))
     p = (train + 1) / (train.sum() + size)  # one that training never has is not impossible
-    return float(-(held_out / held_out.sum() * np.log2(p)).sum())
+    return float(-(valid / valid.sum() * np.log2(p)).sum())

@@ -75,6 +75,7 @@ def over(cases):
 
 
 every_case, each_kind = over(CASES), over(KINDS)
+with_data = over([case for case in CASES if not issubclass(tasks.TASKS.cls(case[0]), base.Synthetic)])
 
 
 def test_every_task_is_in_the_cases():
@@ -111,6 +112,15 @@ def test_spec_and_batch_agree(loaded, name, options):
             padding = np.arange(time) >= np.asarray(batch.lengths)[:, None]
             assert padding.any() and not (spec.per_step and np.asarray(batch.weights)[padding].any())
             assert name != "sentence" or np.array_equal(np.asarray(batch.xs) == sentence.PADDING, padding)
+
+
+@with_data
+def test_baseline_and_threshold_are_of_validation_and_know_nothing_of_test(loaded, name, options):
+    task, data = loaded(name, options)
+    spec = task.spec(data)
+    assert task.spec(data | {"test": data["train"]}) == spec
+    one = jax.tree.map(lambda x: x[:1], data["train"])  # a row, or a character
+    assert task.spec(data | {"valid": one}).baseline != spec.baseline
 
 
 @every_case

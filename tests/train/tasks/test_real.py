@@ -190,7 +190,7 @@ def test_the_baseline_of_music_is_the_likelihood_of_each_key_by_itself():
     parts = [{"xs": xs, "lengths": np.array([3])} for xs in (train, test)]
     p, silent = 3 / 5, 1 / 5
     want = -(np.log(p) + 2 * np.log(1 - p)) / 3 - (music.KEYS - 1) * np.log(1 - silent)
-    assert music.frequencies_nll(dict(zip(("train", "test"), parts, strict=True))) == pytest.approx(want)
+    assert music.frequencies_nll(dict(zip(("train", "valid"), parts, strict=True))) == pytest.approx(want)
 
 
 @pytest.mark.parametrize("content", [b"", b"no MATLAB file", made_up_files.idx(np.zeros(3, np.uint8))])

@@ -66,9 +66,9 @@ def test_penn_treebank_is_its_words_and_line_ends():
 
 
 def test_frequencies_by_hand():
-    data = {"train": np.array([0, 0, 0, 1]), "test": np.array([0, 1]), "alphabet": np.array([65, 66])}
+    data = {"train": np.array([0, 0, 0, 1]), "valid": np.array([0, 1]), "alphabet": np.array([65, 66])}
     want = -(np.log2(4 / 6) + np.log2(2 / 6)) / 2
-    np.testing.assert_allclose(text.frequencies_bits(data, "test"), want)
+    np.testing.assert_allclose(text.frequencies_bits(data), want)
 
 
 def test_what_is_too_short_or_not_there_is_refused_with_one_line(own, tmp_path):

@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from train import metrics
+from train import host, metrics
 from train.tasks import base
 
 
@@ -21,7 +21,8 @@ def with_baseline(task: base.InMemory, spec: base.Spec, data, threshold: float |
       threshold: None: half way from the baseline to a perfect answer.
     """
     now = data.get("read", {}).get("now")
-    found = [float(x) for x in _scores(task, spec, data["train"], data["valid"], now)]
+    with jax.default_device(host.device()):  # which has the memory for all of training
+        found = [float(x) for x in _scores(task, spec, data["train"], data["valid"], now)]
     higher = metrics.higher_is_better(spec)
     baseline = max(found) if higher else min(found)
     perfect = 1.0 if higher else float(metrics.finished(spec, jnp.zeros(())))

@@ -22,6 +22,7 @@ class Divided(base.InMemory):
         give stands; what they leave out of it is taken from training.
       split_seed: which examples are held out; classes have the same shares in all splits, and one example
         of each always trains.
+      max_length: longer sequences or texts lose their end; None: none does.
       class_weights: of the loss, for each class in order, "1,2,0.5"; "balanced": every class has as much
         weight. The metric has none.
     """
@@ -29,10 +30,13 @@ class Divided(base.InMemory):
     valid_fraction: float | None = None
     test_fraction: float | None = None
     split_seed: int = 0
+    max_length: int | None = None
     class_weights: str = ""
 
     def __post_init__(self):
         base.at_least(self, split_seed=0)
+        if self.max_length is not None:
+            base.at_least(self, max_length=1)
         for option in ("valid_fraction", "test_fraction"):
             value = getattr(self, option)
             number = value is None or isinstance(value, float) and 0 < value < 1
@@ -67,6 +71,19 @@ class Divided(base.InMemory):
                 f"{self.name}: class_weights has {len(weights)} numbers, and there are {len(classes)} classes"
             )
         return np.array(weights)
+
+    def cut(self, lengths: np.ndarray, what: str) -> int:
+        """How many are longer than `max_length`.
+
+        Raises:
+          DataError: none is, of which it would cut some.
+        """
+        if self.max_length is None:
+            return 0
+        if self.max_length >= (longest := lengths.max()):
+            said = f"max_length={self.max_length} has no effect: the longest {what} has {longest} steps"
+            raise DataError(f"{self.name}: {said}")
+        return int((lengths > self.max_length).sum())
 
     def divide(self, place: str, labels: np.ndarray, given: np.ndarray | None) -> np.ndarray:
         """The split of each example.

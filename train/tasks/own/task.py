@@ -41,7 +41,6 @@ class Own(splits.Divided):
         answer of a sequence is that of its pieces.
       split_by: what is held out: whole "sequence"s, or the last part of the "time" of each. No piece is of
         two splits.
-      max_length: longer sequences lose their end.
       gaps: inputs that are missing or infinite: "refuse"; "indicator": 0, and a second feature is 1 there;
         "skip": the step is passed over, as if it were not there, and its target does not count.
       times: time stamps as one more feature: "none", their "value", or the "difference" to the step before.
@@ -58,7 +57,6 @@ class Own(splits.Divided):
     horizon: int = 1
     window: int = 0
     split_by: str = "sequence"
-    max_length: int | None = None
     gaps: str = "refuse"
     times: str = "none"
     standardize: bool = True
@@ -76,8 +74,6 @@ class Own(splits.Divided):
             value = getattr(self, option)
             base.require(self, option, value in choices, f"known ({nearest(value, choices)})")
         base.at_least(self, horizon=1, window=0)
-        if self.max_length is not None:
-            base.at_least(self, max_length=1)
         forecast, asked = self.answer == "forecast", f"with answer={self.answer}"
         base.require(self, "horizon", forecast or self.horizon == 1, f"1 {asked}")
         base.require(self, "split_by", self.per_step or self.split_by == "sequence", f"sequence {asked}")
@@ -116,11 +112,14 @@ class Own(splits.Divided):
         return loss, metric
 
     def spec(self, data):
+        return with_baseline(self, self.sizes(data), data, self.threshold)
+
+    def sizes(self, data):
         part, read = data["train"], data["read"]
         tokens, classes = (np.issubdtype(part[name].dtype, np.integer) for name in ("xs", "ys"))
         loss, metric = self.judged_by(classes)
         outputs = len(read["classes"]) if classes else part["ys"].shape[-1]
-        spec = base.Spec(
+        return base.Spec(
             inputs="tokens" if tokens else "features",
             input_size=int(read["vocabulary"]) if tokens else part["xs"].shape[-1],
             output_size=2 * outputs if loss == "gaussian_nll" else outputs,
@@ -128,15 +127,14 @@ class Own(splits.Divided):
             pooling="last",
             loss=loss,
             metric=metric,
-            threshold=0.0,
-            baseline=0.0,
+            threshold=math.nan,
+            baseline=math.nan,
             time=part["xs"].shape[1],
             looks_ahead=self.answer == "forecast",
         )
-        return with_baseline(self, spec, data, self.threshold)
 
     def describe(self, data):
-        read, (part, spec) = data["read"], (data["train"], self.spec(data))
+        read, (part, spec) = data["read"], (data["train"], self.sizes(data))
         short, longest = int(read["shortest"]), int(read["longest"])
         steps = f"{longest:,}" if short == longest else f"{short:,} to {longest:,}"
         number = int(read["sequences"])
@@ -180,12 +178,8 @@ class Own(splits.Divided):
         if self.answer.startswith("class") and found.ys.shape[1:] == (1,):
             found = found._replace(ys=found.ys[:, 0])
         read = {"unused": found.unused, "cut": 0, "short": 0, "sequences": len(found.lengths)}
-        longest = found.lengths.max()
-        if self.max_length is not None:
-            if self.max_length >= longest:
-                said = f"max_length={self.max_length} has no effect: the longest sequence has {longest} steps"
-                raise DataError(f"{self.name}: {said}")
-            read["cut"] = (found.lengths > self.max_length).sum()
+        read["cut"] = self.cut(found.lengths, "sequence")
+        if read["cut"]:
             found = pieces.shortened(found, self.max_length, self.per_step)
         read |= {"shortest": found.lengths.min(), "longest": found.lengths.max()}
         parts, read["drawn"] = self._parts(found)
