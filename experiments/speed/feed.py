@@ -13,7 +13,7 @@ from experiments import cli
 flags.DEFINE_integer("repeats", 5, "Timed runs of every case.", lower_bound=1)
 FLAGS = flags.FLAGS
 
-SETS = {"digits": {}, "music": {"dataset": "jsb"}, "sentence": {"dataset": "mr"}}
+SETS = {"digits": {}, "music": {"dataset": "jsb"}}
 WAYS = ("device", "host")
 STEPS, DISPATCHES = 25, 4  # optimiser steps of a dispatch; dispatches of a timed run, more than wait gathered
 SEEDS = 2
