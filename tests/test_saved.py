@@ -25,7 +25,7 @@ def resolved(run):
 
 def save(run, folder):
     """A run directory, as the training loop writes it."""
-    Record(folder, run.to_dict(), pinned(resolved(run), "sequential", "vmap", 1).to_dict()).begin()
+    Record(folder, run.to_dict(), pinned(resolved(run), "sequential", "vmap", 1, "device").to_dict()).begin()
 
 
 def asked_again(name, **fields):

@@ -19,7 +19,9 @@ from train.loop import train
 from train.step import pieces, step_keys
 from train.tasks import buckets, music
 
-TEXT = {part: np.zeros(5000, np.uint8) for part in ("train", "valid", "test")} | {"alphabet": np.zeros(1)}
+TEXT = {part: np.zeros(5000, np.uint8) for part in ("train", "valid", "test")} | {
+    "alphabet": np.zeros(1, np.uint8)
+}
 TINY = {"seeds": 2, "batch_size": 8, "steps": 12, "eval_every": 5, "eval_batch_size": 32}
 
 
