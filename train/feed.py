@@ -44,7 +44,7 @@ def grain():
 def batches(config: RunConfig, spec: Spec) -> int:
     """How many batches a dispatch trains on at most, of a seed."""
     steps, (count, _) = config.dispatch_steps, pieces(config, spec)
-    return steps // count if steps % count == 0 else (steps + count - 2) // count + 1
+    return steps if count == 1 else (steps + count - 2) // count + 1  # it may begin amid one
 
 
 class Source:
@@ -53,6 +53,7 @@ class Source:
     Args:
       lanes: (seed, learning rate) of each; those of a device share what their seeds are fed with.
       arrays: the training rows as `InMemory.load` gives them.
+      begin: the step that the first of them begins with.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Source:
         lanes: list[tuple[int, float]],
         arrays: dict[str, np.ndarray],
         buckets: tuple[Bucket, ...] = (),
+        begin: int = 0,
     ):
         groups = np.array([seed for seed, _ in lanes], np.int32).reshape(mesh.shape["lanes"], -1)
         of_device = [np.unique(group) for group in groups]
@@ -70,7 +72,7 @@ class Source:
         self.seeds = np.concatenate([np.pad(seeds, (0, most - len(seeds)), "edge") for seeds in of_device])
         self.arrays, self.mesh = arrays, mesh
         self._steps, self._count = config.dispatch_steps, pieces(config, spec)[0]
-        self._dispatches = -(-config.train.steps // self._steps)
+        self._begin, self._dispatches = begin, -(-(config.train.steps - begin) // self._steps)
         asked = (config.task, len(arrays["xs"]), config.train.batch_size, batches(config, spec), buckets)
         self._order = functools.partial(order, *asked)
 
@@ -78,7 +80,7 @@ class Source:
         return self._dispatches
 
     def __getitem__(self, index: int) -> Fed:
-        first = np.int32(index * self._steps // self._count)
+        first = np.int32((self._begin + index * self._steps) // self._count)
         with jax.default_device(host.device()):
             rows = np.asarray(self._order(self.seeds, first))
         return Fed(first, self.seeds, {name: array.take(rows, axis=0) for name, array in self.arrays.items()})
@@ -107,12 +109,11 @@ class Source:
             *(jax.tree.map(lambda x, s=spec: f(x, NamedSharding(self.mesh, s)), part) for part, spec in each)
         )
 
-    def dispatches(self, step: int) -> Iterator[Fed]:
-        """What the dispatches from a step on are fed with, on the devices; to be closed."""
+    def dispatches(self) -> Iterator[Fed]:
+        """What the dispatches are fed with, on the devices; to be closed."""
         library = grain()
         options = library.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS)
         reader = iter(library.MapDataset.source(self).to_iter_dataset(options))
-        reader.set_state({"next_index": step // self._steps})
         try:
             for fed in reader:
                 yield self.placed(fed)

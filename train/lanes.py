@@ -318,9 +318,10 @@ def held_out(run: Run, split: str) -> Sequence[Batch]:
     return feed.Pieces(run.data[split], eval_rows(run.config, sizes), run.spec, made)
 
 
-def source(run: Run) -> feed.Source:
-    """What feeds the run from the host."""
-    return feed.Source(run.config, run.spec, run.mesh, padded_lanes(run), run.data["train"], run.buckets)
+def source(run: Run, begin: int = 0) -> feed.Source:
+    """What feeds the run from the host, from a step on."""
+    lanes, rows = padded_lanes(run), run.data["train"]
+    return feed.Source(run.config, run.spec, run.mesh, lanes, rows, run.buckets, begin)
 
 
 def data_like(run: Run) -> Any:
@@ -331,7 +332,7 @@ def data_like(run: Run) -> Any:
 def dispatched_data(run: Run, step: int) -> Iterator[Any]:
     """The same, dispatch after dispatch from a step on; to be closed."""
     if run.data_at == "host":
-        yield from source(run).dispatches(step)
+        yield from source(run, step).dispatches()
     while run.data_at == "device":
         yield run.data
 

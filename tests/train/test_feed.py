@@ -169,3 +169,18 @@ def test_each_device_is_fed_with_its_lanes_and_its_rows(split, rates):
 def test_on_two_devices(on_two_devices):
     pytest.importorskip("grain")
     on_two_devices(__file__)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"segment": 5}], ids=["whole", "segments"])
+def test_more_steps_that_begin_amid_a_dispatch_are_those_of_the_device(tmp_path, loaded, more):
+    pytest.importorskip("grain")
+    constant = {"schedule": "constant", "warmup_steps": 0}
+
+    def asked(data, steps):
+        return config(data, "music", optim=constant, steps=steps, **more)
+
+    whole = train(asked("device", 22))
+    train(asked("host", 12), tmp_path / "run")
+    longer = train(asked("host", 22), tmp_path / "run", continues=tmp_path / "run", say=lambda line: None)
+    chex.assert_trees_all_equal(jax.device_get(longer.state), jax.device_get(whole.state))
