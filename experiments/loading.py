@@ -4,33 +4,28 @@ A run directory is any folder that holds `summary.json` or `metrics.jsonl`. In e
 
 - `seconds` is wall time since training began, compilation excluded, all seeds of a run together;
 - a seed that did not reach the threshold is censored: it counts as infinite time, not as missing;
-- runs of one task with one label are pooled, and where their options differ, `label` says how; so it does
-  where a run trained with several learning rates. Folds of one set are pooled, as seeds are;
-- every field of the configs in which the runs differ is a column after the others: `gap`, `depth`; with its
+- runs of one task with one label are pooled, and where their options differ, `label` says how; of a grid of
+  learning rates each counts as a run. Folds of one set are pooled, as seeds are;
+- every option that was varied (`experiments.varied`) is a column after the others: `gap`, `depth`; with its
   section (`task.gap`) where that name is taken.
 """
 
 import json
 import os
-from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from experiments import varied
+from experiments.varied import RUN, SEED
 from train.files import digest, write_json
 from train.record import FOLDERS, read_summary
 from train.same_run import flat
-from train.summary import Evaluation, RunSummary, SeedSummary, Summary
+from train.summary import Evaluation, Summary
 
-RUN = ("run", *RunSummary.names())
 CURVE = tuple(name for name in Evaluation.names() if name != "seed")
-SEED = tuple(name for name in SeedSummary.names() if name != "seed")
 FAILED = "failed.json"  # in the folder of a run that raised an error
-# Fields of a config that do not make another experiment.
-_NOT_OPTIONS = {"name", "label", "seed", "seeds", "checkpoint_seconds", "tensorboard", "learning_rates"}
-_POOLED = {"fold"}  # other data of the same experiment
-_MEASURED = ("cell", "hidden_size", "strategy", "device", "devices")  # what a config left open
 
 
 def find_runs(*dirs) -> list[Path]:
@@ -75,8 +70,8 @@ def load_curves(*dirs) -> pd.DataFrame:
       ValueError: a file is not JSON; a torn last line of `metrics.jsonl` is ignored.
     """
     rows = []
-    for path, run, _, wanted in _load(dirs):
-        rows += _rows(run, _lines(path / "metrics.jsonl", wanted))
+    for run in _load(dirs):
+        rows += _rows(run.columns, _lines(run.path / "metrics.jsonl", run.metrics))
     curves = _frame(rows, CURVE).drop_duplicates(["run", "label", "seed", "step"], keep="last")
     return curves.sort_values(["task", "label", "run", "seed", "step"], ignore_index=True)
 
@@ -90,19 +85,28 @@ def load_seeds(*dirs) -> pd.DataFrame:
     Raises:
       FileNotFoundError, ValueError: see `load_curves`.
     """
-    seeds = _frame([row for _, run, seeds, _ in _load(dirs) for row in _rows(run, seeds)], SEED)
+    seeds = _frame([row for run in _load(dirs) for row in _rows(run.columns, run.seeds)], SEED)
     return seeds.sort_values(["task", "label", "run", "seed"], ignore_index=True)
 
 
 def seeds_frame(summary: Summary) -> pd.DataFrame:
     """`load_seeds` of one run that was not written to disk: the summary that `train.loop.train` returns."""
-    return _frame(_rows({"run": "run"} | summary.run, summary.seeds), SEED)
+    parts = _by_rate({"run": "run"} | summary.run, {}, summary.seeds)
+    varied.tell_apart(list(parts.values()))
+    return _frame(_rows({rate: part.columns for rate, part in parts.items()}, summary.seeds), SEED)
 
 
 def load_environments(*dirs) -> pd.DataFrame:
     """One row per run that recorded its environment: `run`, then versions, device, cpu, commit, command."""
-    runs = [(path, run) for path, run, *_ in _load(dirs) if (path / "environment.json").exists()]
-    return pd.DataFrame([{"run": run["run"]} | _json(path / "environment.json") for path, run in runs])
+    paths = {run.path / "environment.json": run.name for run in _load(dirs)}
+    return pd.DataFrame([{"run": name} | _json(path) for path, name in paths.items() if path.exists()])
+
+
+def load_configs(*dirs) -> pd.DataFrame:
+    """One row per run: `run`, `task`, and every field of its config as it was asked for: `task.gap`,
+    `train.steps`."""
+    tasks = ((run, next(iter(run.columns.values()))["task"]) for run in _load(dirs))
+    return pd.DataFrame([{"run": run.name, "task": task} | run.options for run, task in tasks])
 
 
 def mark_failed(folder: Path, error: Exception | str | None, config=None) -> None:
@@ -131,7 +135,9 @@ def load_failures(*dirs) -> pd.DataFrame:
 
 class _Loaded(NamedTuple):
     path: Path
-    run: dict  # its columns, with labels told apart
+    name: str  # the path below what all have in common
+    columns: dict[float | None, dict]  # by learning rate, where it has a grid; labels are told apart
+    options: dict  # its config, flat
     seeds: list[dict]
     metrics: str | None  # digest of its metrics.jsonl, where it has ended
 
@@ -142,10 +148,10 @@ def _load(dirs) -> list[_Loaded]:
     if not paths:
         return []
     root = os.path.commonpath([path.resolve().parent for path in paths])
-    loaded, varied, same = [], [], defaultdict(list)
+    loaded, parts = [], []
     for path in paths:
         config = _json(path / "config.json") if (path / "config.json").exists() else {}
-        wanted = None
+        wanted, name = None, os.path.relpath(path.resolve(), root)
         if (path / "summary.json").exists():
             summary, wanted = read_summary(path)
             run, seeds = summary.run.to_dict(), summary.seeds
@@ -153,60 +159,32 @@ def _load(dirs) -> list[_Loaded]:
             task, cell = (_name(config.get(key)) or path.name for key in ("task", "cell"))
             run, seeds = {"task": task, "cell": cell, "status": "unfinished"}, []
             run["label"] = config.get("label") or cell
-        run = {"run": os.path.relpath(path.resolve(), root)} | {key: run[key] for key in RUN if key in run}
-        options = flat(config)
-        varied.append((run, options))
-        options = options | {key: run[key] for key in _MEASURED if key in run}
-        loaded.append(_Loaded(path, run, seeds, wanted))
-        same[run["task"], run["label"]].append((run, options))
-    for group in same.values():
-        _tell_apart(group)
-    _add_options(varied)
+        run, options = {"run": name} | {key: run[key] for key in RUN if key in run}, flat(config)
+        by_rate = _by_rate(run, options, seeds)
+        columns = {rate: part.columns for rate, part in by_rate.items()}
+        loaded.append(_Loaded(path, name, columns, options, seeds, wanted))
+        parts += by_rate.values()
+    varied.tell_apart(parts)
     return loaded
 
 
-def _rows(run: dict, rows: list[dict]) -> list[dict]:
-    """The rows of a run with the run's columns; where it trained a grid, labels say the learning rate."""
-    several = len({row.get("learning_rate") for row in rows}) > 1
-    tell = {row["learning_rate"]: f" (learning_rate={row['learning_rate']:g})" for row in rows if several}
-    # An old run's rows do not have all that its config says.
-    rows = ({k: v for k, v in row.items() if v is not None or k not in run} for row in rows)
-    return [
-        run | row | {"label": run["label"] + tell[row["learning_rate"]]} if several else run | row
-        for row in rows
-    ]
+def _by_rate(run: dict, options: dict, seeds) -> dict[float | None, varied.Run]:
+    """A run, or what each learning rate of its grid makes."""
+    rates = options.get("optim.learning_rates") or sorted({row["learning_rate"] for row in seeds} - {None})
+    if len(rates) < 2:
+        return {None: varied.Run(run, options)}
+    options = {key: value for key, value in options.items() if key != "optim.learning_rates"}
+    return {rate: varied.Run(dict(run), options | {"optim.learning_rate": rate}) for rate in rates}
 
 
-def _differing(group: list[tuple[dict, dict]]) -> list[str]:
-    """The options ("task.gap") in which the runs of a group that have them differ."""
-    values = defaultdict(set)
-    for _, options in group:
-        for key, value in options.items():
-            values[key].add(repr(value))
-    return sorted(key for key in values if len(values[key]) > 1 and key.split(".")[-1] not in _NOT_OPTIONS)
-
-
-def _tell_apart(group: list[tuple[dict, dict]]):
-    """Adds to the label of each run the options in which the runs of this group differ."""
-    differing = [key for key in _differing(group) if key.split(".")[-1] not in _POOLED]
-    for run, options in group if differing else ():
-        own = {key.split(".")[-1]: options[key] for key in differing if key in options}
-        run["label"] += f" ({', '.join(f'{key}={value}' for key, value in own.items())})"
-
-
-def _add_options(group: list[tuple[dict, dict]]):
-    """Adds to each run the options in which runs differ: `gap`, or `task.gap` where the name is taken."""
-    differing = _differing(group)
-    names = [key.split(".")[-1] for key in differing]
-    for key, name in zip(differing, names, strict=True):
-        if all(run.get(name) == options[key] for run, options in group if key in options):
-            continue  # a column says it already
-        taken = name in RUN or name in SEED and name != "learning_rate" or names.count(name) > 1
-        column = name if not taken else key if "." in key else f"config.{key}"
-        for run, options in group:
-            if key in options:
-                value = options[key]
-                run[column] = str(value) if isinstance(value, list) else value
+def _rows(columns: dict, rows: list[dict]) -> list[dict]:
+    """The rows of a run with its columns."""
+    found = []
+    for row in rows:
+        run = columns.get(row["learning_rate"]) or columns.get(None) or next(iter(columns.values()))
+        # An old run's rows do not have all that its config says.
+        found.append(run | {key: value for key, value in row.items() if value is not None or key not in run})
+    return found
 
 
 def _name(part) -> str | None:

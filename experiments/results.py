@@ -9,12 +9,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from experiments import output
+from experiments import output, varied
 from experiments.loading import (
     FAILED,
-    RUN,
-    SEED,
     find_runs,
+    load_configs,
     load_curves,
     load_environments,
     load_failures,
@@ -22,6 +21,7 @@ from experiments.loading import (
     mark_failed,
     seeds_frame,
 )
+from experiments.varied import RUN, SEED
 from train.summary import Summary
 from train.tasks import TASKS
 
@@ -34,12 +34,14 @@ __all__ = [
     "caption",
     "find_runs",
     "line",
+    "load_configs",
     "load_curves",
     "load_environments",
     "load_failures",
     "load_seeds",
     "mark_failed",
     "markdown",
+    "options_of",
     "seeds_frame",
     "table",
     "text",
@@ -47,6 +49,9 @@ __all__ = [
 ]
 
 UNITS = ("step", "examples", "tokens", "seconds")
+_SPREAD = (*(f"solved_{unit}" for unit in UNITS), "test_metric", "best_test_metric")
+_OWN = {"solved", "diverged", "limit_step", "limit_seconds", "folds", "fold_mean", "fold_sd"}
+_OWN |= {*RUN, *SEED, "seeds", *(f"{name}{end}" for name in _SPREAD for end in ("_q25", "_q75"))}
 
 
 def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +92,8 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
         row |= runs[["seconds_per_step", "compile_seconds"]].median().to_dict() | _folds(group)
         same = [name for name in options if name in group and group[name].nunique(dropna=False) == 1]
         rows.append(row | run[same].to_dict())
-    return pd.DataFrame(rows)
+    order = varied.in_order(row["label"] for row in rows)
+    return pd.DataFrame(sorted(rows, key=lambda row: (row["task"], order.index(row["label"]))))
 
 
 def _folds(group: pd.DataFrame) -> dict[str, float]:
@@ -114,18 +120,19 @@ def _spread(name: str, values) -> dict[str, float]:
 
 
 def text(aggregated: pd.DataFrame) -> pd.DataFrame:
-    """`aggregate`, formatted for people: strings only, one row per task and cell, medians with quartiles.
+    """`aggregate`, formatted for people: strings only, one row per task and label, medians with quartiles.
 
-    A column "at best" is there where some test is another one at the best validation metric, a column
-    "over folds" (mean and standard deviation) where there are folds, a column "state" (how many numbers it
-    has) for tasks of recall.
+    Options that were varied have a column each, which the column "cell" leaves out. A column "at best" is
+    there where some test is another one at the best validation metric, a column "over folds" (mean and
+    standard deviation) where there are folds, a column "state" (how many numbers it has) for tasks of recall.
     """
+    options = options_of(aggregated)
     found = pd.DataFrame(
-        {
-            "task": row["task"],
-            "cell": row["label"],
+        {"task": row["task"], "cell": varied.without(row["label"], *options)}
+        | {name: "" if pd.isna(row[name]) else varied.text(row[name]) for name in options}
+        | {
             "params": f"{row['parameters']:,}",
-            "state": f"{row['state_size']:,.0f}" if row.get("state_size", np.nan) > 0 else "",
+            "state": f"{row['state_size']:,.0f}" if (row.get("state_size") or 0) > 0 else "",
             "solved": f"{row['solved']}/{row['seeds']}" + _remark(row),
             "steps to solve": _time(row, "solved_step", row["limit_step"]),
             "seconds": _time(row, "solved_seconds", row["limit_seconds"]),
@@ -139,6 +146,11 @@ def text(aggregated: pd.DataFrame) -> pd.DataFrame:
     recall = (getattr(TASKS.table.get(task), "of_recall", False) for task in aggregated["task"])
     there = {"at best": _differs(aggregated).any(), "over folds": "folds" in aggregated, "state": any(recall)}
     return found.drop(columns=[name for name, shown in there.items() if not shown])
+
+
+def options_of(aggregated: pd.DataFrame) -> list[str]:
+    """The columns of `aggregate` that are options in which rows of one task differ."""
+    return varied.columns(aggregated, _OWN)
 
 
 def _over_folds(row: dict) -> str:
@@ -210,7 +222,8 @@ def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None, width: i
             strings.iloc[i, strings.columns.get_loc("test")] = folds.replace(" (", "\n(")
     out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in strings.columns:
-        out.add_column(name, justify="left" if name == "cell" else "right", overflow="fold")
+        heading = Text(name.replace("_", " "))
+        out.add_column(heading, justify="left" if name == "cell" else "right", overflow="fold")
     for task, group in aggregated.groupby("task"):
         row = group.iloc[0]
         goal = f"to {row['threshold']:g}" if pd.notna(row["threshold"]) else ""

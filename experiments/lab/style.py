@@ -9,6 +9,8 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments import varied
+
 LINES = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
 MARKERS = ["P", "*", "<", ">", "h", "p", "d"]
 STRATEGIES = {
@@ -52,7 +54,7 @@ def styles(frame: pd.DataFrame) -> dict[str, dict]:
     """
     looks, out = _with_spare(known(), set(frame["cell"])), {}
     for cell, group in frame.groupby("cell"):
-        labels = sorted(set(group["label"]), key=lambda label: (label != cell, label))
+        labels = sorted(varied.in_order(group["label"]), key=lambda label: label != cell)
         colour, line, marker = looks[cell]
         lines, markers = ([x, *(y for y in ys if y != x)] for x, ys in ((line, LINES), (marker, MARKERS)))
         for i, label in enumerate(labels):
@@ -94,12 +96,12 @@ def title(ax, text: str, strong: bool = False):
     ax.set_title(text, loc="left", **{"fontsize": 11, "fontweight": "bold"} if strong else {"fontsize": 9})
 
 
-def ticks(ax, low: float, high: float):
-    """About five ticks from `low` to `high`, where the data are: none in a zone or at the edge."""
+def ticks(ax, low: float, high: float, count: int = 5):
+    """About so many ticks from `low` to `high`, where the data are: none in a zone or at the edge."""
     if ax.get_xscale() == "log":
         locator = ticker.LogLocator(subs=(1, 3) if high / low < 500 else (1,))
     else:
-        locator = ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+        locator = ticker.MaxNLocator(count, steps=[1, 2, 2.5, 5, 10])
     ax.set_xticks([tick for tick in locator.tick_values(low, high) if low <= tick <= high])
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     plain = ticker.FuncFormatter(lambda value, _: f"{value:,.10g}")
@@ -144,12 +146,16 @@ def legend(figure: Figure, handles, notes: list[str]):
       handles: or the axes of which the lines have labels.
     """
     handles = handles if isinstance(handles, list) else handles.get_legend_handles_labels()[0]
-    fit = int(figure.get_figwidth() / (0.7 + 0.08 * max(len(handle.get_label()) for handle in handles))) or 1
-    lines = -(-len(handles) // fit)
-    columns = -(-len(handles) // lines)  # so that lines are of equal length
+    for handle in handles:  # none is wider than the figure
+        handle.set_label(textwrap.fill(handle.get_label(), int(11 * figure.get_figwidth()) - 12))
+    longest = max((len(part) for handle in handles for part in handle.get_label().split("\n")), default=1)
+    fit = int(figure.get_figwidth() / (0.7 + 0.08 * longest)) or 1
+    lines = max(1, -(-len(handles) // fit))
+    columns = max(1, -(-len(handles) // lines))  # so that lines are of equal length
     across = int(15 * figure.get_figwidth())  # letters of 8 points
     notes = [part for note in notes for line in note.split("\n") for part in textwrap.wrap(line, across)]
-    figure.set_figheight(figure.get_figheight() + 0.2 * (lines + len(notes)))
+    deep = max((handle.get_label().count("\n") for handle in handles), default=0) + 1
+    figure.set_figheight(figure.get_figheight() + 0.2 * (lines * deep + len(notes)))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9,
         title="\n".join(notes), title_fontproperties={"size": 8},

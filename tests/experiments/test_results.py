@@ -163,9 +163,11 @@ def test_runs_under_one_label_are_told_apart_by_their_options(tmp_path, run_dir)
     run_dir(tmp_path / "a", solved=[200], config={"optimizer": {"lr": 0.1}})
     run_dir(tmp_path / "b", solved=[300], config={"optimizer": {"lr": 0.2}})
     run_dir(tmp_path / "c", cell="lstm", solved=[300], config={"optimizer": {"lr": 0.3}})
-    assert set(results.load_seeds(tmp_path)["label"]) == {"gru (lr=0.1)", "gru (lr=0.2)", "lstm"}
+    assert set(results.load_seeds(tmp_path)["label"]) == {"gru (lr=0.1)", "gru (lr=0.2)", "lstm (lr=0.3)"}
     run_dir(tmp_path / "d", cell="lstm", solved=[300], device="gpu", config={"optimizer": {"lr": 0.3}})
-    assert {"lstm (device=cpu)", "lstm (device=gpu)"} < set(results.load_curves(tmp_path)["label"])
+    assert {"lstm (lr=0.3, device=cpu)", "lstm (lr=0.3, device=gpu)"} < set(
+        results.load_curves(tmp_path)["label"]
+    )
 
 
 def test_the_options_in_which_runs_differ_are_columns(tmp_path, run_dir):
