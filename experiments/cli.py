@@ -106,9 +106,11 @@ def check_written(workdir: str | None, overrides: dict[str, str]) -> None:
     Raises:
       ValueError: one of them is given without --workdir.
     """
+    from train.same_run import ONLY_WRITTEN
+
     if FLAGS.overwrite and workdir is None:
         raise ValueError("--overwrite has no effect: without --workdir nothing is written")
-    for path in ("train.checkpoint_seconds", "train.tensorboard"):
+    for path in ONLY_WRITTEN:
         if path in overrides and workdir is None:
             raise ValueError(f"config.{path} has no effect: without --workdir nothing is written")
 

@@ -20,7 +20,7 @@ LEVELS = {"threshold": "--", "baseline": ":"}
 CLOCK = "Seconds: all seeds of a run together, compilation excluded."
 
 
-def learning_curves(curves: pd.DataFrame, x: str = "step") -> Figure:
+def learning_curves(curves: pd.DataFrame, x: str = "step", drawn: list[panels.Panel] | None = None) -> Figure:
     """The validation metric during training, a panel per task; of many labels a small one for each cell, with
     the others in grey.
 
@@ -33,11 +33,12 @@ def learning_curves(curves: pd.DataFrame, x: str = "step") -> Figure:
       curves: `results.load_curves`; columns task, cell, label, run, seed, step, `x`, valid_metric, metric,
         higher_is_better, threshold, baseline.
       x: "step", "examples", "tokens" or "seconds".
+      drawn: `curve_panels` of them, where that is there.
 
     Raises:
       ValueError: unknown `x`, or no rows.
     """
-    look, drawn = style.styles(curves), curve_panels(curves, x)
+    look, drawn = style.styles(curves), drawn or curve_panels(curves, x)
     figure = panels.figure(drawn)
     handles = _handles(look, drawn)
     if not np.isfinite(curves["valid_metric"]).all():

@@ -88,8 +88,9 @@ def write(
         xs = [name for name in against.options(seeds) if name in varied.columns(seeds)]
     for x in xs:
         against.check(seeds, x, y)
+    shown = groups(curves, seeds, xs, y)
     figures = {
-        "learning_curves.png": plots.learning_curves(curves),
+        "learning_curves.png": plots.learning_curves(curves, drawn=shown[0].panels),
         "time_to_threshold.png": plots.time_to_threshold(seeds),
     } | {f"{y}_by_{x}.png": against.figure(seeds, x, y) for x in xs}
     paths = results.write_tidy(dirs, out_dir)
@@ -100,7 +101,7 @@ def write(
         command = "\n".join(environments["command"].unique()) if "command" in environments else ""
     html = page.render(
         title,
-        groups(curves, seeds, xs, y),
+        shown,
         seeds,
         _environment(environments, curves),
         command,
@@ -137,7 +138,7 @@ def refuse_run(folder: Path) -> None:
       ValueError: it is one, or inside of one.
     """
     for place in (folder.resolve(), *folder.resolve().parents):
-        if any((place / name).exists() for name in ("summary.json", "metrics.jsonl")):
+        if all((place / name).exists() for name in ("config.json", "metrics.jsonl")):
             raise ValueError(f"{folder} is a run's folder, which is only read; name another one (--out)")
 
 
@@ -167,12 +168,12 @@ def main(words: list[str]) -> int:
 
     if not words:
         raise ValueError("name a directory of runs: python -m experiments.report DIR...")
+    if flags.FLAGS.x == []:
+        raise ValueError("--x names no option")
     dirs, out = [Path(name).expanduser() for name in words], flags.FLAGS.out
     runs = results.find_runs(*dirs)
     if out is None and (len(dirs) > 1 or dirs[0].resolve() in [run.resolve() for run in runs]):
         out = OUT
-    if flags.FLAGS.x == []:
-        raise ValueError("--x names no option")
     paths = write(dirs, out, flags.FLAGS.title, None, flags.FLAGS.x, flags.FLAGS.y)
     console, seeds = cli.console(), results.load_seeds(*dirs)
     console.print(results.table(results.aggregate(seeds), results.load_failures(*dirs)))

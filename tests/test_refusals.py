@@ -95,6 +95,8 @@ TYPED = {
         ("--config.chrono=never", "chrono"),
         ("--config.train.tensorboard=true", "without --workdir nothing is written"),
         ("--config.train.checkpoint_seconds=3", "without --workdir nothing is written"),
+        ("--config.train.logger=trackio", "without --workdir nothing is written"),
+        ("--config.train.logger=wandbb --workdir=x", "did you mean 'wandb'?"),
         ("--config.train.checkpoint_seconds=-1 --workdir=x", "checkpoint_seconds must be 0 or more"),
         ("--config.task.name=mnist --data_dir=nowhere", "no such folder: nowhere (--data_dir)"),
         ("--process=0", "--process has no effect without --coordinator"),
@@ -222,6 +224,7 @@ TYPED = {
         (".", "no runs"),
         ("--out= .", "--out is empty"),
         ("--titel=x .", "'titel'. Did you mean: title"),
+        ("--x= .", "--x names no option"),
     ],
     "sample": [
         ("", "--run=FOLDER is missing"),

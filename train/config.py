@@ -9,6 +9,7 @@ from cells.base import require
 from cells.registry import nearest
 from train import effects, tasks
 from train.model import INT32, ModelConfig
+from train.sinks import LOGGERS
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -114,6 +115,7 @@ class TrainConfig:
         while the other seeds go on. Its parameters before that step are kept.
       checkpoint_seconds: at least this long between checkpoints; one is always written at the end.
       tensorboard: also write TensorBoard events (needs the extra `tensorboard`).
+      logger: also send evaluations to "trackio" or "wandb" (need the extras of these names); empty: to none.
     """
 
     steps: int = 1000
@@ -132,6 +134,7 @@ class TrainConfig:
     on_nan: str = "stop"
     checkpoint_seconds: float = 30.0
     tensorboard: bool = False
+    logger: str = ""
 
     def __post_init__(self):
         _require_whole(self, 1, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
@@ -144,6 +147,7 @@ class TrainConfig:
         _require_choice(self, "on_nan", ON_NAN)
         _require_choice(self, "seed_batching", SEED_BATCHING)
         _require_choice(self, "data", DATA)
+        _require_choice(self, "logger", LOGGERS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -175,6 +175,7 @@ def _static(config: RunConfig) -> RunConfig:
             checkpoint_seconds=0.0,
             on_nan="stop",
             tensorboard=False,
+            logger="",
         ),
         label="",
         init="",

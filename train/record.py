@@ -9,12 +9,13 @@ from pathlib import Path
 from train import same_run
 from train.environment import environment
 from train.files import SET_ASIDE, WorkdirError, digest, plain, set_aside, write, write_json
+from train.sinks import SENT, Logger, TensorBoard
 from train.summary import Evaluation, Summary
 
 # What a run writes into its directory. Everything else there is somebody else's.
 FILES = (
     "config.json", "resolved.json", "model.json", "environment.json", "metrics.jsonl", "summary.json",
-    "failed.json",
+    "failed.json", SENT,
 )  # fmt: skip
 FOLDERS = ("checkpoints", "tensorboard", SET_ASIDE)
 
@@ -86,7 +87,7 @@ class Record:
     Args:
       directory: made if it does not exist.
       asked, resolved: the config as asked for and as it runs, nested dicts: config.json, resolved.json.
-      tensorboard: also write TensorBoard events.
+      tensorboard: also write TensorBoard events. logger: also send them to one, see `train.sinks`.
       say: is told, in a line, what cannot be trusted and was set aside.
       model: of `train.saved_model`: model.json.
       ignored: fields in which the run may differ from what is there.
@@ -104,6 +105,7 @@ class Record:
         say: Callable[[str], None] = lambda line: None,
         model: dict | None = None,
         ignored: frozenset = frozenset(),
+        logger: str = "",
     ):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,7 @@ class Record:
             same_run.check_saved(path, asked, resolved, ignored)
         self._path = self.directory / "metrics.jsonl"
         self._lines, self._say = [], say
-        self._tensorboard, self._events = tensorboard, None
+        self._tensorboard, self._logger, self._sinks = tensorboard, logger, []
         self._grid = len(resolved.get("optim", {}).get("learning_rates", ())) > 1
 
     def write_configs(self, all_of_them: bool = True) -> None:
@@ -136,6 +138,7 @@ class Record:
         Args:
           more: to be noted, too.
         """
+        self._open(step)
         self.write_configs()
         path, now = self.directory / "environment.json", environment() | (more or {})
         try:
@@ -146,7 +149,16 @@ class Record:
             content = now
         write_json(path, content)
         (self.directory / "summary.json").unlink(missing_ok=True)
-        self._events = _event_writer(self.directory) if self._tensorboard else None
+
+    def _open(self, step: int) -> None:
+        """What else evaluations go to, of a run that goes on from a step."""
+        asked = self._configs["config.json"]
+        if self._tensorboard:
+            label = asked.get("label") or asked["cell"]["name"]
+            self._sinks.append(TensorBoard(self.directory, label, self._grid, step))
+        if self._logger:
+            before = [Evaluation.from_dict(json.loads(line)) for line in self._lines]
+            self._sinks.append(Logger(self._logger, self.directory, asked, self._grid, before, self._say))
 
     @property
     def metrics(self) -> str:
@@ -195,12 +207,8 @@ class Record:
             file.flush()
             os.fsync(file.fileno())
         self._lines += lines
-        if self._events:
-            for row in rows:
-                lane = f"seed_{row.seed}" + (f"_learning_rate_{row.learning_rate:g}" if self._grid else "")
-                for name in ("train_loss", "valid_loss", "valid_metric"):
-                    self._events.add_scalar(f"{name}/{lane}", row[name], row.step)
-            self._events.flush()
+        for sink in self._sinks:
+            sink.append(rows)
 
     def summary(self, summary: Summary) -> None:
         """Writes summary.json, with digests of itself and of metrics.jsonl."""
@@ -209,9 +217,9 @@ class Record:
         write_json(self.directory / "summary.json", content | {"sha256": digests})
 
     def close(self) -> None:
-        """Closes the event file."""
-        if self._events:
-            self._events.close()
+        """Closes what else evaluations went to."""
+        for sink in self._sinks:
+            sink.close()
 
 
 def read_summary(directory: Path) -> tuple[Summary, str | None]:
@@ -260,13 +268,3 @@ def _up_to(text: str, step: int) -> tuple[list[str], bool]:
             if number < len(lines):
                 return kept, False
     return kept, True
-
-
-def _event_writer(directory):
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise WorkdirError(
-            "train.tensorboard needs the package tensorboardX: pip install 'recurrent-cells[tensorboard]'"
-        ) from None
-    return SummaryWriter(str(directory / "tensorboard"))

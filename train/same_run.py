@@ -10,7 +10,7 @@ from train.files import WorkdirError
 from train.model import ModelConfig
 
 # What a run writes, and when, is no part of what it is.
-ONLY_WRITTEN = ("train.checkpoint_seconds", "train.tensorboard")
+ONLY_WRITTEN = ("train.checkpoint_seconds", "train.tensorboard", "train.logger")
 
 
 # In what a run that goes on with more steps may differ from what it was.

@@ -79,8 +79,9 @@ class Workdir(Nowhere):
         try:
             if overwrite:
                 clear(self.path)
-            tensorboard = asked.train.tensorboard
-            self._record = Record(self.path, config, resolved.to_dict(), tensorboard, say, model, ignored)
+            also = {"tensorboard": asked.train.tensorboard, "logger": asked.train.logger}
+            also |= {"say": say, "model": model, "ignored": ignored}
+            self._record = Record(self.path, config, resolved.to_dict(), **also)
             self._checkpoints = Checkpoints(
                 self.path / "checkpoints",
                 config,

@@ -111,9 +111,10 @@ def _name(ax: Axes, panel: Panel, told: bool) -> None:
     if not panel.small:
         style.title(ax, f"{task}: {panel.title}" if panel.title else task, strong=True)
         return
-    style.title(ax, f"{task}\n" if told else "", strong=True)
-    shift = {"xytext": (0, 4), "textcoords": "offset points"}
-    ax.annotate(panel.title, (0, 1), xycoords="axes fraction", fontsize=9, annotation_clip=False, **shift)
+    style.title(ax, panel.title)
+    if told:
+        above = {"xytext": (0, 22), "textcoords": "offset points", "annotation_clip": False}
+        ax.annotate(task, (0, 1), xycoords="axes fraction", fontsize=11, fontweight="bold", **above)
 
 
 def svg(panel: Panel) -> tuple[str, list[Point]]:
@@ -126,6 +127,7 @@ def svg(panel: Panel) -> tuple[str, list[Point]]:
     style.tidy(ax)
     points = panel.draw(ax)
     out.draw_without_rendering()
+    out.set_layout_engine("none")  # it is laid out
     height = out.get_figheight() * 72
     placed = [(ax.transData.transform((point.x, point.y)), point) for point in points]
     placed = [point._replace(x=round(x, 1), y=round(height - y, 1)) for (x, y), point in placed]
