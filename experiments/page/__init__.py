@@ -93,7 +93,7 @@ def _task(task: str, aggregated: pd.DataFrame, seeds: pd.DataFrame, groups, poin
     found = seeds["learning_rate"].dropna().unique()
     return {
         "name": task,
-        "asks": describe.sentence(TASKS.table[task]) if task in TASKS.table else "",
+        "asks": describe.sentence(TASKS.table[task]).replace("`", "") if task in TASKS.table else "",
         "caption": results.caption(aggregated),
         "rates": [varied.text(float(rate)) for rate in sorted(found)],
         "columns": list(rows.columns),

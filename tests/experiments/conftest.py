@@ -125,6 +125,21 @@ def comparison(tmp_path):
     return write_comparison(tmp_path / "compare")
 
 
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory):
+    """Two cells, three gaps, two learning rates, three seeds, as a frame: gru likes 0.1, lstm 0.01."""
+    from experiments import results
+
+    folder = tmp_path_factory.mktemp("swept")
+    for cell, best in (("gru", 0.1), ("lstm", 0.01)):
+        for gap in (5, 20, 50):
+            for rate in (0.01, 0.1):
+                solved = [20 * gap * (1 if rate == best else 2) + 100 * seed for seed in range(3)]
+                config = {"task": {"name": "delayed_recall", "gap": gap}, "optim": {"learning_rate": rate}}
+                write_run(folder / f"{cell}{gap}{rate}", cell=cell, solved=solved, budget=3000, config=config)
+    return results.load_seeds(folder)
+
+
 def train_nothing(config, workdir, data_dir=None, watch=None):
     """A run of which the parameters stay as they were and every seed is solved: nothing is compiled but what
     initialises them."""
