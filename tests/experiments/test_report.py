@@ -126,8 +126,10 @@ def colour(text):
 
 @pytest.mark.skipif(browser.PROGRAM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width, dark", [(390, True), pytest.param(1200, False, marks=pytest.mark.slow)])
-def test_in_a_browser_values_are_read_and_cells_hidden_at_any_width(comparison, tmp_path, width, dark):
-    found = browser.see(report.write(comparison)["index.html"], SCRIPT, tmp_path, width, dark)
+def test_in_a_browser_values_are_read_and_cells_hidden_at_any_width(tmp_path, run_dir, width, dark):
+    for cell in ("gru", "lru"):
+        run_dir(tmp_path / "runs" / cell, cell=cell, solved=[300, "nan", None])
+    found = browser.see(report.write(tmp_path / "runs")["index.html"], SCRIPT, tmp_path, width, dark)
     assert found["errors"] == []
     assert found["read"] == found["wanted"]
     assert found["other"] and not found["other"].startswith(f"{found['name']}:")
@@ -156,8 +158,9 @@ def command(*args):
     return COMMANDS.run("experiments.report", *args)
 
 
-def test_command_writes_and_says_where(comparison, tmp_path):
-    done = command(comparison, f"--out={tmp_path / 'out'}")
+def test_command_writes_and_says_where(tmp_path, run_dir):
+    run_dir(tmp_path / "runs" / "a", solved=[None])
+    done = command(tmp_path / "runs", f"--out={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert sorted(Path(line).name for line in done.stdout.splitlines() if "/out/" in line) == FILES
     assert "delayed_recall" in done.stdout and ">1,000" in done.stdout  # the table
@@ -193,7 +196,7 @@ def test_several_folders_and_runs_are_read_and_written_elsewhere(tmp_path, run_d
         with pytest.raises(ValueError, match=line):
             report.write(dirs, tmp_path / "out", xs=xs)
     with pytest.raises(ValueError, match="--y=accuracy is no metric of a seed"):
-        report.write(tmp_path / "0.1", tmp_path / "out", xs=["learning_rate"], y="accuracy")
+        report.write(refused[1][0], tmp_path / "out", xs=["learning_rate"], y="accuracy")
     for place in (tmp_path / "0.1" / "gru", tmp_path / "0.1" / "gru" / "below"):
         with pytest.raises(ValueError, match="is a run's folder, which is only read"):
             report.write(tmp_path / "0.1", place)

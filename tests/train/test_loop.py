@@ -177,16 +177,16 @@ def test_the_parameter_budget_is_met():
 
 
 def events(folder):
-    """Every (name, step, value) in the event files of a folder: records of length, CRC, event, CRC."""
+    """Every (name/folder, step, value) in event files below a folder: records of length, CRC, event, CRC."""
     from tensorboardX.proto.event_pb2 import Event
 
-    for file in folder.glob("events*"):
+    for file in folder.glob("*/events*"):
         data = file.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
             event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
             for value in event.summary.value:
-                yield value.tag, event.step, value.simple_value
+                yield f"{value.tag}/{file.parent.name}", event.step, value.simple_value
 
 
 @pytest.mark.parametrize("grid", [pytest.param(False, marks=pytest.mark.slow), True])
@@ -195,8 +195,8 @@ def test_tensorboard_has_a_curve_for_every_seed_and_learning_rate(tmp_path, grid
     lanes = {"optim": {"learning_rates": (0.02, 0.01)}, "train": {"seeds": 1, "seed": 3}} if grid else {}
     lanes["train"] = lanes.get("train", {}) | {"tensorboard": "true"}
     train(config(**lanes), tmp_path)
-    names = {(3, 0.02): "seed_3_learning_rate_0.02", (3, 0.01): "seed_3_learning_rate_0.01"}
-    names |= {(0, 0.02): "seed_0", (1, 0.02): "seed_1"}
+    names = {(3, 0.02): "gru_seed_3_learning_rate_0.02", (3, 0.01): "gru_seed_3_learning_rate_0.01"}
+    names |= {(0, 0.02): "gru_seed_0", (1, 0.02): "gru_seed_1"}
     want = {
         (f"{column}/{names[row['seed'], row['learning_rate']]}", row["step"]): row[column]
         for row in lines(tmp_path)
