@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 from absl import flags
+from rich.console import Console
 
 from experiments import against, entry, output, page, plots, rates, results, tables, varied
 from experiments.lab import style
@@ -164,8 +165,6 @@ def _join(value) -> str:
 
 def main(words: list[str]) -> int:
     """Writes the report; returns the exit code."""
-    from experiments import cli
-
     if not words:
         raise ValueError("name a directory of runs: python -m experiments.report DIR...")
     if flags.FLAGS.x == []:
@@ -175,7 +174,7 @@ def main(words: list[str]) -> int:
     if out is None and (len(dirs) > 1 or dirs[0].resolve() in [run.resolve() for run in runs]):
         out = OUT
     paths = write(dirs, out, flags.FLAGS.title, None, flags.FLAGS.x, flags.FLAGS.y)
-    console, seeds = cli.console(), results.load_seeds(*dirs)
+    console, seeds = Console(highlight=False, markup=False), results.load_seeds(*dirs)
     console.print(results.table(results.aggregate(seeds), results.load_failures(*dirs)))
     for title, frame in rates.text(rates.by_rate(seeds)).items():
         tables.show(console, title, frame)
