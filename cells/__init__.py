@@ -8,7 +8,17 @@ carry, ys = cells.scan(cell, params, xs)    # xs (batch, time, features) -> ys (
 from cells.attention import Attention
 from cells.base import Cell, HandDifferentiated, Linear, Nonlinear, Sequence
 from cells.gru import GRU
-from cells.interop import from_flax, from_torch, to_flax, to_torch
+from cells.interop import (
+    from_flax_linen,
+    from_flax_nnx,
+    from_keras,
+    from_torch,
+    stacks,
+    to_flax_linen,
+    to_flax_nnx,
+    to_keras,
+    to_torch,
+)
 from cells.knn import KNN
 from cells.lru import LRU
 from cells.lstm import LSTM
@@ -60,12 +70,17 @@ __all__ = [
     "Nonlinear",
     "Report",
     "Sequence",
-    "from_flax",
+    "from_flax_linen",
+    "from_flax_nnx",
+    "from_keras",
     "from_torch",
     "get",
     "names",
     "scan",
+    "stacks",
     "strategies",
-    "to_flax",
+    "to_flax_linen",
+    "to_flax_nnx",
+    "to_keras",
     "to_torch",
 ]

@@ -44,6 +44,7 @@ class Attention(base.Sequence):
     forms = ("parallel",)
     length_options = ("window",)
     dynamics = "attention"
+    fixed_time = True
     style = ("#000000", parts.DOTTED, "x")
 
     def __post_init__(self):
@@ -70,13 +71,13 @@ class Attention(base.Sequence):
 
     def step(self, params, carry, x):
         q, k, v = (self._heads(u) for u in self.project(params, x)[0])
-        new = Cache(k, v, jnp.ones(len(x), k.dtype))
+        new = Cache(k, v, jnp.ones(x.shape[0], k.dtype))
         seen = Cache(*(jnp.concatenate([c, n[..., None]], axis=-1) for c, n in zip(carry, new, strict=True)))
         K = turned(jnp.moveaxis(seen.keys, -1, 0), np.arange(1 - self.window, 1))
         scores = jnp.einsum("bhd,sbhd->bhs", q, K) / q.shape[-1] ** 0.5
         scores = jnp.where(seen.taken[:, None] > 0.5, scores, -jnp.inf)
         h = jnp.einsum("bhs,bhds->bhd", jax.nn.softmax(scores), seen.values)
-        return Cache(*(c[..., 1:] for c in seen)), h.reshape(len(x), -1) @ params["W_o"]
+        return Cache(*(c[..., 1:] for c in seen)), h.reshape(x.shape[0], -1) @ params["W_o"]
 
     def project(self, params, xs):
         u = xs @ parts.stack(params, "W_q", "W_k", "W_v")

@@ -116,6 +116,8 @@ def scan(
     if valid is not None:
         xs = jnp.where(valid[..., None], xs, 0)  # whatever padding holds, NaN too, stays out
 
+    if remat and jax.export.is_symbolic_dim(time):
+        raise ValueError(f"remat={remat} needs a known number of steps, not {time}: use remat=0")
     params, xs, carry, initial = sequential.varying_alike((params, xs, carry, initial))
 
     def run(xs, carry, valid, resets):

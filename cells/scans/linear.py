@@ -9,6 +9,7 @@ from functools import partial
 
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from cells.scans.strategies import Associative, Chunked
 
@@ -91,22 +92,28 @@ def associative(a, b, reverse):
 
 def chunked(a, b, reverse, chunk=64):
     """Chunks one after the other, in parallel inside: temporary memory of one chunk, depth T / chunk."""
-    time, chunk = len(a), min(chunk, len(a))
-    pad = -time % chunk
+    time = a.shape[0]
+    chunks, chunk = cut(time, chunk)
     if reverse:
         a, b = a[::-1], b[::-1]
     # Padding with a = 1, b = 0 keeps the state; it is cut off again.
-    a = jnp.concatenate([a, jnp.ones_like(a[:pad])]) if pad else a
-    b = jnp.concatenate([b, jnp.zeros_like(b[:pad])]) if pad else b
+    padding = ((0, chunks * chunk - time), *[(0, 0)] * (a.ndim - 1))
+    a, b = jnp.pad(a, padding, constant_values=1), jnp.pad(b, padding)
 
     def step(c, ab):
         products, sums = lax.associative_scan(_combine, ab)
         cs = _times(products, c) + sums
         return cs[-1], cs
 
-    chunks = tuple(x.reshape(-1, chunk, *x.shape[1:]) for x in (a, b))
-    cs = lax.scan(step, jnp.zeros_like(b[0]), chunks)[1].reshape(a.shape)[:time]
+    ab = tuple(x.reshape(chunks, chunk, *x.shape[1:]) for x in (a, b))
+    cs = lax.scan(step, jnp.zeros_like(b[0]), ab)[1].reshape(a.shape)[:time]
     return cs[::-1] if reverse else cs
+
+
+def cut(time, chunk: int):
+    """(number of chunks, steps in one); a number of steps that is only known later takes whole chunks."""
+    chunk = chunk if is_symbolic_dim(time) else min(chunk, time)
+    return -(-time // chunk), chunk
 
 
 def solver(strategy):

@@ -92,21 +92,20 @@ class Steps(NamedTuple):
     def by_chunks(self, body, carry, us):
         """Chunk after chunk: body(carry, us of the chunk, Chunk) -> carry, ys (steps, batch, ...)."""
         time, batch = jax.tree.leaves(us)[0].shape[:2]
-        size = min(self.strategy.chunk, time)
-        padding = -time % size
+        chunks, size = linear.cut(time, self.strategy.chunk)
         valid = jnp.ones((time, batch), bool) if self.valid is None else self.valid
         resets = jnp.zeros((time, batch), bool) if self.resets is None else self.resets
 
         def cut(x):
-            x = jnp.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1))
-            return x.reshape(-1, size, *x.shape[1:])
+            x = jnp.pad(x, ((0, chunks * size - time),) + ((0, 0),) * (x.ndim - 1))
+            return x.reshape(chunks, size, *x.shape[1:])
 
         def one(carry, inputs):
             us, valid, resets = inputs
             return body(carry, us, Chunk(valid[..., None], resets))
 
         carry, ys = lax.scan(one, carry, jax.tree.map(cut, (us, valid, resets)))
-        return carry, ys.reshape(-1, *ys.shape[2:])[:time]
+        return carry, ys.reshape(chunks * size, *ys.shape[2:])[:time]
 
 
 class Chunk(NamedTuple):

@@ -10,6 +10,7 @@ import dataclasses
 from typing import ClassVar
 
 import jax
+from jax.export import is_symbolic_dim
 
 from cells import base
 from cells.registry import Registry, nearest
@@ -20,6 +21,7 @@ class Strategy(abc.ABC):
     """A way to run a cell over time; `name` is what flags and records call it."""
 
     name: ClassVar[str]
+    fixed_time: ClassVar[bool] = False  # whether the number of steps must be known when it is compiled
 
     @abc.abstractmethod
     def refuses(self, cell: base.Cell) -> str | None:
@@ -82,6 +84,7 @@ class Associative(_LinearOnly):
     """Linear recurrences by an associative scan over all of time."""
 
     name = "associative"
+    fixed_time = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Newton(Strategy):
     """
 
     name = "newton"
+    fixed_time = True
     window: int = 0
     jacobian: str = "auto"
     iterations: int = 0
@@ -206,17 +210,25 @@ def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 10
     (8, 16384, 32) and (16, 2048, 128) "associative" took 0.98 to 1.8 times as long, "chunked" 1.07 to 2.1:
     on a CPU the passes over memory count, and the scan makes the fewest.
 
+    Where `time` is symbolic (`jax.export`), `auto` is what needs not know it: one step after the other for
+    linear cells and attention, for the others what it is else.
+
     Raises:
-      ValueError: unknown strategy or option, or one that the cell cannot use, with the reason.
+      ValueError: unknown strategy or option, or one that the cell, or a symbolic time, cannot use, with the
+        reason.
     """
-    wanted = parse(strategy)
+    wanted, later = parse(strategy), is_symbolic_dim(time)
     if wanted is None:
         if isinstance(cell, base.Sequence) and cell.forms and cell.forms[0] != "sequential":
-            return REGISTRY.get(cell.forms[0])
-        quick = (backend or jax.default_backend()) == "cpu" or time < ACCELERATED_FROM
+            return Stepwise() if later and cell.fixed_time else REGISTRY.get(cell.forms[0])
+        quick = later or (backend or jax.default_backend()) == "cpu" or time < ACCELERATED_FROM
         wanted = Associative() if not quick and Associative().refuses(cell) is None else Sequential()
     reason = wanted.refuses(cell)
     if reason is None:
+        if later and (wanted.fixed_time or cell.fixed_time and not isinstance(wanted, Stepwise)):
+            raise ValueError(
+                f"strategy {str(wanted)!r} needs a known number of steps, not {time}: use 'auto'"
+            )
         return wanted
     instead = INSTEAD.get(wanted.name)
     if wanted == type(wanted)() and instead and instead.refuses(cell) is None:

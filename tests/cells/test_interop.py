@@ -12,8 +12,8 @@ import cells
 
 LAYOUTS = {
     "torch": (cells.to_torch, cells.from_torch),
-    "flax": (cells.to_flax, cells.from_flax),
-    "flax-optimized": (functools.partial(cells.to_flax, optimized=True), cells.from_flax),
+    "flax": (cells.to_flax_nnx, cells.from_flax_nnx),
+    "flax-optimized": (functools.partial(cells.to_flax_nnx, optimized=True), cells.from_flax_nnx),
 }
 CELLS = {"torch": ["rnn", "lstm", "gru", "sru", "sru_feedback"], "flax": ["rnn", "lstm", "gru"]}
 CELLS["flax-optimized"] = ["lstm"]
@@ -117,7 +117,7 @@ def test_sru_layout(laws):
 def test_wrong_states_are_refused_by_name_and_shape(laws):
     lstm = cells.get("lstm", hidden_size=2)
     p = params_of(laws, lstm, 3)
-    state, nested = cells.to_torch(lstm, p), cells.to_flax(lstm, p)
+    state, nested = cells.to_torch(lstm, p), cells.to_flax_nnx(lstm, p)
 
     def torch(**changes):
         changed = {k: v for k, v in (state | changes).items() if v is not None}
@@ -131,13 +131,14 @@ def test_wrong_states_are_refused_by_name_and_shape(laws):
     refused(torch(weight_ih_l0=np.ones((8, 0))), "'weight_ih_l0' is (8, 0)")
     refused(torch(bias_ih_l0=np.ones(())), "'bias_ih_l0' is (), expected (8,)")
     refused(
-        lambda: cells.from_flax(lstm, nested | {"hi": {"kernel": np.ones((2, 2))}}), "'hi.bias' is missing"
+        lambda: cells.from_flax_nnx(lstm, nested | {"hi": {"kernel": np.ones((2, 2))}}),
+        "'hi.bias' is missing",
     )
-    refused(lambda: cells.from_flax(lstm, nested | {"hi": 1.0}), "'hi.kernel' is missing")
-    refused(lambda: cells.from_flax(lstm, None), "nnx module", "NoneType")
+    refused(lambda: cells.from_flax_nnx(lstm, nested | {"hi": 1.0}), "'hi.kernel' is missing")
+    refused(lambda: cells.from_flax_nnx(lstm, None), "nnx module", "NoneType")
     refused(lambda: cells.to_torch(lstm, p | {"W_i": p["W_i"][:2]}), "(2, 2)", "(3, 2)")
     refused(lambda: cells.to_torch(lstm, {"W_i": p["W_i"]}), "is missing")
-    refused(lambda: cells.to_flax(lstm, {}), "is missing")
+    refused(lambda: cells.to_flax_nnx(lstm, {}), "is missing")
     stacked = jax.tree.map(lambda x: np.stack([x, x]), p)
     refused(lambda: cells.to_torch(lstm, stacked), "params do not fit")
 
@@ -202,7 +203,7 @@ def flax_pair(laws, name, options, module, features=2, hidden=3):
     cell = cells.get(name, hidden_size=hidden, **{k: v for k, v in options.items() if k != "optimized"})
     p = params_of(laws, cell, features, "flax")
     theirs = module(features, hidden, rngs=nnx.Rngs(0))
-    nnx.update(theirs, cells.to_flax(cell, p, optimized=optimized))
+    nnx.update(theirs, cells.to_flax_nnx(cell, p, optimized=optimized))
     return cell, p, theirs
 
 
@@ -231,15 +232,15 @@ def test_flax_weights_come_from_modules_states_and_dicts(laws, name, options, mo
     variables = {layer: dict(fields) for layer, fields in state.items()}
     assert isinstance(jax.tree.leaves(variables, is_leaf=lambda x: isinstance(x, nnx.Param))[0], nnx.Param)
     for source in (theirs, state, variables, nnx.to_pure_dict(state)):
-        jax.tree.map(np.testing.assert_array_equal, cells.from_flax(cell, source), p)
+        jax.tree.map(np.testing.assert_array_equal, cells.from_flax_nnx(cell, source), p)
     fresh = module(2, 3, rngs=nnx.Rngs(1))
     x, h = jnp.ones((4, 2)), cell.initial_carry(4)
     _, y = fresh(tuple(h) if name == "lstm" else h, x)
-    laws.same(cell.step(cells.from_flax(cell, fresh), h, x)[1], y, 1e-5)
+    laws.same(cell.step(cells.from_flax_nnx(cell, fresh), h, x)[1], y, 1e-5)
 
 
 def test_flax_gru_takes_no_c_n(laws):
     cell = cells.get("gru", hidden_size=3, reset_after=True)
     p = params_of(laws, cell, 2)
-    refused(lambda: cells.to_flax(cell, p), "no c_n", "flax.nnx", "not zero")
-    assert not cells.from_flax(cell, cells.to_flax(cell, p | {"c_n": np.zeros(3)}))["c_n"].any()
+    refused(lambda: cells.to_flax_nnx(cell, p), "no c_n", "flax.nnx", "not zero")
+    assert not cells.from_flax_nnx(cell, cells.to_flax_nnx(cell, p | {"c_n": np.zeros(3)}))["c_n"].any()

@@ -1,7 +1,4 @@
-"""Weights in and out: the layouts of `torch.nn`, of the SRU authors' `sru` package, and of `flax.nnx`.
-
-A layout is a table: foreign name -> our parameters that stand in it, side by side, and how they are
-joined. One function packs by it and one unpacks, with three rules:
+"""Weights of one cell, in and out. One function packs by a layout and one unpacks, with three rules:
 
 * a parameter that stands in two places is their sum (torch's two biases): the first
   holds it, the other zeros;
@@ -10,96 +7,17 @@ joined. One function packs by it and one unpacks, with three rules:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cells.base import Cell, Params
-from cells.gru import GRU
+from cells.interop import layouts
 from cells.lstm import LSTM
-from cells.rnn import RNN
-from cells.sru import SRU, SRUFeedback
-
-
-class Join(NamedTuple):
-    """How n arrays (D, H) or (H,) become one, and the way back."""
-
-    pack: Callable[[list[np.ndarray]], np.ndarray]
-    unpack: Callable[[np.ndarray, int], list[np.ndarray]]
-
-
-ROWS = Join(lambda parts: np.concatenate(parts, -1).T, lambda x, n: np.split(x.T, n, -1))
-COLUMNS = Join(lambda parts: np.concatenate(parts, -1), lambda x, n: np.split(x, n, -1))
-WOVEN = Join(  # (D, H * n), the n projections of a unit side by side
-    lambda parts: np.stack(parts, -1).reshape(len(parts[0]), -1),
-    lambda x, n: list(np.moveaxis(x.reshape(len(x), -1, n), -1, 0)),
-)
-Layout = dict[str, tuple[Join, list[str]]]
-
-# The array that shows the input size, and on which axis.
-INPUT_AXIS = {"weight_ih_l0": 1, "weight": 0, "weight_proj": 0, "dense_i.kernel": 0, "ii.kernel": 0}
-
-# Options that no layout here has, and what they must be.
-WITHOUT = {"peepholes": False, "coupled": False, "reset_gate": True, "layer_norm": False, "diagonal": False}
-
-
-def _names(letter: str, gates: str) -> list[str]:
-    return [f"{letter}_{gate}" for gate in gates] or [letter]
-
-
-def _torch_nn(gates: str, hidden_bias: list[str] | None = None) -> Layout:
-    W, U, b = (_names(letter, gates) for letter in "WUb")
-    kinds = {"weight_ih_l0": W, "weight_hh_l0": U, "bias_ih_l0": b, "bias_hh_l0": hidden_bias or b}
-    return {key: (ROWS, names) for key, names in kinds.items()}
-
-
-def _sru(cell, input_size) -> Layout:
-    # Behind a bottleneck the package's W_x sees W_q x, ours x: no place for it.
-    fourth = cell.highway and input_size != cell.hidden_size and not cell.projection
-    projections = ["W", "W_f", "W_r"] + ["W_x"] * fourth
-    vectors = {"weight_c": ["v_f", "v_r"], "bias": ["b_f", "b_r"]}
-    bottleneck = {"weight_proj": (COLUMNS, ["W_q"])} if cell.projection else {}
-    return (
-        bottleneck | {"weight": (WOVEN, projections)} | {k: (COLUMNS, names) for k, names in vectors.items()}
-    )
-
-
-def _flax(**dense: str) -> Layout:
-    """`name="Ub ifgo"`: the dense layer called `name` has kernel U and bias b of gates i, f, g, o."""
-    layout = {}
-    for name, (letters, _, gates) in ((name, spec.partition(" ")) for name, spec in dense.items()):
-        for field, letter in zip(("kernel", "bias"), letters, strict=False):
-            layout[f"{name}.{field}"] = COLUMNS, _names(letter, gates)
-    return layout
-
-
-TORCH = {
-    RNN: lambda cell, _: _torch_nn(""),
-    LSTM: lambda cell, _: _torch_nn("ifgo"),
-    GRU: lambda cell, _: _torch_nn("rzn", hidden_bias=["b_r", "b_z", "c_n"]),
-    SRU: _sru,
-    SRUFeedback: _sru,
-}
-FLAX = {
-    RNN: lambda cell, _: _flax(dense_i="Wb", dense_h="U"),
-    LSTM: lambda cell, _: _flax(
-        ii="W i", if_="W f", ig="W g", io="W o", hi="Ub i", hf="Ub f", hg="Ub g", ho="Ub o"
-    ),
-    GRU: lambda cell, _: _flax(dense_i="Wb rzn", dense_h="U rzn"),
-}
-FLAX_OPTIMIZED = {LSTM: lambda cell, _: _flax(dense_i="W ifgo", dense_h="Ub ifgo")}
-LIBRARIES: dict[str, Mapping[Any, Callable[..., Layout]]] = {
-    "torch.nn and the sru package": TORCH,
-    "flax.nnx": FLAX,
-    "flax.nnx (optimized)": FLAX_OPTIMIZED,
-}
-
-# What to use in place of a cell that lacks a parameter.
-INSTEAD = {"v_f": "its forget gate sees no state: use sru_feedback", "v_r": "use reset_feedback=True"}
 
 
 def to_torch(cell: Cell, params: Params) -> dict[str, np.ndarray]:
@@ -120,8 +38,6 @@ def to_torch(cell: Cell, params: Params) -> dict[str, np.ndarray]:
 
     Raises:
       ValueError: no counterpart for the cell or its options; params that do not fit the cell.
-
-    Source: torch 2.13, torch.nn.modules.rnn; sru 2.6.0, sru.modules and sru.ops.
     """
     state = _pack("torch.nn and the sru package", cell, params)
     if hasattr(cell, "alpha"):
@@ -147,8 +63,8 @@ def from_torch(cell: Cell, state: Mapping[str, Any], dtype=None) -> Params:
     return _unpack("torch.nn and the sru package", cell, state, dtype)
 
 
-def to_flax(cell: Cell, params: Params, optimized: bool = False) -> dict[str, Any]:
-    """The parameters of flax's cell as a nested dict: `nnx.update(module, cells.to_flax(cell, params))`.
+def to_flax_nnx(cell: Cell, params: Params, optimized: bool = False) -> dict[str, Any]:
+    """The parameters of flax's cell as a nested dict: `nnx.update(module, cells.to_flax_nnx(cell, params))`.
 
     RNN: `nnx.SimpleCell` (relu: activation_fn=jax.nn.relu); LSTM: `nnx.LSTMCell`; GRU with reset_after:
     `nnx.GRUCell`, which has no c_n.
@@ -159,18 +75,12 @@ def to_flax(cell: Cell, params: Params, optimized: bool = False) -> dict[str, An
 
     Raises:
       ValueError: no counterpart for the cell or its options; params that do not fit the cell; c_n not zero.
-
-    Source: flax 0.12, flax.nnx.nn.recurrent.
     """
-    nested: dict[str, dict[str, Any]] = {}
-    for key, value in _pack("flax.nnx (optimized)" if optimized else "flax.nnx", cell, params).items():
-        layer, field = key.split(".")
-        nested.setdefault(layer, {})[field] = value
-    return nested
+    return _nested(_pack("flax.nnx (optimized)" if optimized else "flax.nnx", cell, params))
 
 
-def from_flax(cell: Cell, state: Any, dtype=None) -> Params:
-    """The way back from `to_flax`; both LSTM layouts are known by their names.
+def from_flax_nnx(cell: Cell, state: Any, dtype=None) -> Params:
+    """The way back from `to_flax_nnx`; both LSTM layouts are known by their names.
 
     Args:
       state: a flax.nnx cell, its `nnx.State`, or a nested dict of arrays or variables.
@@ -189,33 +99,72 @@ def from_flax(cell: Cell, state: Any, dtype=None) -> Params:
     return _unpack("flax.nnx (optimized)" if optimized else "flax.nnx", cell, _flatten(state), dtype)
 
 
+def to_flax_linen(cell: Cell, params: Params) -> dict[str, Any]:
+    """The parameters of flax.linen's cell, a nested dict: `module.apply({"params": it}, ...)`.
+
+    RNN: `nn.SimpleCell`; LSTM: `nn.LSTMCell` and `nn.OptimizedLSTMCell`; GRU with reset_after: `nn.GRUCell`.
+
+    Raises:
+      ValueError: no counterpart for the cell or its options; params that do not fit the cell.
+    """
+    return _nested(_pack("flax.linen", cell, params))
+
+
+def from_flax_linen(cell: Cell, state: Mapping[str, Any], dtype=None) -> Params:
+    """The way back from `to_flax_linen`.
+
+    Raises:
+      ValueError: no counterpart for the cell or its options; missing or unexpected keys; wrong shapes.
+    """
+    return _unpack("flax.linen", cell, _flatten(state), dtype)
+
+
+def to_keras(cell: Cell, params: Params) -> list[np.ndarray]:
+    """The weights of a Keras layer: `layer.set_weights(cells.to_keras(cell, params))`.
+
+    RNN: `SimpleRNN` (relu: activation="relu"); LSTM: `LSTM`; GRU: `GRU`, whose reset_after is the cell's.
+
+    Returns:
+      kernel (D, k * H), recurrent_kernel (H, k * H), bias (k * H,), of a GRU with reset_after (2, k * H).
+
+    Raises:
+      ValueError: no counterpart for the cell or its options; params that do not fit the cell.
+    """
+    return list(_pack("Keras", cell, params).values())
+
+
+def from_keras(cell: Cell, weights: Sequence[Any], dtype=None) -> Params:
+    """The way back from `to_keras`: `params = cells.from_keras(cell, layer.get_weights())`.
+
+    Raises:
+      ValueError: no counterpart for the cell or its options; too few or too many weights; wrong shapes.
+    """
+    names = list(layouts.of("Keras", cell, 1))
+    if len(weights) != len(names):
+        raise ValueError(f"weights do not fit {cell}: {len(weights)} arrays, expected {', '.join(names)}")
+    return _unpack("Keras", cell, {n: np.asarray(x) for n, x in zip(names, weights, strict=True)}, dtype)
+
+
+def _nested(flat):
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        layer, field = key.split(".")
+        nested.setdefault(layer, {})[field] = value
+    return nested
+
+
 def _flatten(state, prefix=""):
     if not isinstance(state, Mapping):
         return {prefix: np.asarray(state)}
     return {k: v for name, s in state.items() for k, v in _flatten(s, f"{prefix}.{name}".lstrip(".")).items()}
 
 
-def _layout(library: str, cell: Cell, input_size: int) -> Layout:
-    """The table for `cell`, or the reason why there is none."""
-    table = LIBRARIES[library]
-    kind = type(cell).plain or type(cell)
-    name = kind.__name__
-    if kind not in table:
-        raise ValueError(f"no {name} in {library}; there: {', '.join(c.__name__ for c in table)}")
-    for option, wanted in WITHOUT.items():
-        if getattr(cell, option, wanted) != wanted:
-            raise ValueError(f"{name} with {option}={not wanted} has no layout here for {library}")
-    if not getattr(cell, "reset_after", True):
-        raise ValueError(f"GRU in {library} resets after the product, U h' + c_n: set reset_after=True")
-    return table[kind](cell, input_size)
-
-
-def _expected(cell, input_size):
+def expected(cell, input_size):
     """Our parameters for that input size, as shapes."""
     return jax.eval_shape(partial(cell.init, input_size=input_size), jax.random.key(0))
 
 
-def _check(what, cell, got, want):
+def check(what, cell, got, want):
     """Refuses the first name in `want` or `got` whose shapes differ."""
     got, want = ({name: np.shape(x) for name, x in arrays.items()} for arrays in (got, want))
     for name in want | got:
@@ -237,33 +186,38 @@ def _join(layout, cell, params):
 
 def _pack(library, cell, params):
     params = {name: np.asarray(p) for name, p in params.items()}
-    first = next(iter(_layout(library, cell, 1).values()))[1][0]
+    first = next(iter(layouts.of(library, cell, 1).values()))[1][0]
     input_size = max(1, len(params[first])) if np.ndim(params.get(first, 0)) else 1
-    _check("params", cell, params, _expected(cell, input_size))
-    state, left = _join(_layout(library, cell, input_size), cell, params)
+    check("params", cell, params, expected(cell, input_size))
+    state, left = _join(layouts.of(library, cell, input_size), cell, params)
     for name, p in left.items():
         if p.any():
-            raise ValueError(f"no {name} in the {type(cell).__name__} of {library}, and it is not zero")
+            instead = f": {layouts.ELSEWHERE[name]}" if name in layouts.ELSEWHERE else ""
+            raise ValueError(
+                f"no {name} in the {type(cell).__name__} of {library}, and it is not zero{instead}"
+            )
     return state
 
 
 def _unpack(library, cell, state, dtype):
-    key = next(iter(_layout(library, cell, 1)))
+    key = next(iter(layouts.of(library, cell, 1)))
     if key not in state:
         raise ValueError(
             f"weights do not fit {cell}: {key!r} is missing; there: {', '.join(state) or 'nothing'}"
         )
-    input_size = max(1, state[key].shape[INPUT_AXIS[key]]) if np.ndim(state[key]) == 2 else 1
-    layout = _layout(library, cell, input_size)
-    ours = {name: np.zeros(p.shape) for name, p in _expected(cell, input_size).items()}
-    _check("weights", cell, state, _join(layout, cell, ours)[0])
+    input_size = max(1, state[key].shape[layouts.INPUT_AXIS[key]]) if np.ndim(state[key]) == 2 else 1
+    layout = layouts.of(library, cell, input_size)
+    ours = {name: np.zeros(p.shape) for name, p in expected(cell, input_size).items()}
+    check("weights", cell, state, _join(layout, cell, ours)[0])
     params = {}
     for key, (join, names) in layout.items():
         for name, part in zip(names, join.unpack(state[key], len(names)), strict=True):
             if name in params:
                 part = np.where(part == 0, params[name], params[name] + part)  # so that -0.0 survives
             if name not in ours and part.any():
-                raise ValueError(f"{type(cell).__name__} has no {name}, but {key} holds one; {INSTEAD[name]}")
+                raise ValueError(
+                    f"{type(cell).__name__} has no {name}, but {key} holds one; {layouts.INSTEAD[name]}"
+                )
             params[name] = part
     dtype = dtype or jnp.result_type(*state.values(), 1.0)
     return {name: jnp.asarray(params.get(name, zeros), dtype) for name, zeros in ours.items()}
