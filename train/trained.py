@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from cells import CELLS
-from train import metrics, saved_model
+from train import exchange, exported, metrics, saved_model
 from train.checkpoint import CheckpointError, Checkpoints
 from train.config import RunConfig
 from train.model import Model, build
@@ -355,6 +355,52 @@ class TrainedRun:
     @functools.cached_property
     def _trace(self):
         return jax.jit(make_trace(self.config.cell, self.spec, self.config.model))
+
+    def to_torch(self, seed: int | None = None, learning_rate: float | None = None, at: str = "best"):
+        """The weights as a torch state dict of NumPy arrays, see `train.exchange.to_torch`; whose, as for
+        `params`. Inputs and answers are in the model's units: see `inputs`."""
+        return self._to(exchange.to_torch, seed, learning_rate, at)
+
+    def to_flax_nnx(
+        self,
+        seed: int | None = None,
+        learning_rate: float | None = None,
+        at: str = "best",
+        optimized: bool = False,
+    ):
+        """Likewise for `nnx.update`, see `train.exchange.to_flax_nnx`."""
+        return self._to(exchange.to_flax_nnx, seed, learning_rate, at, optimized)
+
+    def to_flax_linen(self, seed: int | None = None, learning_rate: float | None = None, at: str = "best"):
+        """Likewise as parameters of flax.linen, see `train.exchange.to_flax_linen`."""
+        return self._to(exchange.to_flax_linen, seed, learning_rate, at)
+
+    def to_keras(self, seed: int | None = None, learning_rate: float | None = None, at: str = "best"):
+        """Likewise for `set_weights` of a Keras model, see `train.exchange.to_keras`."""
+        return self._to(exchange.to_keras, seed, learning_rate, at)
+
+    def _to(self, convert, seed, learning_rate, at, *more):
+        if seed == ALL:
+            raise ValueError("seed='all': weights are of one seed; leave it out for the best")
+        return convert(self.config.cell, self.config.model, self.params(seed, learning_rate, at), *more)
+
+    def export(
+        self,
+        seed: int | None = None,
+        learning_rate: float | None = None,
+        at: str = "best",
+        lengths: bool = False,
+        platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    ) -> jax.export.Exported:
+        """One program with the parameters inside, for any batch and number of steps; whose, as for `params`.
+
+        `.serialize()` of it is what `experiments.export` writes; see `train.exported.export`.
+        """
+
+        def program(cell, config, params):
+            return exported.export(cell, config, self.spec, params, self.meaning, lengths, platforms)
+
+        return self._to(program, seed, learning_rate, at)
 
     def plot_gates(self, xs, row: int = 0, layer: int = 0, lengths=None, **named):
         """A figure of one sequence over time: each gate of a layer, unit by unit, what the units give out,

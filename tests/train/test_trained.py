@@ -1,5 +1,6 @@
 """A trained run is read without being changed, and answers as it did when it was trained."""
 
+import functools
 import hashlib
 import shutil
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 import train
+from commands import Commands
 from tiny_runs import Killed, config, kill_after, lines
+from train import exchange
 from train.loop import train as run_training
 from train.step import Best
 
@@ -228,3 +231,43 @@ def test_what_cannot_be_read_or_answered_is_one_line(grid, trained, tmp_path):
     shutil.rmtree(folder / "checkpoints")
     (folder / "model.json").write_text(text)
     refused(lambda: train.load(folder), "has no checkpoint yet")
+
+
+def test_weights_go_to_other_libraries(trained):
+    config = trained.config
+    weights = trained.to_keras(seed=1, at="last")
+    again = exchange.from_keras(config.cell, config.model, weights)
+    jax.tree.map(np.testing.assert_array_equal, again, trained.params(seed=1, at="last"))
+    for convert in (trained.to_torch, trained.to_flax_nnx, trained.to_flax_linen):
+        with pytest.raises(ValueError, match="layer 0: GRU in .* set reset_after=True"):
+            convert()
+    with pytest.raises(ValueError, match="weights are of one seed"):
+        trained.to_keras(seed="all")
+
+
+@pytest.mark.slow
+def test_it_is_exported_to_one_file(grid, trained, tmp_path):
+    xs = np.int32([[1, 0, 2, 3], [3, 2, 1, 0]])
+    program = jax.export.deserialize(trained.export(seed=1, lengths=True).serialize())
+    want = trained.predict(xs, np.int32([4, 2]), seed=1)
+    np.testing.assert_allclose(program.call(xs, np.int32([4, 2])), want.outputs, rtol=1e-5, atol=1e-5)
+
+    command, before = Commands(), bytes_of(grid[0])
+    run = functools.partial(
+        command.run, "experiments.export", f"--run={grid[0]}", "--out=model.bin", cwd=tmp_path
+    )
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "xs: int32 (batch, time), tokens 0 to" in done.stdout and "call(xs)" in done.stdout
+    blob = (tmp_path / "model.bin").read_bytes()
+    np.testing.assert_allclose(
+        jax.export.deserialize(blob).call(xs), trained.predict(xs).outputs, rtol=1e-5, atol=1e-5
+    )
+    assert run().returncode == 0  # its own
+    (tmp_path / "model.bin").write_bytes(b"another's")
+    refused = run()
+    assert refused.returncode == 2 and "was not written by this command" in refused.stderr
+    assert (tmp_path / "model.bin").read_bytes() == b"another's" and len(list(tmp_path.iterdir())) == 1
+    assert run("--overwrite").returncode == 0 and (tmp_path / "model.bin").read_bytes() == blob
+    assert bytes_of(grid[0]) == before
+    command.close()
