@@ -355,7 +355,7 @@ def test_a_state_that_does_not_fit_is_refused_by_name():
     refused(lambda: whole.back("torch", one), "1 layers: set model.depth=1")
     both = Whole("lstm", 2, True, "tokens")
     refused(lambda: whole.back("torch", both.to("torch")), "2 directions: set model.bidirectional=True")
-    refused(lambda: whole.back("keras", whole.to("keras")[:-1]), "8 weights do not fit", "model.depth")
+    refused(lambda: whole.back("keras", whole.to("keras")[:-2]), "7 weights do not fit", "model.depth")
     refused(lambda: whole.back("flax_nnx", 3), "nnx module, got int")
     wrong = {**whole.to("flax_linen"), "layers_1": {"cel": {}}}
     refused(

@@ -270,4 +270,3 @@ def test_it_is_exported_to_one_file(grid, trained, tmp_path):
     assert (tmp_path / "model.bin").read_bytes() == b"another's" and len(list(tmp_path.iterdir())) == 1
     assert run("--overwrite").returncode == 0 and (tmp_path / "model.bin").read_bytes() == blob
     assert bytes_of(grid[0]) == before
-    command.close()
