@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import train
-from commands import Commands
+from commands import SHARED
 from tiny_runs import Killed, config, kill_after, lines
 from train import exchange
 from train.loop import train as run_training
@@ -252,9 +252,9 @@ def test_it_is_exported_to_one_file(grid, trained, tmp_path):
     want = trained.predict(xs, np.int32([4, 2]), seed=1)
     np.testing.assert_allclose(program.call(xs, np.int32([4, 2])), want.outputs, rtol=1e-5, atol=1e-5)
 
-    command, before = Commands(), bytes_of(grid[0])
+    before = bytes_of(grid[0])
     run = functools.partial(
-        command.run, "experiments.export", f"--run={grid[0]}", "--out=model.bin", cwd=tmp_path
+        SHARED.run, "experiments.export", f"--run={grid[0]}", "--out=model.bin", cwd=tmp_path
     )
     done = run()
     assert done.returncode == 0, done.stderr
