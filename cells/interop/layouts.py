@@ -74,8 +74,8 @@ def _flax(**dense: str) -> Layout:
 
 
 def _keras(gates: str, bias: tuple[Join, list[str]] | None = None) -> Layout:
-    layout = {"kernel": "W", "recurrent_kernel": "U", "bias": "b"}
-    layout = {key: (COLUMNS, _names(letter, gates)) for key, letter in layout.items()}
+    letters = {"kernel": "W", "recurrent_kernel": "U", "bias": "b"}
+    layout = {key: (COLUMNS, _names(letter, gates)) for key, letter in letters.items()}
     return layout | ({"bias": bias} if bias else {})
 
 
@@ -139,7 +139,7 @@ def of(library: str, cell: Cell, input_size: int) -> Layout:
     name = kind.__name__
     if kind not in table:
         there = ", ".join(c.__name__ for c in table)
-        there += "; the sru package has it: to_torch" if TORCH.get(kind) is _sru else ""
+        there += "; the sru package has it: to_torch" if kind in (SRU, SRUFeedback) else ""
         raise ValueError(f"no {name} in {library}; there: {there}")
     for option, wanted in WITHOUT.items():
         if getattr(cell, option, wanted) != wanted:

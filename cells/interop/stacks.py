@@ -32,7 +32,7 @@ def to_torch(cell: Cell, layers: Sequence[Mapping[str, Params]]) -> dict[str, np
     """
     if _is_sru(cell):
         return _to_sru(cell, layers)
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for number, direction, part in _parts(cell, layers, one.to_torch):
         state |= {key.replace("_l0", f"_l{number}{ENDS[direction]}"): value for key, value in part.items()}
     return state
@@ -48,8 +48,9 @@ def from_torch(cell: Cell, state: Mapping[str, Any], dtype=None) -> Layers:
         return _from_sru(cell, state, dtype)
     parts: dict[str, dict] = {}
     for key, value in state.items():
-        name, end = re.fullmatch(r"(.*?)(_l\d+(?:_reverse)?)?", key).groups()
-        parts.setdefault(end or "", {})[f"{name}_l0" if end else key] = value
+        found = re.search(r"_l\d+(_reverse)?$", key)
+        end = found[0] if found else ""
+        parts.setdefault(end, {})[key.removesuffix(end) + "_l0" * bool(end)] = value
     depth = _depth(parts, lambda number: f"_l{number}")
     directions = ("forward", "backward") if "_l0_reverse" in parts else ("forward",)
     layers = [{d: parts.pop(f"_l{number}{ENDS[d]}", {}) for d in directions} for number in range(depth)]

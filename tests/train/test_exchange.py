@@ -209,6 +209,7 @@ def test_flax_linen(name, depth, both, inputs):
     close(jit(module.apply)({"params": params}, whole.xs, LENGTHS), whole.outputs(LENGTHS), LENGTHS)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")  # of NumPy 2, in Keras itself
 @WHOLE(few(["rnn", "rnn-relu", "lstm", "gru", "gru-before"]))
 def test_keras(name, depth, both, inputs):
     os.environ.setdefault("KERAS_BACKEND", "jax")
