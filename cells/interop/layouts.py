@@ -41,6 +41,7 @@ INPUT_AXIS |= {"i.kernel": 0, "ir.kernel": 0, "kernel": 0}
 
 # Options that no layout here has, and what they must be.
 WITHOUT = {"peepholes": False, "coupled": False, "reset_gate": True, "layer_norm": False, "diagonal": False}
+WITHOUT |= {"negative_eigenvalues": False}
 
 
 def _names(letter: str, gates: str) -> list[str]:

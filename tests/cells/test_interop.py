@@ -1,5 +1,6 @@
 """Weights in other libraries' layouts: exact round trips, refusals, and flax's own cells run on them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -18,7 +19,7 @@ LAYOUTS = {
 CELLS = {"torch": ["rnn", "lstm", "gru", "sru", "sru_feedback"], "flax": ["rnn", "lstm", "gru"]}
 CELLS["flax-optimized"] = ["lstm"]
 # Options that no other library has.
-OWN = {"peepholes", "coupled", "reset_gate", "layer_norm", "diagonal"}
+OWN = {"peepholes", "coupled", "reset_gate", "layer_norm", "diagonal", "negative_eigenvalues"}
 
 
 def refused(call, *words):
@@ -185,6 +186,34 @@ def test_sru_states_that_the_options_cannot_take_are_refused(laws):
     cells.from_torch(full, scaled([9], wide))  # a fourth projection: nothing is scaled
     cells.from_torch(cell("sru_feedback", highway=False), scaled([9]))
     cells.from_torch(full, {k: v for k, v in state.items() if k != "scale_x"})
+
+
+AGREE = {
+    "rescale",
+    "highway",
+    "layer_norm",
+    "reset_after",
+    "reset_feedback",
+}  # the other library has them, too
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "sru", "sru_feedback"])
+def test_an_option_of_the_mathematics_that_a_layout_lacks_is_refused(laws, name):
+    """Else weights would be given to a cell that does something else with them."""
+    base = {"reset_after": True} if name == "gru" else {}
+    plain = cells.get(name, hidden_size=3, **base)
+    for field in dataclasses.fields(plain):
+        if field.type is not bool or field.name in AGREE:
+            continue
+        changed = dataclasses.replace(plain, **{field.name: not getattr(plain, field.name)})
+        p = params_of(laws, changed, 3)
+        try:
+            cells.to_torch(changed, p)
+        except ValueError as refusal:
+            assert field.name in str(refusal) and "\n" not in str(refusal)
+        else:  # it is one of the initial values
+            x, carry = np.ones((1, 3), np.float32), plain.initial_carry(1)
+            laws.same(changed.step(p, carry, x), plain.step(p, carry, x))
 
 
 # --- flax's cells
