@@ -190,6 +190,7 @@ def test_a_unit_of_constant_decay_remembers_as_long_as_its_decay_says():
     np.testing.assert_allclose(got, f / (1 - f), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task, options",
     [("mixed_recall", {"gap": 3}), pytest.param("adding", {"length": 4}, marks=pytest.mark.slow)],

@@ -59,6 +59,7 @@ def ended():
     return not gathering()
 
 
+@pytest.mark.slow
 def test_both_ways_have_the_same_numbers_bit_for_bit_also_of_a_run_that_goes_on(tmp_path, monkeypatch):
     pytest.importorskip("grain")
     monkeypatch.setattr(feed, "PIECE", 1)  # evaluations in as many pieces as can be

@@ -105,6 +105,7 @@ def beginning(source, **sections):
     return dataclasses.replace(asked(1, optim=small, **sections), init=str(source))
 
 
+@pytest.mark.slow
 def test_another_run_begins_with_the_weights_of_the_best_evaluation(short, tmp_path):
     run, told = train.load(short), []
     result = run_training(beginning(short), tmp_path / "fine", say=told.append)

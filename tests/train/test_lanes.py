@@ -61,6 +61,7 @@ def test_a_step_writes_over_the_state_it_was_given(tiny):
 SHARED = {"seeds": 3, "eval_batch_size": 16}
 
 
+@pytest.mark.slow
 @pytest.mark.two_devices
 def test_lanes_over_devices_train_as_on_one(tiny):
     """Three lanes on two devices: one is filled up with a repetition, which leaves no trace."""

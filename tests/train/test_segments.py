@@ -64,6 +64,7 @@ def test_a_step_is_that_of_a_piece_from_the_state_before(x64):
         assert_close(loss, metrics.loss(run.spec, outputs, cut), 1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_amid_a_sequence_goes_on_with_the_same_numbers(tmp_path):
     asked = copying(steps=16, checkpoint_seconds=0.0)
     loop.train(asked, tmp_path / "whole")
