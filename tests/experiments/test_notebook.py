@@ -1,55 +1,114 @@
+"""The notebooks run from top to bottom, and what lies in the repository is what such a run leaves."""
+
+import re
 from pathlib import Path
 
 import pytest
 
-nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel")
 
+import notebooks  # noqa: E402 (tests/tools)
+
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "experiments" / "notebooks" / "compare.ipynb"
-CLAIMS = NOTEBOOK.with_name("claims.ipynb")
+QUICK = "rnn_gradients"
+EVIDENCE = "claims"  # shows what is committed, piece by piece: longer than a lesson
+PICTURES = {
+    "claims": 8,
+    "gates": 5,
+    "own_csv": 4,
+    "read_a_sweep": 3,
+    "rnn_gradients": 5,
+    "sru": 5,
+    "strategies": 2,
+}
+KILOBYTES = 420
+
+every_one = pytest.mark.parametrize("path", notebooks.PATHS, ids=lambda path: path.stem)
 
 
-@pytest.fixture
-def notebook():
-    return nbformat.read(NOTEBOOK, as_version=4)
+def _code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-@pytest.mark.parametrize("path", [NOTEBOOK, CLAIMS], ids=lambda path: path.stem)
-def test_committed_without_outputs(path):
+def _outputs(notebook):
+    return [output for cell in _code(notebook) for output in cell.outputs]
+
+
+def _texts(notebook):
+    """All that a person reads: cells, and outputs that are no pictures."""
+    yield from (cell.source for cell in notebook.cells)
+    for output in _outputs(notebook):
+        yield output.get("text", "")
+        yield from (str(data) for kind, data in output.get("data", {}).items() if kind != "image/png")
+
+
+def _pictures(notebook):
+    return sum("image/png" in output.get("data", {}) for output in _outputs(notebook))
+
+
+def _noise(notebook):
+    """Errors, warnings and what went to standard error."""
+    wrong = [output for output in _outputs(notebook) if output.output_type == "error"]
+    wrong += [output for output in _outputs(notebook) if output.get("name") == "stderr"]
+    return wrong + [text for text in _texts(notebook) if re.search(r"Traceback|\w+Warning\b", text)]
+
+
+def test_every_notebook_is_known():
+    assert {path.stem for path in notebooks.PATHS} == set(PICTURES)
+
+
+@every_one
+def test_it_is_committed_as_a_run_left_it(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert notebook.metadata.kernelspec.name == "python3"
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert code and all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.metadata.kernelspec.name == "python3" and "language_info" not in notebook.metadata
+    assert [cell.execution_count for cell in _code(notebook)] == [*range(1, len(_code(notebook)) + 1)]
+    assert not _noise(notebook)
+    assert _pictures(notebook) >= PICTURES[path.stem]
+    places = re.compile(r"(?<![\w.])/(tmp|work|root|home|Users|private|mnt)\b")
+    assert not [text for text in _texts(notebook) if places.search(text)]
+    assert path.stat().st_size <= 1000 * KILOBYTES
+
+
+@every_one
+def test_it_says_at_the_start_what_one_learns_and_how_long_it_takes(path):
+    notebook = nbformat.read(path, as_version=4)
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert re.search(r"What you learn: .*\d+\s+seconds", first.source, re.S)
+    assert path.stem == EVIDENCE or 6 <= len(_code(notebook)) <= 12
+
+
+def test_the_readme_names_every_notebook():
+    readme = (ROOT / "experiments" / "README.md").read_text()
+    assert set(re.findall(r"notebooks/(\w+)\.ipynb", readme)) == set(PICTURES)
 
 
 @pytest.mark.parametrize(
-    "folder",
-    [pytest.param(ROOT, id="root", marks=pytest.mark.slow), pytest.param(NOTEBOOK.parent, id="its folder")],
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem == QUICK else pytest.mark.slow)
+        for path in notebooks.PATHS
+    ],
 )
-def test_runs_from_a_clone(notebook, comparison, monkeypatch, folder):
-    monkeypatch.setenv("RECURRENT_RESULTS", str(comparison))
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    shown = [output.data for output in outputs if output.output_type == "execute_result"]
-    assert [sorted({"image/png", "text/markdown", "text/html"} & set(data)) for data in shown] == [
-        ["text/markdown"], ["image/png"], ["image/png"], ["image/png"], ["text/html"],
-    ]  # fmt: skip
-    printed = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert printed.startswith("12 runs, ")
-    assert "| lstm | 12,345 | 4/5 (1 diverged) |" in shown[0]["text/markdown"]
+def test_it_runs_from_top_to_bottom_in_a_clone(path, monkeypatch):
+    monkeypatch.delenv("RECURRENT_CLAIMS", raising=False)
+    notebook = notebooks.execute(path)
+    assert not _noise(notebook)
+    assert _pictures(notebook) >= PICTURES[path.stem]
 
 
 @pytest.mark.slow
-def test_the_claims_are_shown_from_the_committed_evidence(monkeypatch):
-    notebook = nbformat.read(CLAIMS, as_version=4)
-    monkeypatch.delenv("RECURRENT_CLAIMS", raising=False)
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    shown = [output.data for output in outputs if output.output_type in ("execute_result", "display_data")]
-    assert sum("image/png" in data for data in shown) >= 8
-    text = "".join(data.get("text/markdown", "") for data in shown)
-    assert "holds" in text and "Settings: " in text
+def test_the_claims_are_those_of_the_committed_evidence():
+    from experiments import claims
+
+    text = "".join(_texts(nbformat.read(notebooks.FOLDER / "claims.ipynb", as_version=4)))
+    for claim in claims.judge(ROOT / "experiments" / "figures" / "claims").to_dict("records"):
+        assert claim["claim"] in text and claim["evidence"] in text
+
+
+def test_a_mistyped_notebook_is_refused_in_a_line():
+    with pytest.raises(SystemExit, match="no notebook 'gatse'; there are"):
+        notebooks.main(["gatse"])
