@@ -98,7 +98,8 @@ class TrainedRun:
     def __repr__(self) -> str:
         cell, task = CELLS.name_of(self.config.cell), self.config.task.name
         status = self.summary.run.status if self.summary else "not ended"
-        told = f"{cell} on {task}, {self.config.train.seeds} seed(s), step {self.steps}, {status}"
+        seeds = self.config.train.seeds
+        told = f"{cell} on {task}, {seeds} seed{'s' * (seeds > 1)}, step {self.steps:,}, {status}"
         return f"TrainedRun({str(self.folder)!r}: {told})"
 
     def curves(self):
