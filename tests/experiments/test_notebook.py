@@ -104,9 +104,11 @@ def test_it_runs_from_top_to_bottom_in_a_clone(path, monkeypatch):
 def test_the_claims_are_those_of_the_committed_evidence():
     from experiments import claims
 
-    text = "".join(_texts(nbformat.read(notebooks.FOLDER / "claims.ipynb", as_version=4)))
+    notebook = nbformat.read(notebooks.FOLDER / "claims.ipynb", as_version=4)
+    text, source = "".join(_texts(notebook)), "".join(cell.source for cell in notebook.cells)
     for claim in claims.judge(ROOT / "experiments" / "figures" / "claims").to_dict("records"):
-        assert claim["claim"] in text and claim["evidence"] in text
+        assert claim["claim"] in text
+        assert claim["evidence"] in text or f'"{claim["id"]}"' not in source  # not all have a section
 
 
 def test_a_mistyped_notebook_is_refused_in_a_line():
