@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from train.tasks.meaning import scaled
 from train.trace import Trace
 
 MOST_TOKENS = 40  # that are written out
@@ -16,6 +17,7 @@ def plot_gates(run, traced: Trace, xs: np.ndarray, time: int, layer: int = 0):
       xs: (time, ...), as a person gives them; of these `time` are real.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
     if not 0 <= layer < len(traced.layers):
         raise ValueError(f"layer={layer}: the model has {len(traced.layers)}, from 0")
@@ -49,29 +51,40 @@ def plot_gates(run, traced: Trace, xs: np.ndarray, time: int, layer: int = 0):
         axis.set_ylabel(name.replace(" gate", "\ngate").replace("ward ", "ward\n") + "\n(unit)", fontsize=8)
     norms = np.linalg.norm(np.asarray(traced.gradients[0, :time], float), axis=-1)
     axes[-1].semilogy(np.arange(time), np.where(norms > 0, norms, np.nan), color="black", lw=1)
+    axes[-1].yaxis.set_minor_formatter(NullFormatter())  # else labels overprint where a decade is wide
+    if len(axes[-1].yaxis.get_majorticklocs()) < 2 or _decades(norms) < 1.2:
+        axes[-1].yaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False))
+        axes[-1].yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=4))
     axes[-1].set_ylabel("|d answer /\nd input|", fontsize=8)
     axes[-1].set_xlabel("step")
     axes[-1].set_xlim(-0.5, time - 0.5)
     name = run.config.label or type(run.config.cell).__name__
-    which = f", layer {layer} of 0 to {len(traced.layers) - 1}" if len(traced.layers) > 1 else ""
+    which = f", layer {layer} (of 0 to {len(traced.layers) - 1})" if len(traced.layers) > 1 else ""
     figure.suptitle(f"{name} on {run.config.task.name}{which}; units in order of their mean", fontsize=10)
     for axis in axes:
         axis.tick_params(labelsize=8)
     return figure
 
 
+def _decades(norms: np.ndarray) -> float:
+    positive = norms[norms > 0]
+    return float(np.log10(positive.max() / positive.min())) if len(positive) else 0.0
+
+
 def _inputs(axis, run, xs: np.ndarray) -> None:
     steps, names = np.arange(len(xs)), run.meaning.tokens
     if run.spec.inputs == "features":
-        xs = np.asarray(xs, float)
-        features = run.meaning.features
+        xs, features, scales = np.asarray(xs, float), run.meaning.features, run.meaning.scales
+        if scales and xs.shape[1] > 1:  # each in its own units would flatten the others
+            xs = scaled(scales, xs)
         for number in range(min(xs.shape[1], 8)):
             label = features[number] if features else None
             axis.plot(steps, xs[:, number], lw=1, marker="." if len(xs) < 60 else None, ms=3, label=label)
         if features and len(features) <= 8:
-            axis.legend(fontsize=7, loc="upper right", ncols=min(4, len(features)))
+            axis.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=8, frameon=False)
         more = f" (8 of {xs.shape[1]})" if xs.shape[1] > 8 else ""
-        axis.set_ylabel(f"input{more}", fontsize=8)
+        unit = "\n(deviations)" if scales and xs.shape[1] > 1 else ""
+        axis.set_ylabel(f"input{more}{unit}", fontsize=8)
         return
     axis.plot(steps, xs, ".", ms=4, color="black")
     axis.set_ylabel("token", fontsize=8)

@@ -7,10 +7,11 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cells import CELLS
 from train import exchange, exported, metrics, saved_model
@@ -23,6 +24,10 @@ from train.summary import Evaluation, Summary
 from train.tasks.base import Spec
 from train.tasks.meaning import Meaning, unscaled
 from train.trace import Trace, make_trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 AT = ("best", "last")
 ALL = "all"
@@ -102,7 +107,7 @@ class TrainedRun:
         told = f"{cell} on {task}, {seeds} seed{'s' * (seeds > 1)}, step {self.steps:,}, {status}"
         return f"TrainedRun({str(self.folder)!r}: {told})"
 
-    def curves(self):
+    def curves(self) -> "pd.DataFrame":
         """A pandas DataFrame with a row for each evaluation and seed: `train.summary.Evaluation`'s fields."""
         import pandas as pd
 
@@ -187,7 +192,7 @@ class TrainedRun:
             row[: len(tokens)] = [ids.get(token, unknown) for token in tokens]
         return xs, lengths
 
-    def inputs(self, xs, mask=None) -> tuple[np.ndarray, np.ndarray | None]:
+    def inputs(self, xs: ArrayLike, mask: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """xs as `predict` takes them, as `model.apply` does; and the mask, with what gaps add to it."""
         if self.spec.inputs == "tokens":
             return np.asarray(xs), mask
@@ -197,19 +202,49 @@ class TrainedRun:
             return xs, mask
         return xs, real if mask is None else real & np.asarray(mask)
 
+    @overload
     def predict(
         self,
-        xs,
-        lengths=None,
-        mask=None,
-        resets=None,
+        xs: ArrayLike,
+        lengths: ArrayLike | None = ...,
+        mask: ArrayLike | None = ...,
+        resets: ArrayLike | None = ...,
+        *,
+        seed: int | str | None = ...,
+        learning_rate: float | None = ...,
+        at: str = ...,
+        carry: Any = ...,
+        return_carry: Literal[False] = ...,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        xs: ArrayLike,
+        lengths: ArrayLike | None = ...,
+        mask: ArrayLike | None = ...,
+        resets: ArrayLike | None = ...,
+        *,
+        seed: int | str | None = ...,
+        learning_rate: float | None = ...,
+        at: str = ...,
+        carry: Any = ...,
+        return_carry: Literal[True],
+    ) -> tuple[Prediction, Any]: ...
+
+    def predict(
+        self,
+        xs: ArrayLike,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         *,
         seed: int | str | None = None,
         learning_rate: float | None = None,
         at: str = "best",
-        carry=None,
+        carry: Any = None,
         return_carry: bool = False,
-    ):
+    ) -> Prediction | tuple[Prediction, Any]:
         """What the trained model answers.
 
         Args:
@@ -295,14 +330,14 @@ class TrainedRun:
             outputs = unscaled(scales, outputs.astype(float)).astype(np.float32)
         return Prediction(outputs, deviations=deviations, names=self.meaning.targets)
 
-    def initial_carry(self, batch: int = 1):
+    def initial_carry(self, batch: int = 1) -> Any:
         """The state before the first step, for `step` and `predict`."""
         return self.model.initial_carry(batch)
 
     def step(
         self,
-        carry,
-        x,
+        carry: Any,
+        x: ArrayLike,
         *,
         seed: int | None = None,
         learning_rate: float | None = None,
@@ -328,11 +363,11 @@ class TrainedRun:
 
     def trace(
         self,
-        xs,
-        lengths=None,
-        mask=None,
-        resets=None,
-        ys=None,
+        xs: ArrayLike,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+        ys: ArrayLike | None = None,
         *,
         seed: int | None = None,
         learning_rate: float | None = None,
@@ -357,7 +392,9 @@ class TrainedRun:
     def _trace(self):
         return jax.jit(make_trace(self.config.cell, self.spec, self.config.model))
 
-    def to_torch(self, seed: int | None = None, learning_rate: float | None = None, at: str = "best"):
+    def to_torch(
+        self, seed: int | None = None, learning_rate: float | None = None, at: str = "best"
+    ) -> dict[str, np.ndarray]:
         """The weights as a torch state dict of NumPy arrays, see `train.exchange.to_torch`; whose, as for
         `params`. Inputs and answers are in the model's units: see `inputs`."""
         return self._to(exchange.to_torch, seed, learning_rate, at)
@@ -368,19 +405,21 @@ class TrainedRun:
         learning_rate: float | None = None,
         at: str = "best",
         optimized: bool = False,
-    ):
+    ) -> dict[str, Any]:
         """Likewise for `nnx.update`, see `train.exchange.to_flax_nnx`."""
         return self._to(exchange.to_flax_nnx, seed, learning_rate, at, optimized)
 
-    def to_flax_linen(self, seed: int | None = None, learning_rate: float | None = None, at: str = "best"):
+    def to_flax_linen(
+        self, seed: int | None = None, learning_rate: float | None = None, at: str = "best"
+    ) -> dict[str, Any]:
         """Likewise as parameters of flax.linen, see `train.exchange.to_flax_linen`."""
         return self._to(exchange.to_flax_linen, seed, learning_rate, at)
 
-    def to_keras(self, seed: int | None = None, learning_rate: float | None = None, at: str = "best"):
+    def to_keras(self, seed: int | None = None, learning_rate: float | None = None, at: str = "best") -> Any:
         """Likewise for `set_weights` of a Keras model, see `train.exchange.to_keras`."""
         return self._to(exchange.to_keras, seed, learning_rate, at)
 
-    def _to(self, convert, seed, learning_rate, at, *more):
+    def _to(self, convert: Callable[..., Any], seed, learning_rate, at: str, *more) -> Any:
         if seed == ALL:
             raise ValueError("seed='all': weights are of one seed; leave it out for the best")
         return convert(self.config.cell, self.config.model, self.params(seed, learning_rate, at), *more)
@@ -403,7 +442,14 @@ class TrainedRun:
 
         return self._to(program, seed, learning_rate, at)
 
-    def plot_gates(self, xs, row: int = 0, layer: int = 0, lengths=None, **named):
+    def plot_gates(
+        self,
+        xs: ArrayLike,
+        row: int = 0,
+        layer: int = 0,
+        lengths: ArrayLike | None = None,
+        **named: Any,
+    ) -> "Figure":
         """A figure of one sequence over time: each gate of a layer, unit by unit, what the units give out,
         and how much the answer depends on each input.
 
