@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, screen
 
 flags.DEFINE_string("run", None, "Folder of a run.")
 flags.DEFINE_string(
@@ -56,7 +56,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         *exported.describe(run.spec, run.meaning, FLAGS.lengths),
     ]
     for line in lines:
-        cli.console().print(line, soft_wrap=True)
+        screen.console().print(line, soft_wrap=True)
     return 0
 
 

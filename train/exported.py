@@ -49,6 +49,7 @@ def export(
     Raises:
       ValueError: an unknown platform, or none.
     """
+    platforms = [platforms] if isinstance(platforms, str) else platforms
     check_platforms(platforms)
     in_chunks = "cpu" not in platforms and "chunked" in cells.strategies(cell)
     config = dataclasses.replace(config, strategy="chunked" if in_chunks else "auto", remat=0)
@@ -68,6 +69,7 @@ def export(
 
 def check_platforms(platforms: Sequence[str]) -> None:
     """Raises ValueError for one that jax does not export to, or for none."""
+    platforms = [platforms] if isinstance(platforms, str) else platforms
     for name in platforms:
         if name not in PLATFORMS:
             raise ValueError(f"unknown platform {name!r}; choices: {', '.join(PLATFORMS)}")

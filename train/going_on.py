@@ -13,42 +13,49 @@ from train.record import FILES
 KEPT = tuple(name for name in FILES if name not in ("summary.json", "failed.json"))
 
 
-def check(source: Path, config: RunConfig) -> tuple[RunConfig, dict]:
-    """What a run was asked to do, and what is to be noted of how it goes on.
+def check(source: Path, config: RunConfig) -> RunConfig:
+    """What a run was asked to do.
 
     Args:
       source: its folder.
       config: what it is asked to do now.
 
     Raises:
-      ValueError: it is no run's folder, or more than its steps and schedule would change.
+      ValueError: it is no run's folder, it had more steps, or more than steps and schedule would change.
     """
-    path = source / "config.json"
+    path, name = source / "config.json", f"--continue: {source}"
     try:
         saved = json.loads(path.read_text())
         before = RunConfig.from_dict(saved)
     except FileNotFoundError:
         raise ValueError(f"--continue={source} is no run's folder: it has no config.json") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"--continue={source}: config.json is damaged: {error}") from None
+        raise ValueError(f"{name}: config.json is damaged: {error}") from None
     if differing := same_run.differences(saved, config.to_dict(), same_run.GOES_ON):
         raise ValueError(
-            f"--continue={source}: a run goes on as what it is ({', '.join(differing[:3])}); "
+            f"{name}: a run goes on as what it is ({', '.join(differing[:3])}); "
             "--init begins another one with its weights"
         )
     old, new = before.train.steps, config.train.steps
     if new < old:
-        raise ValueError(f"--continue={source}: it has {old:,} steps, config.train.steps={new} are fewer")
-    if new == old and not same_run.differences(saved, config.to_dict()):
-        return before, {}
-    rates = [
-        float(schedule(one.optim, one.train.steps, rate)(old))
+        raise ValueError(f"{name} has {old:,} steps, config.train.steps={new} are fewer")
+    return before
+
+
+def note(source: Path, before: RunConfig, config: RunConfig, step: int) -> dict:
+    """What the record says of a run that goes on at a step otherwise than it began; {}: as it did."""
+    if not same_run.differences(before.to_dict(), config.to_dict()):
+        return {}
+    was, now = (
+        float(schedule(one.optim, one.train.steps, max(rate for _, rate in one.lanes))(step))
         for one in (before, config)
-        for rate in [max(rate for _, rate in one.lanes)]
-    ]
-    said = f"from {old:,} to {new:,} steps; {config.optim.schedule} over {new:,} steps: at step {old:,} the "
-    said += f"learning rate was {rates[0]:.3g}, is {rates[1]:.3g}"
-    return before, {"continues": str(source), "steps_before": old, "said": said}
+    )
+    old, new = before.train.steps, config.train.steps
+    said = (
+        f"from step {step:,}, with {new:,} steps in place of {old:,}; {config.optim.schedule}: the learning "
+    )
+    said += f"rate there was {was:.3g}, is {now:.3g}"
+    return {"continues": str(source), "steps_before": old, "said": said}
 
 
 def copy(source: Path, target: Path) -> None:

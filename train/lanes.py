@@ -138,8 +138,8 @@ def make_run(config: RunConfig, data_dir: str | None = None, devices: list | Non
     data = config.task.load(data_dir)
     config.task.check(data)
     config, spec, model = resolve(config, data)
-    begins, notes = initial.of_run(config, model) if config.init else (None, ())
     meaning = config.task.meaning(data)
+    begins, notes = initial.of_run(config, model, meaning) if config.init else (None, ())
     data = {name: part for name, part in data.items() if name != "meaning"}
     data, buckets = in_buckets(config, data)
     devices = devices or jax.devices()

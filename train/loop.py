@@ -107,10 +107,13 @@ def train(
             model = saved_model.described(run.spec, run.meaning)
             goes_on = None
             if continues is not None:
-                _, goes_on = going_on.check(Path(continues), config)
+                there = (Path(workdir) / "config.json").exists()  # and goes on itself
+                before = going_on.check(Path(workdir if there else continues), config)
                 going_on.copy(Path(continues), Path(workdir))
-                if goes_on:
-                    say(f"{continues} goes on {goes_on['said']}")
+
+                def goes_on(step):
+                    return going_on.note(Path(continues), before, config, step)
+
             directory = Workdir(Path(workdir), config, runs_as, overwrite, say, data, model, goes_on)
         try:
             if hosts.several():

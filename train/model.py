@@ -122,13 +122,14 @@ class Model(NamedTuple):
         in `Batch`; lengths, mask and resets as in `cells.scan`. key: of `jax.random.key`, or one for each
         row, (batch,), as `row_keys` makes them of it; without one nothing is dropped. With return_carry:
         (carry, outputs), where carry, given to the next piece of the same sequences, goes on as if there had
-        been no cut; None is the beginning. One answer per sequence is then that of the piece. Raises
+        been no cut; None is the beginning. One answer per sequence is then that of the steps so far. Raises
         ValueError for inputs that do not fit the task, and for a carry of what reads ahead or looks at all
         steps at the end.
       hidden_states: (params, xs, lengths, key, mask, resets, as for apply) -> list of each layer's outputs,
         (batch, time, width), width hidden_size or, bidirectional, twice that; zeros at padding.
       initial_carry: (batch, dtype) -> {layer: its cell's carry}, of zeros and the like; of a gated block
-        {"cell": that, "convolution": of the inputs before, (batch, conv_width - 1, hidden_size)}.
+        {"cell": that, "convolution": of the inputs before, (batch, conv_width - 1, hidden_size)}; and where a
+        sequence has one answer "pooled", what the head saw last, (batch, width).
       parameters: how many there are.
       state_size: how many real numbers the state of one sequence has, in all layers and directions.
     """
@@ -198,12 +199,20 @@ class Network(nnx.Module):
         pooling = self.spec.pooling if self.config.pooling == "task" else self.config.pooling
         if return_carry or carry is not None:
             self.check_pieces(carry, pooling)
+        before = carry
         carry, states = self.hidden_states(xs, lengths, key, mask, resets, carry)
         if return_carry and None in carry.values():
             raise ValueError("with time over devices there is no carry from piece to piece")
         ys = self.norm(states[-1]) if hasattr(self, "norm") else states[-1]
         if not self.spec.per_step:
-            ys = pool(ys, valid_steps(lengths, mask, xs.shape[1]), pooling, self.config.bidirectional)
+            real = valid_steps(lengths, mask, xs.shape[1])
+            ys = pool(ys, real, pooling, self.config.bidirectional)
+            if return_carry:
+                if (
+                    before is not None and real is not None
+                ):  # a row that has ended, or pauses, stays what it was
+                    ys = jnp.where(real.any(1)[:, None], ys, before["pooled"].astype(ys.dtype))
+                carry["pooled"] = ys.astype(jnp.promote_types(ys.dtype, jnp.float32))
         outputs = self.head(ys)
         outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         return (carry, outputs) if return_carry else outputs
@@ -217,9 +226,11 @@ class Network(nnx.Module):
                 f"model.pooling={pooling} looks at all steps: it has no carry from piece to piece"
             )
         layers = {str(number) for number in range(self.config.depth)}
-        fits = carry is None or isinstance(carry, dict) and set(carry) == layers
+        parts = layers if self.spec.per_step else layers | {"pooled"}
+        fits = carry is None or isinstance(carry, dict) and set(carry) == parts
         if fits and carry is not None and self.config.block == "gated":
-            fits = all(isinstance(of, dict) and set(of) == {"cell", "convolution"} for of in carry.values())
+            each = [carry[number] for number in layers]
+            fits = all(isinstance(of, dict) and set(of) == {"cell", "convolution"} for of in each)
         if not fits:
             kind = "" if self.config.block == "bare" else f" {self.config.block}"
             raise ValueError(f"carry must be that of {self.config.depth}{kind} layers, as apply returned it")
@@ -372,12 +383,16 @@ def build(cell: cells.Cell, spec: Spec, config: ModelConfig = ModelConfig(), tim
             convolution = ShortConvolution(cell.hidden_size, config.conv_width)
             return {"cell": state, "convolution": convolution.initial_carry(batch, dtype)}
 
-        return {str(number): of_layer() for number in range(config.depth)}
+        carry = {str(number): of_layer() for number in range(config.depth)}
+        if not spec.per_step:
+            carry["pooled"] = jnp.zeros((batch, stack_width(cell.hidden_size, config)), dtype)
+        return carry
 
     kept = cell
     if cell.dynamics == "attention":  # no more than there are steps
         kept = dataclasses.replace(cell, window=min(cell.window, max(spec.time, spec.eval_time)))
-    state = jax.tree.leaves(jax.eval_shape(lambda: initial_carry(1, cell=kept)))
+    state = jax.eval_shape(lambda: initial_carry(1, cell=kept))
+    state = jax.tree.leaves({name: part for name, part in state.items() if name != "pooled"})
     numbers = sum(x.size * (1 + jnp.issubdtype(x.dtype, jnp.complexfloating)) for x in state)
     directions = 2 if config.bidirectional else 1
     return Model(init, apply, hidden_states, initial_carry, count(shapes), int(numbers) * directions)

@@ -2,27 +2,22 @@
 
 import dataclasses
 import functools
-import json
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cells import CELLS
-from train import exchange, exported, metrics, saved_model
-from train.checkpoint import CheckpointError, Checkpoints
-from train.config import RunConfig
+from train import exchange, exported, given, metrics, reading
 from train.model import Model, build
 from train.record import read_summary
-from train.step import Best, State, make_init
 from train.summary import Evaluation, Summary
 from train.tasks.base import Spec
-from train.tasks.meaning import Meaning, unscaled
+from train.tasks.meaning import unscaled
 from train.trace import Trace, make_trace
 
 if TYPE_CHECKING:
@@ -69,14 +64,6 @@ class Prediction:
         return np.array(self.outputs, dtype=dtype, copy=True if copy is None else copy)
 
 
-class Lanes(NamedTuple):
-    """The parameters of all seeds and learning rates, which lead, and how good they were."""
-
-    best: Best | None
-    last: State
-    step: int
-
-
 class TrainedRun:
     """A run's folder, read; see `load`.
 
@@ -89,10 +76,11 @@ class TrainedRun:
       steps: that it had taken at the last checkpoint.
     """
 
-    def __init__(self, folder: Path, asked: RunConfig, config: RunConfig, spec: Spec, meaning: Meaning):
-        self.folder, self.asked, self.config, self.spec, self.meaning = folder, asked, config, spec, meaning
-        self.model: Model = build(config.cell, spec, config.model)
-        self._lanes: Lanes = _restored(folder, config, spec, self.model)
+    def __init__(self, folder: Path, data_dir: str | None = None):
+        self.folder = folder
+        self.asked, self.config, self.spec, self.meaning = reading.described(folder, data_dir)
+        self.model: Model = build(self.config.cell, self.spec, self.config.model)
+        self._lanes: reading.Lanes = reading.restored(folder, self.config, self.spec, self.model)
         self.steps = self._lanes.step
         self._program, self._kept_params = functools.cache(self._program), functools.cache(self._kept_params)
         try:
@@ -108,11 +96,14 @@ class TrainedRun:
         return f"TrainedRun({str(self.folder)!r}: {told})"
 
     def curves(self) -> "pd.DataFrame":
-        """A pandas DataFrame with a row for each evaluation and seed: `train.summary.Evaluation`'s fields."""
+        """A pandas DataFrame with a row for each evaluation and seed: `train.summary.Evaluation`'s fields.
+
+        Raises:
+          ValueError: the file is not what the run wrote.
+        """
         import pandas as pd
 
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-        rows = [Evaluation.from_dict(json.loads(line)).to_dict() for line in lines]
+        rows = reading.evaluations(self.folder, self.summary is not None)
         return pd.DataFrame(rows, columns=list(Evaluation.names()))
 
     def lane(self, seed: int | None = None, learning_rate: float | None = None) -> tuple[int, float]:
@@ -154,6 +145,10 @@ class TrainedRun:
 
     def _lane(self, seed, learning_rate) -> int:
         lanes = self.config.lanes
+        if not isinstance(learning_rate, int | float | None) or not isinstance(
+            seed, int | np.integer | str | None
+        ):
+            raise ValueError(f"seed and learning_rate must be numbers, got {seed!r}, {learning_rate!r}")
         rates = sorted({rate for _, rate in lanes})
         seeds = sorted({seed for seed, _ in lanes})
         if learning_rate is not None and not any(math.isclose(learning_rate, rate) for rate in rates):
@@ -179,7 +174,7 @@ class TrainedRun:
         Raises:
           ValueError: the task reads no text, or one has what no token stands for.
         """
-        if isinstance(texts, str):
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
             raise ValueError("encode takes a list of texts")
         ids = {name: number for number, name in enumerate(self.meaning.tokens)}
         rows = [self.config.task.as_tokens(text) for text in texts]
@@ -192,15 +187,16 @@ class TrainedRun:
             row[: len(tokens)] = [ids.get(token, unknown) for token in tokens]
         return xs, lengths
 
-    def inputs(self, xs: ArrayLike, mask: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """xs as `predict` takes them, as `model.apply` does; and the mask, with what gaps add to it."""
-        if self.spec.inputs == "tokens":
-            return np.asarray(xs), mask
-        xs, real = self.meaning.inputs(np.asarray(xs))
-        xs = xs.astype(np.float32) if np.issubdtype(xs.dtype, np.number) else xs
-        if real is None:
-            return xs, mask
-        return xs, real if mask is None else real & np.asarray(mask)
+    def inputs(
+        self, xs: ArrayLike, mask: ArrayLike | None = None, lengths: ArrayLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """xs as `predict` takes them, as `model.apply` does; and the mask, with what gaps add to it.
+
+        Raises:
+          ValueError: as `predict` does.
+        """
+        xs, steps = given.inputs(self.spec, self.meaning, xs, lengths, mask)
+        return xs, steps.get("mask")
 
     @overload
     def predict(
@@ -265,10 +261,9 @@ class TrainedRun:
             carry, since it reads from the end or looks at all steps.
         """
         params = self.params(seed, learning_rate, at)
-        xs, mask = self.inputs(xs, mask)
-        steps = {"lengths": lengths, "mask": mask, "resets": resets}
-        steps = {name: np.asarray(value) for name, value in steps.items() if value is not None}
-        self._check(xs, steps)
+        xs, steps = given.inputs(self.spec, self.meaning, xs, lengths, mask, resets)
+        if carry is not None:
+            given.check_carry(self.model, carry, len(xs), self.config.train.seeds if seed == ALL else None)
         if return_carry or carry is not None:
             after, outputs = self._program(seed == ALL, True)(params, xs, steps, carry)
             return (self._prediction(outputs), after) if return_carry else self._prediction(outputs)
@@ -282,17 +277,6 @@ class TrainedRun:
             outputs = program(params, rows[0], dict(zip(steps, rows[1:], strict=True)), None)
             pieces.append(np.asarray(outputs)[:, :count] if seed == ALL else np.asarray(outputs)[:count])
         return self._prediction(np.concatenate(pieces, axis=1 if seed == ALL else 0))
-
-    def _check(self, xs, steps) -> None:
-        """What a compiled program cannot refuse."""
-        from train.model import check_inputs
-
-        if xs.ndim < 2 or not len(xs) or not xs.shape[1]:
-            raise ValueError(f"xs: a sequence or more, of a step or more, are needed, got {xs.shape}")
-        check_inputs(self.spec, xs, *(steps.get(name) for name in ("lengths", "mask", "resets")))
-        lengths = steps.get("lengths")
-        if lengths is not None and ((lengths < 0) | (lengths > xs.shape[1])).any():
-            raise ValueError(f"lengths must be in 0..{xs.shape[1]}, got {lengths.min()} to {lengths.max()}")
 
     def _program(self, all_seeds: bool, streams: bool):
         def one(params, xs, steps, carry):
@@ -326,9 +310,16 @@ class TrainedRun:
             if scales:
                 size, _, factor = np.asarray(scales).T
                 deviations = (deviations * size / factor).astype(np.float32)
-        if scales:
-            outputs = unscaled(scales, outputs.astype(float)).astype(np.float32)
-        return Prediction(outputs, deviations=deviations, names=self.meaning.targets)
+        return Prediction(self._in_units(outputs), deviations=deviations, names=self.meaning.targets)
+
+    def _in_units(self, outputs: np.ndarray) -> np.ndarray:
+        """Means of numbers in the units of the targets; of a step's outputs what follows them stays."""
+        scales = self.meaning.target_scales
+        if not scales:
+            return outputs
+        means, rest = np.split(outputs, [len(scales)], axis=-1)
+        means = unscaled(scales, means.astype(float)).astype(np.float32)
+        return np.concatenate([means, rest], axis=-1)
 
     def initial_carry(self, batch: int = 1) -> Any:
         """The state before the first step, for `step` and `predict`."""
@@ -347,14 +338,28 @@ class TrainedRun:
 
         Args:
           carry: the state, from `initial_carry(batch)` or the step before.
-          x: (batch,) tokens or (batch, features), as the model reads them: see `inputs`.
+          x: (batch,) tokens or (batch, features), as for `predict`.
+          seed, learning_rate, at: as for `params`, of one seed.
 
         Returns:
-          The state after the step, and the model's outputs (batch, outputs), which stay on the device.
+          The state after the step, and outputs (batch, outputs), those of `predict`.
+
+        Raises:
+          ValueError: as `predict` does.
         """
-        return self._step(self._kept_params(seed, learning_rate, at), x, carry)
+        x = given.array("x", x)
+        if x.ndim != (1 if self.spec.inputs == "tokens" else 2):
+            wanted = "(batch,)" if self.spec.inputs == "tokens" else "(batch, features)"
+            raise ValueError(f"x must be one step, {wanted}, got {x.shape}")
+        xs, steps = given.inputs(self.spec, self.meaning, x[:, None])
+        given.check_carry(self.model, carry, len(xs))
+        params = self._kept_params(seed, learning_rate, at)
+        carry, outputs = self._step(params, xs[:, 0], carry, steps.get("mask"))
+        return carry, self._in_units(np.asarray(outputs)) if self.meaning.target_scales else outputs
 
     def _kept_params(self, seed, learning_rate, at):
+        if seed == ALL:
+            raise ValueError("seed='all': this is of one seed; leave it out for the best")
         return jax.device_put(self.params(seed, learning_rate, at))
 
     @functools.cached_property
@@ -377,15 +382,14 @@ class TrainedRun:
 
         Args:
           xs, lengths, mask, resets, seed, learning_rate, at: as for `predict`.
-          ys: classes, as numbers, or targets in the model's units, as in the task's batches: gradients are
-            then those of the loss, summed over rows. None: of the answer, see `Trace`.
+          ys: classes, by number, or numbers in their units: gradients are then those of the loss, summed over
+            rows. None: of the answer, see `Trace`.
         """
-        xs, mask = self.inputs(xs, mask)
-        steps = {"lengths": lengths, "mask": mask, "resets": resets}
-        steps = {name: np.asarray(value) for name, value in steps.items() if value is not None}
-        self._check(xs, steps)
+        xs, steps = given.inputs(self.spec, self.meaning, xs, lengths, mask, resets)
         params = self._kept_params(seed, learning_rate, at)
-        traced = self._trace(params, xs, steps, None if ys is None else np.asarray(ys))
+        traced = self._trace(
+            params, xs, steps, None if ys is None else given.targets(self.spec, self.meaning, ys, xs.shape)
+        )
         return jax.tree.map(np.asarray, traced)
 
     @functools.cached_property
@@ -462,9 +466,10 @@ class TrainedRun:
         """
         from train.plot_gates import plot_gates
 
-        xs = np.asarray(xs)
-        if not -len(xs) <= row < len(xs):
-            raise ValueError(f"row={row}: xs has {len(xs)}")
+        xs = given.array("xs", xs)
+        named = {name: value for name, value in named.items() if value is not None}
+        if xs.ndim < 2 or type(row) is not int or not -len(xs) <= row < len(xs):
+            raise ValueError(f"row={row}: xs has {xs.shape}")
         one = {
             name: np.asarray(named.pop(name))[row][None] for name in ("mask", "resets", "ys") if name in named
         }
@@ -476,10 +481,10 @@ class TrainedRun:
 
 
 def one_step(model: Model, spec: Spec) -> Callable:
-    """(params, x (batch, ...), carry) -> the carry after one step, and its outputs (batch, outputs)."""
+    """(params, x (batch, ...), carry, mask (batch, 1)) -> the carry after it, outputs (batch, outputs)."""
 
-    def step(params, x, carry):
-        carry, outputs = model.apply(params, x[:, None], carry=carry, return_carry=True)
+    def step(params, x, carry, mask=None):
+        carry, outputs = model.apply(params, x[:, None], mask=mask, carry=carry, return_carry=True)
         return carry, outputs[:, 0] if spec.per_step else outputs
 
     return step
@@ -498,53 +503,6 @@ def load(folder: str | Path, data_dir: str | None = None) -> TrainedRun:
     Raises:
       ValueError: it is no run's folder (with those that are, below it), has no checkpoint yet, or is damaged.
     """
-    folder = Path(folder).expanduser()
-    if not (folder / "config.json").is_file():
-        raise ValueError(_no_run(folder))
-    asked = _config(folder / "config.json")
-    resolved = folder / "resolved.json"
-    config = _config(resolved) if resolved.exists() else asked
-    found = saved_model.read(folder)
-    if found is None:
-        data = config.task.load(data_dir)
-        found = config.task.spec(data), config.task.meaning(data)
-    return TrainedRun(folder, asked, config, *found)
-
-
-def _config(path: Path) -> RunConfig:
-    try:
-        return RunConfig.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a saved config: {error}") from None
-
-
-def _no_run(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"{folder} does not exist"
-    below = sorted(str(path.parent) for path in folder.glob("**/config.json"))
-    if not below:
-        return f"{folder} is no run's folder: it has no config.json, nor has a folder in it"
-    more = f", ... ({len(below)} in all)" if len(below) > 6 else ""
-    return f"{folder} holds several runs; load one: {', '.join(below[:6])}{more}"
-
-
-def _restored(folder: Path, config: RunConfig, spec: Spec, model: Model) -> Lanes:
-    """The last checkpoint that is as it was saved."""
-    place = folder / "checkpoints"
-    lanes = len(config.lanes)
-    numbers = np.zeros(lanes, np.int32), np.zeros(lanes, np.float32)
-    like = jax.eval_shape(jax.vmap(make_init(config, spec, model)), *numbers)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-    likes = {"state": like, "best": Best(like.params, like.learning_rate, like.solved_step)}
-    if not place.is_dir():
-        raise ValueError(f"{folder} has no checkpoint yet")
-    try:
-        restored = Checkpoints(place, say=warnings.warn, reads=True).restore(likes)
-    except CheckpointError as error:
-        raise ValueError(str(error)) from None
-    if restored is None:
-        raise ValueError(f"{folder} has no checkpoint yet")
-    step, arrays, _ = restored
-    arrays = jax.device_get(arrays)
-    return Lanes(arrays.get("best"), arrays["state"], step)
+    if not isinstance(folder, str | Path):
+        raise ValueError(f"a run's folder is a path, got {folder!r}")
+    return TrainedRun(Path(folder).expanduser(), data_dir)

@@ -49,8 +49,8 @@ class Workdir(Nowhere):
       say: is told, in a line, what could not be trusted.
       data: digest of what the run trains on; empty: not known.
       model: what a model needs to know of its task, from `train.saved_model`.
-      goes_on: the run there may be one with fewer steps (`same_run.GOES_ON`), which goes on; this is noted in
-        the record. None: it may not.
+      goes_on: the run there may be one with fewer steps (`same_run.GOES_ON`), which goes on; what this gives,
+        of the step, is noted in the record, and its "said" told. None: it may not.
 
     Raises:
       WorkdirError: it holds another run or another program's files, or another process has it.
@@ -65,9 +65,9 @@ class Workdir(Nowhere):
         say: Callable[[str], None] = lambda line: None,
         data: str = "",
         model: dict | None = None,
-        goes_on: dict | None = None,
+        goes_on: Callable[[int], dict] | None = None,
     ):
-        self.path, self._held, self._data = Path(directory), None, data
+        self.path, self._held, self._data, self._say = Path(directory), None, data, say
         self._goes_on, ignored = goes_on, frozenset() if goes_on is None else same_run.GOES_ON
         self._asked = asked.to_dict()
         if overwrite:
@@ -131,7 +131,10 @@ class Workdir(Nowhere):
         restored = self._restored(likes)
         step, _, progress = restored or (0, None, {})
         self._record.resume(progress.get("metrics"), step)
-        self._record.begin(step, self._goes_on)
+        note = self._goes_on(step) if self._goes_on else {}
+        if "said" in note:
+            self._say(f"{self.path} goes on {note['said']}")
+        self._record.begin(step, note)
         return restored
 
     def _restored(self, likes):

@@ -52,7 +52,11 @@ def test_more_steps_are_those_of_a_run_that_had_them_from_the_start(short, whole
     result = run_training(asked(40), target, continues=source, say=quiet)
     assert same(result.state, whole[1].state)
     assert without_times(lines(target)) == without_times(lines(whole[0]))
-    assert len(told) == 1 and "from 20 to 40 steps" in told[0] and "was 0.02, is 0.02" in told[0]
+    assert (
+        len(told) == 1
+        and "from step 20, with 40 steps in place of 20" in told[0]
+        and "was 0.02, is 0.02" in told[0]
+    )
     record = json.loads((target / "environment.json").read_text())
     assert record["started"] == json.loads(before)["started"]
     assert record["resumed"][0]["step"] == 20 and record["resumed"][0]["continues"] == str(source)
@@ -61,6 +65,8 @@ def test_more_steps_are_those_of_a_run_that_had_them_from_the_start(short, whole
         assert lines(source) == lines(short)
     again = run_training(asked(40), target)  # it is a run of 40 steps now
     assert again.summary == result.summary
+    with pytest.raises(ValueError, match="has 40 steps, config.train.steps=30 are fewer"):
+        run_training(asked(30), target, continues=short, say=quiet)
 
 
 def test_a_copy_that_was_cut_short_is_made_again(short, whole, tmp_path, monkeypatch):
@@ -92,7 +98,7 @@ def test_what_is_no_continuation_is_refused(short, tmp_path):
     refused("cell.hidden_size 8 there, 9 now", cell={"hidden_size": 9})
     refused("model.depth 1 there, 2 now", "--init begins another one", model={"depth": 2})
     refused("optim.learning_rate", optim={"learning_rate": 0.5})
-    refused("it has 20 steps, config.train.steps=10 are fewer", train={"steps": 10})
+    refused("has 20 steps, config.train.steps=10 are fewer", train={"steps": 10})
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "metrics.jsonl").write_text("mine")
     with pytest.raises(WorkdirError, match="holds metrics.jsonl, but no run"):
@@ -137,3 +143,23 @@ def test_a_head_that_does_not_fit_begins_anew_and_layers_that_do_not_are_refused
         assert all(part in str(error.value) for part in ["config.init=", *parts]), str(error.value)
     with pytest.raises(ValueError, match="config.init=nowhere: nowhere does not exist"):
         run_training(beginning("nowhere"), say=quiet)
+
+
+def test_what_means_something_else_begins_anew_or_is_refused(tmp_path, monkeypatch):
+    """Of as many tokens, classes and features: weights would fit, and say something else."""
+    from train.initial import of_run
+    from train.tasks.meaning import Meaning
+
+    there = beginning("run", model={"depth": 1})
+    run_training(asked(1), tmp_path / "run")
+    asked_for = dataclasses.replace(there, init=str(tmp_path / "run"))
+    model = train.load(tmp_path / "run").model
+    params, lines_ = of_run(asked_for, model, Meaning())
+    assert (
+        all(x is not None for x in jax.tree.leaves(params, is_leaf=lambda x: x is None)) and len(lines_) == 1
+    )
+    params, lines_ = of_run(asked_for, model, Meaning(tokens=tuple("abcdefg"), classes=tuple("wxyz")))
+    assert params["embed"] == {"embedding": None} and params["head"] == {"bias": None, "kernel": None}
+    assert any("mean something else here; embed, head begins anew" in line for line in lines_)
+    with pytest.raises(ValueError, match="its features are without names, here speed, load"):
+        of_run(asked_for, model, Meaning(features=("speed", "load")))

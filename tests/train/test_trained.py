@@ -155,9 +155,16 @@ def test_your_own_table_is_read_in_its_units_and_classes_have_names(of_table):
     want = np.array([line[4] for line in rows]).reshape(40, 5)[in_test, 0]
     row = next(row for row in result.summary.seeds if (row.seed, row.learning_rate) == run.lane())
     assert np.mean(found.labels[in_test] == want) == pytest.approx(row.best_test_metric)
+    carry = run.initial_carry(40)
+    for step in range(5):
+        carry, outputs = run.step(carry, raw[:, step])
+    np.testing.assert_allclose(outputs, found.outputs, atol=1e-5)
+    raw[2, 1, 0] = np.nan
     with pytest.raises(ValueError, match="'speed' of row 2, step 1 is nan"):
-        raw[2, 1, 0] = np.nan
         run.predict(raw)
+    assert run.predict(raw, lengths=[1] * 40).classes.shape == (40,)  # it may stand in padding
+    with pytest.raises(ValueError, match="row 0, step 0 is no finite number that float32 has"):
+        run.predict(np.full((1, 2, 2), 1e300))
 
 
 def test_numbers_are_answered_in_the_units_of_the_targets(of_table):
@@ -168,6 +175,12 @@ def test_numbers_are_answered_in_the_units_of_the_targets(of_table):
     found = run.predict(raw)
     assert 1000 < found.outputs.item() < 1100 and found.deviations.item() > 1
     assert found.outputs.shape == found.deviations.shape == (1, 1) and found.classes is None
+    carry = run.initial_carry(1)
+    for step in range(5):
+        carry, outputs = run.step(carry, raw[:, step])
+    np.testing.assert_allclose(outputs[:, :1], found.outputs, rtol=1e-5)
+    by_loss = run.trace(raw, ys=[[1050.0]]).gradients, run.trace(raw, ys=[[1060.0]]).gradients
+    assert np.isfinite(by_loss[0]).all() and not np.allclose(*by_loss)
     raw[0, 2] = np.nan
     xs, mask = run.inputs(raw)
     assert mask is None and xs.shape == (1, 5, 4) and (xs[0, 2] == [0, 0, 1, 1]).all()
@@ -190,8 +203,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_stays(grid, tmp_path):
 def test_a_run_that_was_killed_can_be_read(tmp_path):
     with pytest.raises(Killed):
         run_training(config("sru"), tmp_path / "run", watch=kill_after(30))
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"seed": 0, "st')  # torn
     run = train.load(tmp_path / "run")
-    assert run.summary is None and run.steps >= 10
+    assert run.summary is None and run.steps >= 10 and len(run.curves()) > 2
     assert run.predict(batch_of(run).xs).classes.shape == (16,)
 
 
@@ -200,6 +215,15 @@ def test_older_runs_without_model_json_read_their_data(grid, tmp_path):
     (folder / "model.json").unlink()
     run = train.load(folder)
     assert run.spec == train.load(grid[0]).spec
+
+
+def test_a_row_that_has_ended_keeps_its_answer_while_others_go_on(trained):
+    xs, lengths = np.asarray(batch_of(trained, rows=2).xs), np.array([2, 5])
+    want, carry = trained.predict(xs, lengths).outputs, None
+    for first, last in ((0, 3), (3, 5)):
+        left = np.clip(lengths - first, 0, last - first)
+        found, carry = trained.predict(xs[:, first:last], left, carry=carry, return_carry=True)
+    np.testing.assert_allclose(found.outputs, want, atol=1e-6)
 
 
 def test_what_cannot_be_read_or_answered_is_one_line(grid, trained, tmp_path):
@@ -220,11 +244,29 @@ def test_what_cannot_be_read_or_answered_is_one_line(grid, trained, tmp_path):
     refused(lambda: trained.predict(xs.astype(float)), "xs must be integers (batch, time)")
     refused(lambda: trained.predict(xs - 50), "token", "is not in 0..6")
     refused(lambda: trained.predict(xs, lengths=[9] * 16), "lengths must be in 0..5")
-    refused(lambda: trained.predict(xs, lengths=[2]), "lengths must have shape (16,)")
-    refused(lambda: trained.predict(xs, carry={}), "carry must be that of 1")
-    refused(lambda: trained.plot_gates(xs, row=16), "row=16: xs has 16")
+    refused(lambda: trained.predict(xs, lengths=[2]), "lengths must be integers of shape (16,)")
+    refused(lambda: trained.predict(xs, carry={}), "carry must be that of 16 row(s)")
+    refused(lambda: trained.predict(xs, carry="x"), "carry must be that of 16 row(s)")
+    refused(lambda: trained.predict(xs, mask=xs / 2), "mask must be True and False")
+    refused(lambda: trained.predict(xs, lengths=["a"] * 16), "lengths must be numbers")
+    refused(lambda: trained.predict([[1, 2], [3]]), "xs is no array")
+    refused(lambda: trained.predict(np.ma.masked_less(xs, 2)), "masked array: fill it")
+    refused(lambda: trained.predict(xs, learning_rate="0.02"), "must be numbers, got")
+    refused(lambda: trained.trace(xs, seed="all"), "seed='all': this is of one seed")
+    refused(lambda: trained.trace(xs, ys=[9] * 16), "ys must be in 0..3, got 9 to 9")
+    refused(lambda: trained.trace(xs, ys=[0.5] * 16), "ys must be classes, by number,")
+    start = trained.initial_carry(16)
+    refused(lambda: trained.step(start, xs), "x must be one step, (batch,), got (16, 5)")
+    refused(lambda: trained.step(start, xs[:, 0] - 9), "token", "is not in 0..6")
+    refused(lambda: trained.step(start, xs[:3, 0]), "carry must be that of 3 row(s)")
+    refused(lambda: train.load(3), "a run's folder is a path, got 3")
+    refused(lambda: trained.encode("abc"), "encode takes a list of texts")
+    refused(lambda: trained.plot_gates(xs, row=16), "row=16: xs has (16, 5)")
     refused(lambda: trained.plot_gates(xs, layer=1), "layer=1")
     refused(lambda: trained.encode(["a"]), "reads no text")
+    metrics = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(metrics.replace('"step": 10', '"step": 11', 1))
+    refused(lambda: train.load(folder).curves(), "is not what the run wrote")
     text = (folder / "model.json").read_text()
     (folder / "model.json").write_text(text.replace('"time": 5', '"time": 6'))
     refused(lambda: train.load(folder), "model.json is damaged")

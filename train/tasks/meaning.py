@@ -62,9 +62,12 @@ class Meaning:
                 given[name] = tuple(Scale(*each) if "scales" in name else each for each in value)
         return cls(**given)
 
-    def inputs(self, xs: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def inputs(self, xs: np.ndarray, real: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Features in a person's units, (batch, time, features), as the model reads them, float32; and, where
         some steps are passed over, which are not, (batch, time).
+
+        Args:
+          real: (batch, time), which steps count; what stands at others does not matter. None: all.
 
         Raises:
           ValueError: there are not as many, or one is missing and the run has no place for that.
@@ -75,14 +78,17 @@ class Meaning:
         if xs.ndim != 3 or xs.shape[2] != len(self.features):
             names = ", ".join(self.features)
             raise ValueError(f"xs must be (batch, time, {len(self.features)}: {names}), got {xs.shape}")
+        if real is not None:
+            xs = np.where(real[..., None], xs, 0)
         missing = ~np.isfinite(xs)
         for row, step, feature in np.argwhere(missing)[:1] if self.gaps == "refuse" else ():
             name = self.features[feature]
             raise ValueError(f"xs: {name!r} of row {row}, step {step} is {xs[row, step, feature]}")
-        real = ~missing.any(axis=2) if self.gaps == "skip" and missing.any() else None
+        kept = ~missing.any(axis=2) if self.gaps == "skip" and missing.any() else None
         columns = np.where(missing, 0, scaled(self.scales, xs) if self.scales else xs)
         if self.gaps == "indicator":
             own = len(self.features) - self.timed
             parts = [columns[..., :own], missing[..., :own], columns[..., own:]]
             columns = np.concatenate(parts, axis=2)
-        return columns.astype(np.float32), real
+        with np.errstate(over="ignore"):  # infinite, which is refused
+            return columns.astype(np.float32), kept

@@ -17,6 +17,7 @@ class Targets(NamedTuple):
     counts: np.ndarray  # (n,) bool
     classes: tuple[str, ...] | None = None  # their names
     scales: tuple[Scale, ...] = ()  # of numbers
+    names: tuple[str, ...] = ()  # of these, where they are features
 
 
 MOST = 1e30  # a weight, so that float32 has the sum of a batch's
@@ -114,10 +115,11 @@ def _numbers(task, found: Sequences, used, trains, features, meaning) -> Targets
     if forecast and (found.ys is None or found.targets):
         chosen = list(found.targets or range(len(found.features)))
         raw, ys = found.xs[:, chosen], features[:, chosen]
-        scales = tuple(meaning.scales[i] for i in chosen)
+        scales, names = tuple(meaning.scales[i] for i in chosen), tuple(found.features[i] for i in chosen)
         if events and task.standardize:
             raise DataError(f"{task.name}: loss={task.loss} is of events, 0 or 1: standardize=false")
     else:
+        names = ()
         if found.ys.dtype.kind not in "iubf" or found.ys.ndim > 2:
             raise DataError(f"{found.place}: targets must be numbers, got {found.ys.shape} {found.ys.dtype}")
         raw = (found.ys[:, None] if found.ys.ndim == 1 else found.ys).astype(float)
@@ -130,4 +132,4 @@ def _numbers(task, found: Sequences, used, trains, features, meaning) -> Targets
     for i in np.flatnonzero(there & ((raw < 0) | (raw > 1)).any(axis=1))[:1] if events else ():
         raise DataError(f"{_where(task, found, i)}: {raw[i]} is not in 0..1, as {task.loss} needs it")
     with np.errstate(over="ignore"):  # infinite, which is refused
-        return Targets(np.where(there[:, None], ys, 0).astype(np.float32), there, scales=scales)
+        return Targets(np.where(there[:, None], ys, 0).astype(np.float32), there, scales=scales, names=names)

@@ -215,6 +215,7 @@ class Own(splits.Divided):
             for part, name in enumerate(splits.PARTS)
         }
         said = {"classes": targets.classes or (), "target_scales": targets.scales}
+        said["targets"] = tuple(map(str, targets.names))
         meaning = dataclasses.replace(meaning, **said)
         return data | {
             "read": {name: np.array(value, np.int32) for name, value in read.items()},
