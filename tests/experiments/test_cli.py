@@ -158,6 +158,23 @@ def test_train_shows_its_config_and_diverges_clearly(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["run"]["status"] == "diverged"
 
 
+def test_a_run_goes_on_begins_another_and_is_exported(tmp_path):
+    first, other, program = (str(tmp_path / name) for name in ("first", "other", "model.bin"))
+    assert (
+        run("train", *TINY, "--config=gru", "--config.train.steps=10", f"--workdir={first}").returncode == 0
+    )
+    more = ["--config.train.steps=20", "--config.train.stop_when_solved=false"]
+    on = run("train", f"--continue={first}", *more)
+    assert on.returncode == 0 and "goes on from step 10, with 20 steps in place of 10" in on.stderr
+    new = run(
+        "train", *TINY, "--config=gru", "--config.train.steps=10", f"--init={first}", f"--workdir={other}"
+    )
+    assert new.returncode == 0 and f"arrays begin as in {first}" in new.stderr
+    done = run("export", f"--run={other}", f"--out={program}", "--platforms=cpu")
+    assert done.returncode == 0 and "outputs: float32 (batch, 8), logits of 8 classes" in done.stdout
+    assert Path(program).stat().st_size > 1000
+
+
 LONG = [*TINY, "--config=gru", "--config.train.stop_when_solved=false", "--config.train.steps=100"]
 LONG += ["--config.train.checkpoint_seconds=0"]
 
