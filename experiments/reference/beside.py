@@ -229,7 +229,7 @@ def figure(frames: dict[str, tuple[Result, pd.DataFrame]]) -> Figure:
                 spots = at + 0.1 + 0.05 * np.arange(len(row["each"]))
                 ax.plot(spots, row["each"], "o", ms=4, color=colour)
                 ax.hlines(row["ours"], at + 0.05, spots[-1] + 0.05, color=colour, lw=1.5)
-        ax.set_xticks(list(places.values()), [cell or "none of ours" for cell in places])
+        ax.set_xticks(list(places.values()), [_wrapped(cell) for cell in places])
         ax.set_xlim(-0.5, len(places) - 0.5)
         shown = np.concatenate([frame["published"].astype(float), frame["ours"].astype(float)])
         if np.nanmin(shown) > 0 and np.nanmax(shown) > 30 * np.nanmin(shown):
@@ -243,6 +243,11 @@ def figure(frames: dict[str, tuple[Result, pd.DataFrame]]) -> Figure:
     handles.append(style.handle("ours: seeds, mean", marker="o", ms=4, color=style.MUTED))
     style.legend(out, handles, [])
     return out
+
+
+def _wrapped(cell: str) -> str:
+    """A cell with a line for each option, and for its value."""
+    return cell.replace(":", "\n").replace("_", "_\n", 1 if ":" in cell else 0) or "none of ours"
 
 
 def _sources(frames: dict[str, tuple[Result, pd.DataFrame]]) -> list[str]:
