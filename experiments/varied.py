@@ -19,6 +19,7 @@ SEED = tuple(name for name in SeedSummary.names() if name != "seed")
 _NOT_OPTIONS = {"name", "label", "seed", "seeds", "learning_rates"}
 _NOT_OPTIONS |= {"checkpoint_seconds", "tensorboard", "logger"}
 _POOLED = {"fold"}  # other data of the same experiment
+_IN_TABLES = ("learning_rate", "batch_size")  # of those that runs have anyway, what tables show
 _MEASURED = ("cell", "hidden_size", "strategy", "device", "devices")  # what a config left open
 
 
@@ -34,7 +35,7 @@ def tell_apart(runs: list[Run]) -> None:
     that differ would have the same one."""
     runs = _acting(runs)
     varied = _varied(runs, lambda run, key: (run.columns["task"], _owner(run, key)))
-    short = Counter(_short(key) for key in dict.fromkeys(key for key, _ in varied))
+    short = Counter(_short(key) for key in dict.fromkeys(key for run in runs for key in run.options))
     _add_columns(runs, varied, short)
     alike = _varied(runs, lambda run, key: (run.columns["task"], run.columns["label"], _owner(run, key)))
     needed = {(key, task) for key, (task, *_) in alike}
@@ -78,9 +79,9 @@ def _parts(run: Run, needed, varied, short) -> dict:
     for key in sorted({key for key, task in needed if task == run.columns["task"]}):
         where = (run.columns["task"], _owner(run, key))
         if key in run.options and (key, where) in varied and _short(key) not in _POOLED:
-            name, value = _short(key) if short[_short(key)] == 1 else key, run.options[key]
-            if f":{name}={text(value)}" not in run.columns["label"]:
-                own[name] = value
+            value, said = run.options[key], run.columns["label"].split(":")[1:]
+            if not (key.startswith("cell.") and f"{_short(key)}={text(value)}" in said):
+                own[_short(key) if short[_short(key)] == 1 else _whole(key)] = value
     return own
 
 
@@ -95,13 +96,15 @@ def _varied(runs: list[Run], where) -> set[tuple]:
 
 
 def _add_columns(runs: list[Run], varied: set[tuple], short: Counter) -> None:
-    """`gap`, or `task.gap` where that name is taken."""
+    """`gap`, or `task.gap` where another section has that name, too, or a table."""
     for key in sorted({key for key, _ in varied}):
         name = _short(key)
-        if all(run.columns.get(name) == run.options[key] for run in runs if key in run.options):
+        if name in _IN_TABLES and all(
+            run.columns.get(name) == run.options[key] for run in runs if key in run.options
+        ):
             continue  # a column says it already
         taken = name in RUN or name in SEED and name != "learning_rate" or short[name] > 1
-        column = name if not taken else key if "." in key else f"config.{key}"
+        column = _whole(key) if taken else name
         for run in runs:
             if key in run.options:
                 value = run.options[key]
@@ -110,6 +113,11 @@ def _add_columns(runs: list[Run], varied: set[tuple], short: Counter) -> None:
 
 def _short(key: str) -> str:
     return key.split(".")[-1]
+
+
+def _whole(key: str) -> str:
+    """With its section."""
+    return key if "." in key else f"config.{key}"
 
 
 def _owner(run: Run, key: str) -> str | None:
@@ -130,17 +138,27 @@ def columns(frame: pd.DataFrame, known=(*RUN, "seed", *SEED)) -> list[str]:
     Args:
       known: what else has columns there.
     """
-    known = {*known, *_POOLED} - {"learning_rate", "batch_size"}
+    known = {*known, *_POOLED} - {*_IN_TABLES}
     made = [name for name in frame.columns if name not in known]
     return [name for name in made if (frame.groupby("task")[name].nunique() > 1).any()]
 
 
 def without(label: str, *names: str) -> str:
     """A label that does not say these options: "gru (gap=5, depth=2)" without gap is "gru (depth=2)"."""
-    for name in names:
-        said = rf"{re.escape(name.split('.')[-1])}=[^,():]*"
-        label = re.sub(rf":{said}|, (\w+\.)*{said}|(?<=\()(\w+\.)*{said}(, )?", "", label)
-    return label.replace(" ()", "")
+    head, bracket, told = label.partition(" (")
+    of_cell = {name.removeprefix("cell.") for name in names}
+    first, *parts = head.split(":")
+    head = ":".join([first, *(part for part in parts if part.split("=")[0] not in of_cell)])
+    if not bracket:
+        return head
+    parts = re.split(r", (?=[\w.]+=)", told.removesuffix(")"))
+    left = ", ".join(part for part in parts if not _says(part.split("=")[0], names))
+    return f"{head} ({left})" if left else head
+
+
+def _says(key: str, names) -> bool:
+    """Whether an option in brackets is one of these: either may have its section."""
+    return key in names or any(key == _short(name) or _short(key) == name for name in names)
 
 
 def in_order(labels) -> list[str]:

@@ -60,11 +60,29 @@ def test_what_a_label_says_already_is_not_said_again_and_what_is_overruled_not_a
     ]  # fmt: skip
 
 
+def test_an_option_of_two_sections_says_which_and_one_that_a_run_measures_is_a_column_too():
+    runs = [
+        varied.Run(
+            {"task": "t", "cell": "gru", "label": label, "steps": steps},
+            {"chrono": by, "cell.chrono": chrono, "train.steps": steps},
+        )
+        for label, by, chrono, steps in (("gru", "cell", None, 40), ("gru:chrono=5", "cell", 5, 60))
+    ]
+    varied.tell_apart(runs)
+    assert [run.columns["label"] for run in runs] == ["gru", "gru:chrono=5"]
+    assert [(run.columns["cell.chrono"], run.columns["train.steps"]) for run in runs] == [(None, 40), (5, 60)]
+    assert "chrono" not in runs[0].columns
+
+
 @pytest.mark.parametrize("label, names, left", [
     ("gru (gap=5, depth=2)", ["gap"], "gru (depth=2)"),
     ("gru (depth=2, gap=5)", ["task.gap"], "gru (depth=2)"),
     ("gru (gap=5)", ["gap"], "gru"),
     ("lstm:chrono=100:peepholes=true", ["chrono"], "lstm:peepholes=true"),
+    ("gru:reset_after=true (length=3, rate=1)", ["reset_after", "length"], "gru (rate=1)"),
+    ("gru:reset_after=true (length=30)", ["reset_after", "length"], "gru"),
+    ("gru:chrono=5 (config.chrono=cell)", ["config.chrono"], "gru:chrono=5"),
+    ("gru (strategy=newton:window=1, gap=5)", ["strategy"], "gru (gap=5)"),
     ("gru (max_gap=5)", ["gap"], "gru (max_gap=5)"),
     ("gru, gap of 5", ["gap"], "gru, gap of 5"),
 ])  # fmt: skip
