@@ -38,24 +38,74 @@ def find_runs(*dirs) -> list[Path]:
     for root in map(Path, dirs):
         if not root.is_dir():
             raise FileNotFoundError(f"no such directory: {root}")
-        found, failed = _walk(root)
-        if not found and not failed:
+        found, failed, begun = _walk(root)
+        if not found and not failed and not begun:
             raise FileNotFoundError(f"no runs (summary.json or metrics.jsonl) in {root}")
         runs |= {path.resolve(): path for path in found}
     return sorted(runs.values())
 
 
-def _walk(root: Path) -> tuple[list[Path], list[Path]]:
-    """The run directories at or below `root`, and those of runs that failed. What runs keep inside of theirs,
-    such as checkpoints, is not looked through."""
-    found, failed = [], []
+class Found(NamedTuple):
+    """The runs in directories."""
+
+    whole: list[Path]  # which can be read
+    unfinished: list[str]  # names of those without a summary
+    damaged: list[str]  # a line for each that cannot be read
+
+    def told(self) -> list[str]:
+        """What is not in the tables, in lines for people."""
+        count, names = len(self.unfinished), ", ".join(self.unfinished[:3])
+        more = f" and {count - 3} more" if count > 3 else ""
+        which = "1 run has" if count == 1 else f"{count} runs have"
+        return [*self.damaged, *([f"{which} not finished: {names}{more}"] if count else [])]
+
+
+def look(*dirs) -> Found:
+    """Which runs at or below `dirs` can be read, and what there is to say of the others.
+
+    Raises:
+      FileNotFoundError: see `find_runs`.
+    """
+    runs = find_runs(*dirs)
+    begun = {path.resolve() for root in map(Path, dirs) for path in _walk(root)[2]}
+    whole, damaged = [], []
+    for run in runs:
+        try:
+            _check(run)
+            whole.append(run)
+        except ValueError as error:
+            damaged.append(str(error))
+    begun |= {run.resolve() for run in whole if not (run / "summary.json").exists()}
+    root = os.path.commonpath([path.parent for path in begun | {run.resolve() for run in runs}] or ["."])
+    return Found(whole, sorted(os.path.relpath(path, root) for path in begun), damaged)
+
+
+def _check(run: Path) -> None:
+    """Refuses a damaged run with a ValueError that names the file."""
+    for name in ("config.json", "environment.json"):
+        if (run / name).exists():
+            _json(run / name)
+    wanted, metrics = None, run / "metrics.jsonl"
+    if (run / "summary.json").exists():
+        _, wanted = read_summary(run)
+        if not metrics.exists():
+            raise ValueError(f"{metrics} is missing; the run's command writes it again")
+    _lines(metrics, wanted)
+
+
+def _walk(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """The run directories at or below `root`, those of runs that failed, and those that have written nothing
+    but their configs yet. What runs keep inside of theirs, such as checkpoints, is not looked through."""
+    found, failed, begun = [], [], []
     for folder, below, files in os.walk(root):
         if "summary.json" in files or "metrics.jsonl" in files:
             found.append(Path(folder))
+        elif {"config.json", "resolved.json"} <= {*files} and FAILED not in files:
+            begun.append(Path(folder))
         if FAILED in files:
             failed.append(Path(folder))
         below[:] = [name for name in below if name not in FOLDERS]
-    return found, failed
+    return found, failed, begun
 
 
 def load_curves(*dirs) -> pd.DataFrame:

@@ -16,6 +16,7 @@ changed, so that it can be repeated at any time.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -57,7 +58,8 @@ def write(
     xs: list[str] | None = None,
     y: str = "test_metric",
 ) -> dict[str, Path]:
-    """Writes tables, figures and the page for all runs below `workdir`.
+    """Writes tables, figures and the page for all runs below `workdir`. Damaged ones, and those that have not
+    finished, are left aside; the page says which (`results.look`).
 
     Args:
       workdir: one directory or several.
@@ -72,7 +74,7 @@ def write(
       The path of each file, by its name.
 
     Raises:
-      FileNotFoundError, ValueError: no runs, none that has finished, a damaged file, an option that is none,
+      FileNotFoundError, ValueError: no runs, none that has finished and can be read, an option that is none,
         several directories without `out_dir`, or a run's to write to.
     """
     dirs = [workdir] if isinstance(workdir, str | os.PathLike) else list(workdir)
@@ -80,8 +82,9 @@ def write(
         raise ValueError("several directories need an explicit place to write to (--out)")
     out_dir = Path(dirs[0] if out_dir is None else out_dir)
     refuse_run(out_dir)
+    found = results.look(*dirs)
     seeds, curves, environments = (
-        load(*dirs) for load in (results.load_seeds, results.load_curves, results.load_environments)
+        load(*found.whole) for load in (results.load_seeds, results.load_curves, results.load_environments)
     )
     if seeds.empty:
         raise ValueError(f"no finished run (summary.json) in {', '.join(map(str, dirs))}")
@@ -94,21 +97,22 @@ def write(
         "learning_curves.png": plots.learning_curves(curves, drawn=shown[0].panels),
         "time_to_threshold.png": plots.time_to_threshold(seeds),
     } | {f"{y}_by_{x}.png": against.figure(seeds, x, y) for x in xs}
-    paths = results.write_tidy(dirs, out_dir)
-    if len(found := rates.by_rate(seeds)):
+    paths = results.write_tidy(found.whole, out_dir)
+    if len(by_rate := rates.by_rate(seeds)):
         paths["rates.csv"] = out_dir / "rates.csv"
-        output.write_frame(paths["rates.csv"], found)
+        output.write_frame(paths["rates.csv"], by_rate)
     if command is None:
         command = "\n".join(environments["command"].unique()) if "command" in environments else ""
     html = page.render(
         title,
         shown,
         seeds,
-        _environment(environments, curves),
+        _environment(environments),
         command,
         results.load_failures(*dirs),
-        results.load_configs(*dirs),
+        results.load_configs(*found.whole),
         (*paths, *figures),
+        found.told(),
     )
     for name, figure in figures.items():
         paths[name] = out_dir / name
@@ -143,7 +147,7 @@ def refuse_run(folder: Path) -> None:
             raise ValueError(f"{folder} is a run's folder, which is only read; name another one (--out)")
 
 
-def _environment(environments: pd.DataFrame, curves: pd.DataFrame) -> dict[str, str]:
+def _environment(environments: pd.DataFrame) -> dict[str, str]:
     """What the runs ran on; where they differ, every value once."""
     about = {}
     for key, name in ABOUT.items():
@@ -153,9 +157,6 @@ def _environment(environments: pd.DataFrame, curves: pd.DataFrame) -> dict[str, 
                 dirty = environments["git_dirty"].map({True: " with local changes"}).fillna("")
                 values = pd.Series([f"{values[i][:12]}{dirty[i]}" for i in values.index], dtype=object)
             about[name] = values.min() if key == "started" else ", ".join(dict.fromkeys(values))
-    unfinished = curves.loc[curves["status"] == "unfinished", "run"].unique()
-    if len(unfinished):
-        about["not in the tables"] = f"no summary yet: {', '.join(unfinished)}"
     return about
 
 
@@ -164,23 +165,25 @@ def _join(value) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Writes the report; returns the exit code."""
+    """Writes the report; returns the exit code, 1 where a run is damaged."""
     if not words:
         raise ValueError("name a directory of runs: python -m experiments.report DIR...")
     if flags.FLAGS.x == []:
         raise ValueError("--x names no option")
     dirs, out = [Path(name).expanduser() for name in words], flags.FLAGS.out
-    runs = results.find_runs(*dirs)
+    runs, found = results.find_runs(*dirs), results.look(*dirs)
     if out is None and (len(dirs) > 1 or dirs[0].resolve() in [run.resolve() for run in runs]):
         out = OUT
+    for line in found.told():
+        print(line, file=sys.stderr)
     paths = write(dirs, out, flags.FLAGS.title, None, flags.FLAGS.x, flags.FLAGS.y)
-    console, seeds = Console(highlight=False, markup=False), results.load_seeds(*dirs)
+    console, seeds = Console(highlight=False, markup=False), results.load_seeds(*found.whole)
     console.print(results.table(results.aggregate(seeds), results.load_failures(*dirs)))
     for title, frame in rates.text(rates.by_rate(seeds)).items():
         tables.show(console, title, frame)
     for path in paths.values():
         print(path)
-    return 0
+    return int(bool(found.damaged))
 
 
 if __name__ == "__main__":

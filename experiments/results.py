@@ -18,6 +18,7 @@ from experiments.loading import (
     load_environments,
     load_failures,
     load_seeds,
+    look,
     mark_failed,
     seeds_frame,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "load_environments",
     "load_failures",
     "load_seeds",
+    "look",
     "mark_failed",
     "markdown",
     "options_of",

@@ -48,6 +48,7 @@ def render(
     failed: pd.DataFrame | None = None,
     configs: pd.DataFrame | None = None,
     files: tuple[str, ...] = (),
+    missing: list[str] = (),
 ) -> str:
     """The page.
 
@@ -59,6 +60,7 @@ def render(
       command: what repeats the runs; may be empty.
       failed: `results.load_failures`. configs: `results.load_configs`.
       files: that lie beside it, to be linked.
+      missing: lines that say which runs are not in it.
     """
     aggregated = results.aggregate(seeds)
     points = []
@@ -81,6 +83,7 @@ def render(
         tasks=tasks,
         tuned=any(task["tables"] for task in tasks),
         files=files,
+        missing=missing,
         environment=environment,
         command=command,
         failed=[] if failed is None else failed.to_dict("records"),

@@ -142,20 +142,38 @@ def test_in_a_browser_values_are_read_and_cells_hidden_at_any_width(tmp_path, ru
     assert page.contrast(colour(found["paper"]), "#ffffff") > 10 or not dark
 
 
-def test_killed_runs_are_named(tmp_path, run_dir):
-    run_dir(tmp_path / "a", solved=[100])
-    (run_dir(tmp_path / "b", cell="rnn", solved=[100]) / "summary.json").unlink()
-    assert "no summary yet: b<" in report.write(tmp_path)["index.html"].read_text(encoding="utf-8")
-    (tmp_path / "a" / "summary.json").unlink()
-    with pytest.raises(ValueError, match="no finished run"):
-        report.write(tmp_path)
-
-
 COMMANDS = commands.SHARED
 
 
 def command(*args):
     return COMMANDS.run("experiments.report", *args)
+
+
+def test_runs_that_have_not_finished_are_named_and_damaged_ones_left_aside(tmp_path, run_dir):
+    run_dir(tmp_path / "a", solved=[100])
+    (run_dir(tmp_path / "b", cell="rnn", solved=[100]) / "summary.json").unlink()
+    begun = tmp_path / "c"  # nothing but its configs
+    begun.mkdir()
+    for name in ("config.json", "resolved.json"):
+        (begun / name).write_text("{}")
+    page_of = lambda: report.write(tmp_path)["index.html"].read_text(encoding="utf-8")  # noqa: E731
+    assert "2 runs have not finished: b, c.<" in page_of() and results.look(tmp_path).damaged == []
+    (run_dir(tmp_path / "d", cell="lru") / "summary.json").write_text('{"run": ')
+    (run_dir(tmp_path / "e", cell="lru") / "metrics.jsonl").unlink()
+    found = results.look(tmp_path)
+    for line, said in zip(
+        found.damaged, ("d/summary.json is damaged", "e/metrics.jsonl is miss"), strict=True
+    ):
+        assert said in line
+    assert [path.name for path in found.whole] == ["a", "b"] and "e/metrics.jsonl is missing" in page_of()
+    for name in "fgh":
+        (run_dir(tmp_path / name) / "summary.json").unlink()
+    assert results.look(tmp_path).told()[-1] == "5 runs have not finished: b, c, f and 2 more"
+    done = command(tmp_path, f"--out={tmp_path / 'out'}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 3)
+    (tmp_path / "a" / "summary.json").unlink()
+    with pytest.raises(ValueError, match="no finished run"):
+        report.write(tmp_path)
 
 
 def test_command_writes_and_says_where(tmp_path, run_dir):
