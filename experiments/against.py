@@ -15,7 +15,9 @@ from experiments.varied import SEED
 MEASURED = ("parameters", "hidden_size", "state_size", "batch_size", "seconds_per_step")
 RATE = "learning_rate"
 OF_RUNS = ("seconds_per_step", "compile_seconds", "run_seconds", "parameters", "state_size")
-NOTE = "Point: median over seeds, of an even number the lower one, with its 95 % bootstrap interval."
+NOTE = "Point: median over seeds, with its 95 % bootstrap interval."
+SHARE = "Point: share of seeds, with its 95 % interval (Wilson)."
+TIMES = "Point: what half of all seeds needed, with its 95 % bootstrap interval."
 TUNED = "Each seed with the learning rate that was best for the others."
 
 
@@ -58,9 +60,9 @@ def table(seeds: pd.DataFrame, x: str, y: str = "test_metric") -> pd.DataFrame:
     """One row per task, line and value of x: task, cell, label (of the line), x, y, low, high, seeds.
 
     A line is the runs that differ in x, and in what x brings along, alone. Where learning rates differ, too,
-    each seed counts with the one that was best for the other seeds. y is the median over seeds, of an even
-    number the lower one, with its 95 % bootstrap interval; where y is "solved" a share, with Wilson's. What
-    was not reached is infinite, and a seed without a score the worst.
+    each seed counts with the one that was best for the other seeds. y is the median over seeds with its 95 %
+    bootstrap interval, of times (`solved_step`) what half of all seeds needed; where y is "solved" a share,
+    with Wilson's. What was not reached is infinite, and a seed without a score the worst.
 
     Args:
       seeds: `results.load_seeds`.
@@ -104,10 +106,14 @@ def _estimate(group: pd.DataFrame, y: str) -> statistics.Estimate:
         return statistics.share(group["solved"].astype(bool).sum(), len(group))
     values = group[y].astype(float)
     if y.startswith("solved_"):
-        values = values.where(group["solved"].astype(bool), np.inf)
-    if y.endswith("_metric"):
-        values = values.fillna(-np.inf if group["higher_is_better"].iloc[0] else np.inf)
-    return statistics.median(values.fillna(np.inf))
+        return statistics.median(values.where(group["solved"].astype(bool), np.inf).fillna(np.inf))
+    if y == "diverged_step":
+        return statistics.median(values.fillna(np.inf))
+    return statistics.score(statistics.worst_last(values, y.endswith("_metric") and _higher(group)))
+
+
+def _higher(group: pd.DataFrame) -> bool:
+    return bool(group["higher_is_better"].iloc[0])
 
 
 def figure(seeds: pd.DataFrame, x: str, y: str = "test_metric") -> Figure:
@@ -123,13 +129,14 @@ def figure(seeds: pd.DataFrame, x: str, y: str = "test_metric") -> Figure:
     handles = [style.handle(label, ms=5, **look[label]) for label in varied.in_order(told)]
     if any(panel.small for panel in drawn):
         handles.append(style.handle("others", color=panels.GREY, lw=1))
-    style.legend(out, handles, [note(seeds, x)])
+    style.legend(out, handles, [note(seeds, x, y)])
     return out
 
 
-def note(seeds: pd.DataFrame, x: str) -> str:
+def note(seeds: pd.DataFrame, x: str, y: str) -> str:
     """How the figure is to be read."""
-    return f"{NOTE} {TUNED}" if x != RATE and RATE in varied.columns(seeds) else NOTE
+    point = SHARE if y == "solved" else TIMES if y.startswith("solved_") else NOTE
+    return f"{point} {TUNED}" if x != RATE and RATE in varied.columns(seeds) else point
 
 
 def panels_of(rows: pd.DataFrame, x: str, y: str) -> list[panels.Panel]:

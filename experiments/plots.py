@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import varied
-from experiments.lab import panels, scales, style
+from experiments.lab import panels, scales, statistics, style
 
 UNITS = {
     "step": "optimiser steps",
@@ -201,7 +201,7 @@ def _draw_times(group, labels, wrapped, unit, look, ax) -> list[panels.Point]:
         own = {"color": look[label]["color"], "ls": "none", "zorder": 3, "gid": panels.key(label)}
         solved = rows["solved"].astype(bool)
         times = rows[f"solved_{unit}"].where(solved, np.inf).to_numpy(float)
-        middle = np.quantile(times, 0.5, method="inverted_cdf")
+        middle = statistics.reached(times, 0.5)
         if np.isfinite(middle):
             bar = {"color": style.INK, "lw": 2, "zorder": 2, "gid": panels.key(label)}
             ax.plot([middle, middle], [y - 0.42, y + 0.42], **bar)

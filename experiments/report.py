@@ -21,9 +21,8 @@ from pathlib import Path
 
 import pandas as pd
 from absl import flags
-from rich.console import Console
 
-from experiments import against, entry, output, page, plots, rates, results, tables, varied
+from experiments import against, entry, output, page, plots, rates, results, screen, tables, varied
 from experiments.lab import style
 from train import files
 
@@ -132,7 +131,7 @@ def groups(curves: pd.DataFrame, seeds: pd.DataFrame, xs: list[str], y: str) -> 
         rows = against.table(seeds, x, y)
         name = f"{y.replace('_', ' ').capitalize()} by {x.replace('_', ' ')}"
         drawn = against.panels_of(rows, x, y)
-        shown.append(page.Group(name, against.note(seeds, x), drawn, style.styles(rows)))
+        shown.append(page.Group(name, against.note(seeds, x, y), drawn, style.styles(rows)))
     return shown
 
 
@@ -177,10 +176,11 @@ def main(words: list[str]) -> int:
     for line in found.told():
         print(line, file=sys.stderr)
     paths = write(dirs, out, flags.FLAGS.title, None, flags.FLAGS.x, flags.FLAGS.y)
-    console, seeds = Console(highlight=False, markup=False), results.load_seeds(*found.whole)
-    console.print(results.table(results.aggregate(seeds), results.load_failures(*dirs)))
+    console, seeds = screen.console(), results.load_seeds(*found.whole)
+    console.print(results.table(results.aggregate(seeds), results.load_failures(*dirs), console.width))
     for title, frame in rates.text(rates.by_rate(seeds)).items():
         tables.show(console, title, frame)
+        console.print(rates.NOTE)
     for path in paths.values():
         print(path)
     return int(bool(found.damaged))

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import output, varied
+from experiments.lab import statistics
 from experiments.loading import (
     FAILED,
     find_runs,
@@ -50,6 +51,7 @@ __all__ = [
     "write_tidy",
 ]
 
+QUARTILES = (0.5, 0.25, 0.75)
 UNITS = ("step", "examples", "tokens", "seconds")
 _SPREAD = (*(f"solved_{unit}" for unit in UNITS), "test_metric", "best_test_metric")
 _OWN = {"solved", "diverged", "limit_step", "limit_seconds", "folds", "fold_mean", "fold_sd"}
@@ -87,10 +89,11 @@ def aggregate(seeds: pd.DataFrame) -> pd.DataFrame:
         }
         for unit in UNITS:
             times = group[f"solved_{unit}"].where(solved, np.inf).to_numpy(float)
-            row |= _spread(f"solved_{unit}", np.quantile(times, [0.5, 0.25, 0.75], method="inverted_cdf"))
+            row |= _spread(f"solved_{unit}", statistics.reached(times, QUARTILES))
         for name in ("test_metric", "best_test_metric"):
             tests = group[name] if name in group else np.nan * group["test_metric"]  # older runs
-            row |= _spread(name, _quantiles(tests.astype(float), run["higher_is_better"]))
+            tests = statistics.worst_last(tests, run["higher_is_better"])
+            row |= _spread(name, statistics.quantiles(tests, QUARTILES))
         row |= runs[["seconds_per_step", "compile_seconds"]].median().to_dict() | _folds(group)
         same = [name for name in options if name in group and group[name].nunique(dropna=False) == 1]
         rows.append(row | run[same].to_dict())
@@ -108,13 +111,6 @@ def _folds(group: pd.DataFrame) -> dict[str, float]:
         "fold_mean": scores.mean(skipna=False),
         "fold_sd": scores.std(skipna=False),
     }
-
-
-def _quantiles(scores: pd.Series, higher_is_better: bool) -> np.ndarray:
-    """Median and quartiles; a seed without a score is the worst of all."""
-    beyond = 1e30  # finite: NumPy makes NaN out of what lies at a number, next to infinity
-    found = np.quantile(scores.fillna(-beyond if higher_is_better else beyond), [0.5, 0.25, 0.75])
-    return np.where(np.abs(found) > 1e-6 * beyond, np.copysign(np.inf, found), found)
 
 
 def _spread(name: str, values) -> dict[str, float]:

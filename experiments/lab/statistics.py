@@ -8,6 +8,7 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 2000
+BEYOND = 1e30  # in place of infinity: NumPy makes NaN out of what lies at a number, next to infinity
 
 
 class Estimate(NamedTuple):
@@ -38,7 +39,36 @@ def median(values) -> Estimate:
 
 
 def _lower_median(values, axis=-1):
-    return np.quantile(values, 0.5, axis=axis, method="inverted_cdf")
+    return reached(values, 0.5, axis=axis)
+
+
+def reached(times, at, axis=None):
+    """Quantiles of times, where infinity stands for "not reached": always the value of some seed."""
+    return np.quantile(times, at, axis=axis, method="inverted_cdf")
+
+
+def score(values) -> Estimate:
+    """The median of scores, of an even number the mean of the middle two; infinity stands for no score.
+
+    The interval is a percentile bootstrap over seeds.
+    """
+    values = np.clip(np.asarray(values, float), -BEYOND, BEYOND)
+    ends = _bootstrap((values,), np.median) if len(set(values)) > 1 else [values[0]] * 2
+    return Estimate(*map(float, _unclipped([np.median(values), *ends])))
+
+
+def quantiles(values, at) -> np.ndarray:
+    """Quantiles of scores, as `score` has their median."""
+    return _unclipped(np.quantile(np.clip(np.asarray(values, float), -BEYOND, BEYOND), at))
+
+
+def _unclipped(values) -> np.ndarray:
+    return np.where(np.abs(values) > 1e-6 * BEYOND, np.copysign(np.inf, values), values)
+
+
+def worst_last(scores: pd.Series, higher_is_better: bool) -> pd.Series:
+    """Scores, where a seed without one is the worst of all."""
+    return scores.astype(float).fillna(-np.inf if higher_is_better else np.inf)
 
 
 def _bootstrap(data, statistic, paired=False) -> tuple[float, float]:

@@ -81,6 +81,7 @@ def render(
         cells=varied.in_order(varied.without(label, *options) for label in aggregated["label"]),
         seeds=f"{low}" if low == high else f"{low} to {high}",
         tasks=tasks,
+        rates_note=rates.NOTE,
         tuned=any(task["tables"] for task in tasks),
         files=files,
         missing=missing,

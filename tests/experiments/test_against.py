@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import against, rates, varied
+from experiments import against, rates, results, varied
+from experiments.lab import statistics
 
 TASK = {"name": "delayed_recall", "gap": 10}
 
@@ -138,6 +139,23 @@ def test_a_width_that_makes_the_parameters_goes_with_them(swept):
     assert set(against.table(deep, "parameters")["label"]) == {
         f"{cell} (depth={n})" for cell in ("gru", "lstm") for n in (1, 2)
     }
+
+
+def test_every_table_and_figure_has_the_same_median(swept):
+    """Of an even number the mean of the middle two, of times what half of all seeds needed."""
+    two = swept[swept["seed"] < 2].query("gap == 5 and learning_rate == 0.1")
+    wanted = results.aggregate(two).set_index("cell")
+    by_rate = rates.by_rate(swept[swept["seed"] < 2]).query(
+        "label.str.endswith('gap=5)') & learning_rate == '0.1'"
+    )
+    for name in ("test_metric", "solved_step"):
+        drawn = against.table(
+            two.assign(width=1).pipe(lambda f: pd.concat([f, f.assign(width=2)])), "width", name
+        )
+        assert by_rate.set_index("cell")[name].equals(wanted[name])
+        assert drawn.query("width == 1").set_index("cell")[name].equals(wanted[name])
+    assert statistics.score([1.0, 2.0, 4.0, np.inf]).value == 3.0
+    assert statistics.score([0.5, -np.inf]).value == -np.inf
 
 
 def test_the_winner_at_each_rate_beside_the_tuned_one(swept):

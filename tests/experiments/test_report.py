@@ -203,6 +203,7 @@ def test_several_folders_and_runs_are_read_and_written_elsewhere(tmp_path, run_d
     assert written == {*FILES, "rates.csv", "solved_step_by_learning_rate.png"}
     html = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert '<th scope="col">learning_rate</th>' in html and ">gru (learning_rate=0.01)<" in html
+    assert "* chosen on validation" in html and "* chosen on validation" in done.stdout
     assert re.search(r"Learning rates:\s+0.01, 0.1", html) and "Protocol of delayed_recall" in html
     assert len(re.findall(r"<td>0\.99\d* \(2/2 in 300\) \*</td>", html)) == 3  # at both rates, and tuned
     monkeypatch.chdir(tmp_path)
