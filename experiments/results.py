@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 QUARTILES = (0.5, 0.25, 0.75)
+LEFT_OUT = ("ms/step", "seconds", "state", "params")  # in this order, where a terminal is too narrow
 UNITS = ("step", "examples", "tokens", "seconds")
 _SPREAD = (*(f"solved_{unit}" for unit in UNITS), "test_metric", "best_test_metric")
 _OWN = {"solved", "diverged", "limit_step", "limit_seconds", "folds", "fold_mean", "fold_sd"}
@@ -204,10 +205,11 @@ def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None, width: i
 
     Args:
       failed: `load_failures`, which get a row each.
-      width: columns of the terminal; below 80 the table says nothing of time.
+      width: columns of the terminal; below 80 the table says nothing of time, and where words would be
+        broken it leaves out `LEFT_OUT`.
     """
     if width < 80:
-        slim = table(aggregated, failed)
+        slim = table(aggregated, failed, 80)
         slim.columns = [column for column in slim.columns if column.header not in ("seconds", "ms/step")]
         return slim
     strings = text(aggregated).drop(columns=["task", "at best", "over folds"], errors="ignore")
@@ -218,10 +220,23 @@ def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None, width: i
     for i, row in enumerate(aggregated.to_dict("records")):
         if folds := _over_folds(row):
             strings.iloc[i, strings.columns.get_loc("test")] = folds.replace(" (", "\n(")
-    out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for name in strings.columns:
-        heading = Text(name.replace("_", " "))
-        out.add_column(heading, justify="left" if name == "cell" else "right", overflow="fold")
+    heads = {"test": [*aggregated["metric"]], "cell": [*aggregated["task"]]}
+    gap = 2
+    if _least(strings, heads, gap) > width:
+        strings, gap = strings.replace({r"–(?=\S)": "–\n"}, regex=True), 1
+    for name in LEFT_OUT:
+        if name in strings and _least(strings, heads, gap) > width:
+            strings = strings.drop(columns=name)
+    padding = (0, gap - 1, 0, 0)  # the box has a space between columns, too
+    out = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
+    spare, longest = width - _least(strings, heads, gap), max(map(len, strings["cell"]), default=0)
+    for name, least in _widths(strings, heads).items():
+        if gap == 1:  # rich would take it from any column
+            least += max(0, min(spare, longest - least)) if name == "cell" else 0
+        heading, side = Text(name.replace("_", " ")), "left" if name == "cell" else "right"
+        out.add_column(
+            heading, justify=side, overflow="fold", min_width=least, width=least if gap == 1 else None
+        )
     for task, group in aggregated.groupby("task"):
         row = group.iloc[0]
         goal = f"to {row['threshold']:g}" if pd.notna(row["threshold"]) else ""
@@ -233,6 +248,20 @@ def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None, width: i
             out.add_row(label, "", "failed", *[""] * (len(strings.columns) - 3))
         out.add_section()
     return out
+
+
+def _least(strings: pd.DataFrame, heads: dict[str, list[str]], gap: int) -> int:
+    """How wide a table is at least."""
+    return sum(_widths(strings, heads).values()) + gap * len(strings.columns)
+
+
+def _widths(strings: pd.DataFrame, heads: dict[str, list[str]]) -> dict[str, int]:
+    """How wide each column is at least, if no word in it is to be broken but what names a cell."""
+    found = {}
+    for name in strings.columns:
+        cells = [name.replace("_", " "), *heads.get(name, []), *(strings[name] if name != "cell" else [])]
+        found[name] = max(len(word) for cell in cells for word in cell.split())
+    return found
 
 
 def markdown(aggregated: pd.DataFrame) -> str:

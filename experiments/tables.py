@@ -10,7 +10,7 @@ def show(console: Console, title: str, frame: pd.DataFrame) -> None:
     """Prints a frame as a table under a title."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for name in frame.columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", min_width=max(map(len, name.split()), default=0))
     for line in frame.astype(str).to_numpy():
         table.add_row(*line)
     console.print(table)

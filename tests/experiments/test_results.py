@@ -302,6 +302,15 @@ def test_a_wide_table_folds_and_loses_nothing():
     assert set(lost) <= set("() ")  # quartiles go below their median without brackets
 
 
+def test_no_word_of_many_columns_is_broken():
+    many = seeds_of(100, None).assign(label="sru:reset_feedback=true", learning_rate=0.01, metric="accuracy")
+    many = pd.concat([many.assign(a_longer_option=i, **{"train.steps": i, "reset_after": i}) for i in (1, 2)])
+    out = rendered(results.aggregate(many.assign(label=many["label"] + many["train.steps"].astype(str))))
+    assert max(map(len, out.splitlines())) <= 80
+    for word in "longer option train.steps params solved solve accuracy 100 >1,000 after".split():
+        assert word in out.replace("–", " ").split(), word
+
+
 def test_labels_are_not_markup():
     assert "[bold]gru" in rendered(results.aggregate(seeds_of(1, label="[bold]gru")))
 
