@@ -16,6 +16,8 @@ MEASURED = ("parameters", "hidden_size", "state_size", "batch_size", "seconds_pe
 RATE = "learning_rate"
 OF_RUNS = ("seconds_per_step", "compile_seconds", "run_seconds", "parameters", "state_size")
 NOTE = "Point: median over seeds, with its 95 % bootstrap interval."
+UNSOLVED = " Hollow triangle: fewer than half of the seeds solved it, until the budget."
+LOST = " Hollow triangle at the edge: at least half of the seeds diverged, without a score."
 SHARE = "Point: share of seeds, with its 95 % interval (Wilson)."
 TIMES = "Point: what half of all seeds needed, with its 95 % bootstrap interval."
 TUNED = "Each seed with the learning rate that was best for the others."
@@ -136,7 +138,9 @@ def figure(seeds: pd.DataFrame, x: str, y: str = "test_metric") -> Figure:
 def note(seeds: pd.DataFrame, x: str, y: str) -> str:
     """How the figure is to be read."""
     point = SHARE if y == "solved" else TIMES if y.startswith("solved_") else NOTE
-    return f"{point} {TUNED}" if x != RATE and RATE in varied.columns(seeds) else point
+    tuned = f" {TUNED}" if x != RATE and RATE in varied.columns(seeds) else ""
+    mark = UNSOLVED if y.startswith("solved_") else LOST if y.endswith("_metric") else ""
+    return f"{point}{tuned}{mark}"
 
 
 def panels_of(rows: pd.DataFrame, x: str, y: str) -> list[panels.Panel]:
@@ -187,15 +191,13 @@ def _draw(group, labels, scale, x, y, look, small, ax) -> list[panels.Point]:
                 artist.set_gid(gid)
         for row in rows[~np.isfinite(rows[y])].to_dict("records"):  # not reached, or without a score
             mark = {"marker": "^" if scale.lower else "v", "mfc": "none", "ls": "none", "clip_on": False}
-            place = ax.get_xaxis_transform()
-            ax.plot(
-                row["at"],
-                1.0 if scale.lower else 0.0,
-                transform=place,
-                color=look[label]["color"],
-                gid=gid,
-                **mark,
-            )
+            mark |= {"color": look[label]["color"], "gid": gid}
+            if y == "solved_step":  # at the budget
+                ax.plot(row["at"], row["limit"], **mark)
+                points.append(panels.Point(row["at"], row["limit"], label, _unsolved(row, x)))
+            else:
+                edge = 1.0 if scale.lower else 0.0
+                ax.plot(row["at"], edge, transform=ax.get_xaxis_transform(), **mark)
         for row, at in zip(finite.to_dict("records"), middle, strict=True):
             told = f"{y.replace('_', ' ')} {row[y]:,.4g} ({row['low']:,.4g}–{row['high']:,.4g})"
             points.append(panels.Point(row["at"], float(at), label, f"{told} at {x} {row[x]:,.4g}"))
@@ -207,6 +209,10 @@ def _draw(group, labels, scale, x, y, look, small, ax) -> list[panels.Point]:
     scale.set(ax, few=small)
     ax.set_xlabel(x.replace("_", " "))
     return points
+
+
+def _unsolved(row: dict, x: str) -> str:
+    return f"not solved in {row['limit']:,.0f} steps by half of the seeds at {x} {row[x]:,.4g}"
 
 
 def _fit(ax, values: pd.Series, small: bool) -> None:

@@ -111,7 +111,8 @@ def _walk(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
 def load_curves(*dirs) -> pd.DataFrame:
     """One row per run, seed and evaluation, sorted by task, label, run, seed and step.
 
-    Columns: those of the run (`RUN`), `seed`, and those of the evaluation (`CURVE`). A run without a
+    Columns: those of the run (`RUN`), `seed`, those of the evaluation (`CURVE`), and `diverged_step` of the
+    seed (NaN: it did not, or has not ended). A run without a
     summary (killed, or still going) has the status "unfinished" and what its config tells. Where a run
     that was resumed wrote a step twice, the later line counts.
 
@@ -121,8 +122,13 @@ def load_curves(*dirs) -> pd.DataFrame:
     """
     rows = []
     for run in _load(dirs):
-        rows += _rows(run.columns, _lines(run.path / "metrics.jsonl", run.metrics))
-    curves = _frame(rows, CURVE).drop_duplicates(["run", "label", "seed", "step"], keep="last")
+        gone = {(row["seed"], row["learning_rate"]): row["diverged_step"] for row in run.seeds}
+        lines = _lines(run.path / "metrics.jsonl", run.metrics)
+        lines = [row | {"diverged_step": gone.get((row["seed"], row["learning_rate"]))} for row in lines]
+        rows += _rows(run.columns, lines)
+    curves = _frame(rows, (*CURVE, "diverged_step")).drop_duplicates(
+        ["run", "label", "seed", "step"], keep="last"
+    )
     return curves.sort_values(["task", "label", "run", "seed", "step"], ignore_index=True)
 
 

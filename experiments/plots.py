@@ -125,10 +125,16 @@ def _band(seeds: pd.DataFrame, x: str) -> pd.DataFrame:
 def _cross(ax, seed: pd.DataFrame, x: str, colour: str, scale, gid: str):
     finite = seed[seed["valid_metric"].notna()]
     cross = dict(color=colour, marker="X", ms=8, mec="white", mew=0.8, ls="none", zorder=5, clip_on=False)
+    last, gone = seed.iloc[-1], seed["diverged_step"].iloc[-1] if "diverged_step" in seed else np.nan
+    at = (
+        last[x] * min(gone / last["step"], 1)
+        if np.isfinite(gone)
+        else (finite if len(finite) else seed)[x].max()
+    )
     if len(finite):
-        ax.plot(finite[x].iloc[-1], scale(finite["valid_metric"].iloc[-1]), gid=gid, **cross)
+        ax.plot(at, scale(finite["valid_metric"].iloc[-1]), gid=gid, **cross)
     else:  # it never had a value: on the axis
-        ax.plot(seed[x].iloc[0], 0, transform=ax.get_xaxis_transform(), gid=gid, **cross)
+        ax.plot(at, 0, transform=ax.get_xaxis_transform(), gid=gid, **cross)
 
 
 def _levels(ax, group: pd.DataFrame, scale, small: bool):

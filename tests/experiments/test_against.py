@@ -123,7 +123,8 @@ def test_a_seed_that_never_got_there_is_infinite_and_drawn_at_the_edge(swept):
     assert np.isinf(table["solved_step"]).all()
     figure = against.figure(rows, "gap", "solved_step")
     edge = [line for line in figure.axes[0].get_lines() if line.get_markerfacecolor() == "none"]
-    assert [(line.get_marker(), list(line.get_ydata())) for line in edge] == [("^", [1.0])] * 2
+    assert [(line.get_marker(), list(line.get_ydata())) for line in edge] == [("^", [3000])] * 2
+    assert "Hollow triangle: fewer than half" in against.note(rows, "gap", "solved_step")
     assert (against.table(rows, "gap").query("gap == 50")["test_metric"] == -math.inf).all()
 
 

@@ -169,19 +169,19 @@ def test_the_band_is_the_middle_half_or_all_of_few_seeds(tmp_path, run_dir):
     assert np.allclose(band("many", [0.1, 0.2, 0.3, 0.4, 0.9]), (0.2, 0.4))
 
 
-def test_a_diverged_seed_is_marked_at_its_last_value(tmp_path, run_dir):
+def test_a_diverged_seed_is_marked_where_it_diverged_at_its_last_value(tmp_path, run_dir):
     gone = {100: 0.3, 200: 0.5, 300: math.nan}
     fine = {100: 0.3, 200: 0.3, 300: 0.3}
     ax, line = curve(tmp_path, run_dir, {0: gone, 1: fine}, ["nan", None])
     (cross,) = [mark for mark in ax.get_lines() if mark.get_marker() == "X"]
-    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (200, 0.5)
+    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (300, 0.5)
     assert np.allclose(line.get_ydata(), [0.3, 0.4, 0.3])
 
 
 def test_a_seed_without_any_value_is_marked_on_the_axis(tmp_path, run_dir):
-    ax, line = curve(tmp_path, run_dir, {0: {100: math.nan, 200: math.inf}}, ["nan"])
+    ax, line = curve(tmp_path, run_dir, {0: {1000: math.nan, 2000: math.inf}}, ["nan"])
     (cross,) = [mark for mark in ax.get_lines() if mark.get_marker() == "X"]
-    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (100, 0)
+    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (600, 0)  # as in `time_to_threshold`
     assert cross.get_transform() == ax.get_xaxis_transform()
 
 
