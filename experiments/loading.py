@@ -82,7 +82,7 @@ def look(*dirs) -> Found:
 
 def _check(run: Path) -> None:
     """Refuses a damaged run with a ValueError that names the file."""
-    for name in ("config.json", "environment.json"):
+    for name in ("config.json", "resolved.json", "environment.json"):
         if (run / name).exists():
             _json(run / name)
     wanted, metrics = None, run / "metrics.jsonl"
@@ -159,10 +159,16 @@ def load_environments(*dirs) -> pd.DataFrame:
 
 
 def load_configs(*dirs) -> pd.DataFrame:
-    """One row per run: `run`, `task`, and every field of its config as it was asked for: `task.gap`,
-    `train.steps`."""
-    tasks = ((run, next(iter(run.columns.values()))["task"]) for run in _load(dirs))
-    return pd.DataFrame([{"run": run.name, "task": task} | run.options for run, task in tasks])
+    """One row per run: `run`, `task`, and every field of its config as it ran (of older runs as it was asked
+    for): `task.gap`, `train.steps`; of a grid `optim.learning_rates` alone."""
+    rows = []
+    for run in _load(dirs):
+        resolved = run.path / "resolved.json"
+        fields = run.options | (flat(_json(resolved)) if resolved.exists() else {})
+        if fields.get("optim.learning_rates"):
+            fields.pop("optim.learning_rate", None)
+        rows.append({"run": run.name, "task": next(iter(run.columns.values()))["task"]} | fields)
+    return pd.DataFrame(rows)
 
 
 def mark_failed(folder: Path, error: Exception | str | None, config=None) -> None:

@@ -10,6 +10,7 @@ import jinja2
 import pandas as pd
 from matplotlib import colors
 
+from cells import registry
 from experiments import describe, rates, results, varied
 from experiments.lab import panels, style
 from train.tasks import TASKS
@@ -95,17 +96,30 @@ def _task(task: str, aggregated: pd.DataFrame, seeds: pd.DataFrame, groups, poin
     """What the page says of a task; the points of its panels are added to those there are."""
     rows = results.text(aggregated).drop(columns="task")
     found = seeds["learning_rate"].dropna().unique()
+    protocol = {} if configs is None else _protocol(configs[configs["task"] == task])
     return {
         "name": task,
-        "asks": describe.sentence(TASKS.table[task]).replace("`", "") if task in TASKS.table else "",
+        "asks": _asks(task, protocol) if task in TASKS.table else "",
         "caption": results.caption(aggregated),
         "rates": [varied.text(float(rate)) for rate in sorted(found)],
         "columns": list(rows.columns),
         "rows": rows.to_numpy().tolist(),
         "tables": rates.text(rates.by_rate(seeds)),
         "groups": [_group(group, own, points) for group in groups if (own := _of(group, task))],
-        "protocol": {} if configs is None else _protocol(configs[configs["task"] == task]),
+        "protocol": protocol,
     }
+
+
+def _asks(task: str, protocol: dict[str, str]) -> str:
+    """What a task asks, and its options that were not the default: "(gap = 20)"."""
+    defaults = {f"task.{name}": field.default for name, field in registry.options(TASKS.table[task]).items()}
+    own = [
+        f"{name.removeprefix('task.')} = {value}"
+        for name, value in protocol.items()
+        if name in defaults and name != "task.eval_examples" and value != varied.text(defaults[name])
+    ]
+    said = describe.sentence(TASKS.table[task]).replace("`", "")
+    return f"{said} ({', '.join(own)})" if own else said
 
 
 def _of(group: Group, task: str) -> list[panels.Panel]:
@@ -127,7 +141,7 @@ def _group(group: Group, own: list[panels.Panel], points: list) -> dict:
 
 
 def _protocol(configs: pd.DataFrame) -> dict[str, str]:
-    """Every setting of the runs of a task, with all values that it has."""
+    """Every setting of the runs of a task, as they ran, with all values that it has."""
     found = {}
     for name in configs.columns.drop(["run", "task"]):
         values = [varied.text(value) for value in configs[name] if not _missing(value)]

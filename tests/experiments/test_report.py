@@ -1,3 +1,4 @@
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -183,6 +184,16 @@ def test_command_writes_and_says_where(tmp_path, run_dir):
     assert sorted(Path(line).name for line in done.stdout.splitlines() if "/out/" in line) == FILES
     assert "delayed_recall" in done.stdout and ">1,000" in done.stdout  # the table
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_the_page_says_what_was_run(tmp_path, run_dir):
+    asked = {"task": {"name": "delayed_recall", "gap": 20}, "cell": {"name": "gru", "hidden_size": 64}}
+    asked |= {"optim": {"learning_rate": 0.003, "learning_rates": [0.01]}}
+    run = run_dir(tmp_path / "a", config=asked)
+    (run / "resolved.json").write_text(json.dumps(asked | {"cell": {"name": "gru", "hidden_size": 43}}))
+    html = report.write(tmp_path)["index.html"].read_text(encoding="utf-8")
+    assert "(gap = 20)</p>" in html and "<dt>cell.hidden_size</dt><dd>43</dd>" in html
+    assert "optim.learning_rates<" in html and "optim.learning_rate<" not in html
 
 
 def contents(folder):
