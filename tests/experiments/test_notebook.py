@@ -1,5 +1,7 @@
 """The notebooks run from top to bottom, and what lies in the repository is what such a run leaves."""
 
+import base64
+import io
 import re
 from pathlib import Path
 
@@ -98,6 +100,23 @@ def test_it_runs_from_top_to_bottom_in_a_clone(path, monkeypatch):
     notebook = notebooks.execute(path)
     assert not _noise(notebook)
     assert _pictures(notebook) >= PICTURES[path.stem]
+
+
+@pytest.mark.parametrize("name", ["horizon", "tracking"])
+def test_a_cell_keeps_its_colour_in_a_picture_of_few_colours(name):
+    image, colors = pytest.importorskip("PIL.Image"), pytest.importorskip("matplotlib.colors")
+    from experiments.lab import style
+
+    notebook = nbformat.read(notebooks.FOLDER / "claims.ipynb", as_version=4)
+    (shown,) = [cell for cell in _code(notebook) if f'look("{name}")' in cell.source]
+    drawn = [output.data["image/png"] for output in shown.outputs if "image/png" in output.get("data", {})]
+    assert drawn
+    for data in drawn:
+        picture = image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+        found = [colour for count, colour in picture.getcolors(2**20) if count > 50]
+        for cell in ("rnn", "lstm", "gru", "sru", "sru_feedback"):
+            own = [255 * part for part in colors.to_rgb(style.known()[cell][0])]
+            assert min(max(abs(a - b) for a, b in zip(own, c, strict=True)) for c in found) < 6, cell
 
 
 @pytest.mark.slow
