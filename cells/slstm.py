@@ -21,7 +21,7 @@ class SLSTMCarry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SLSTM(base.Nonlinear):
-    """i = exp(a_i),  f = sigma(a_f),  z = tanh(a_z),  o = sigma(a_o),  where a = W x + R h' + b
+    """i = exp(a_i),  f = sigma(a_f),  z = tanh(a_z),  o = sigma(a_o),  where a = W x + R h' + b,
     c = f * c' + i * z,   n = f * n' + i,   h = o * c / n
 
     Section 2.2, eq. 8-14. What is carried is c exp(-m) and n exp(-m), m = max(log f + m', a_i), which leaves

@@ -162,7 +162,7 @@ def _plain(key, shape, dtype):
 
 @dataclasses.dataclass(frozen=True)
 class SRUFeedback(_SRU):
-    """f = sigma(W_f x + v_f * c' + b_f),   c = f * c' + (1 - f) * (W x)
+    """f = sigma(W_f x + v_f * c' + b_f),   c = f * c' + (1 - f) * (W x),
     r = sigma(W_r x + v_r * c' + b_r),   h = r * c + (1 - r) * x * alpha
     """
 

@@ -13,7 +13,7 @@ from cells import base, parts
 
 @dataclasses.dataclass(frozen=True)
 class TCN(base.Sequence):
-    """Residual blocks of two causal convolutions each; in block l they skip d - 1 = 2^l - 1 inputs:
+    """Residual blocks of two causal convolutions each; in block l they skip d - 1 = 2^l - 1 inputs.
 
     y_t = relu(b + W[0] x_t + W[1] x_{t-d} + ... + W[k-1] x_{t-(k-1)d}), twice;   x = relu(x + y)
 

@@ -14,9 +14,9 @@ WIDTH = 100
 
 
 def sentence(cls: type) -> str:
-    """The first sentence of a class's docstring, in one line."""
+    """The first sentence of a class's docstring, in one line; the points within a formula end none."""
     first = inspect.cleandoc(vars(cls)["__doc__"]).split("\n\n")[0]
-    return re.split(r"(?<=[.?])\s", " ".join(first.split()))[0]
+    return re.split(r"(?<=[^\s.][.?])\s", " ".join(first.split()))[0]
 
 
 def options(cls: type) -> dict[str, str]:

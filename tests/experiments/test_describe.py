@@ -37,6 +37,13 @@ def test_a_task_says_what_it_asks_in_a_sentence_that_help_prints():
         assert sentence[-1] in ".?" and 30 < len(sentence) < 150, sentence
 
 
+@pytest.mark.parametrize("name", cells.names())
+def test_no_formula_is_cut(name):
+    sentence = describe.sentence(TABLE[name])
+    assert len(sentence) <= 160 and sentence.count("(") == sentence.count(")")
+    assert sentence.count("|") % 2 == 0 and not sentence.endswith((":", ",", "..."))
+
+
 def test_help_has_a_line_for_every_option():
     listed = cli.with_choices("")
     for lines in re.split(r"\n(?=  \w)", listed):
