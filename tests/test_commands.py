@@ -170,7 +170,7 @@ def few(commands):
     """One of each kind that takes a moment; the others are slow."""
     seen = set()
     for command in commands:
-        quick = command.name in ("train", "report") and command.name not in seen
+        quick = command.name == "report" and command.name not in seen
         seen.add(command.name)
         yield pytest.param(command, id=str(command), marks=[] if quick else [pytest.mark.slow])
 

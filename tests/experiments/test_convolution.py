@@ -56,6 +56,7 @@ def test_verdicts_on_the_work_of_convolutions(work, verdict):
     assert convolution.judge(untrue)["sru_convolution"].verdict == "does not hold here"
 
 
+@pytest.mark.slow
 def test_runs_end_to_end(measured):
     settings = dataclasses.replace(convolution.PRESETS["quick"], cells=("sru",))
     frames = measured(convolution.EXPERIMENT, settings)

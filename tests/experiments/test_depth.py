@@ -13,6 +13,7 @@ from compiling import jit
 from experiments import depth
 
 
+@pytest.mark.slow
 def test_runs_end_to_end(measured):
     settings = dataclasses.replace(depth.PRESETS["quick"], depths=(2,))
     frames = measured(depth.EXPERIMENT, settings)

@@ -52,6 +52,7 @@ def test_a_cell_that_never_fails_is_censored_at_the_longest_gap():
     assert np.isinf(found["horizon"]).all() and (found["longest"] == 64).all()
 
 
+@pytest.mark.slow
 def test_runs_end_to_end(measured):
     settings = dataclasses.replace(horizon.PRESETS["quick"], cells=("rnn",))
     frames = measured(horizon.EXPERIMENT, settings)

@@ -14,7 +14,6 @@ pytest.importorskip("ipykernel")
 import notebooks  # noqa: E402 (tests/tools)
 
 ROOT = Path(__file__).parents[2]
-QUICK = "rnn_gradients"
 EVIDENCE = "claims"  # shows what is committed, piece by piece: longer than a lesson
 PICTURES = {
     "claims": 8,
@@ -88,13 +87,8 @@ def test_the_readme_names_every_notebook():
     assert set(re.findall(r"notebooks/(\w+)\.ipynb", readme)) == set(PICTURES)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=() if path.stem == QUICK else pytest.mark.slow)
-        for path in notebooks.PATHS
-    ],
-)
+@pytest.mark.slow
+@every_one
 def test_it_runs_from_top_to_bottom_in_a_clone(path, monkeypatch):
     monkeypatch.delenv("RECURRENT_CLAIMS", raising=False)
     notebook = notebooks.execute(path)

@@ -72,6 +72,7 @@ def test_the_best_validation_result_is_kept_and_tested(tmp_path):
     assert min(kept) < 40  # else nothing was tested
 
 
+@pytest.mark.slow
 def test_real_data_resume_at_the_same_place_in_the_epoch(tmp_path):
     run = configs.freeze(
         configs.make(

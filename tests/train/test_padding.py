@@ -41,7 +41,7 @@ def value_and_gradient(model, spec):
 
 KINDS = ("gru", "sru", "window", "mlstm")  # a cell of each
 CASES = [
-    pytest.param(*case, marks=[] if case[0] in ("gru", "mlstm") else pytest.mark.slow)
+    pytest.param(*case, marks=[] if case[0] == "gru" else pytest.mark.slow)
     for case in zip(KINDS, range(4), strict=True)
 ]
 

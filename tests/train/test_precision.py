@@ -12,9 +12,8 @@ from train.loop import train
 from train.model import ModelConfig, build
 
 
-@pytest.mark.parametrize(
-    "cell", ["sru", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "mlstm"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["sru", "lstm", "mlstm"])
 def test_cells_learn_to_recall_and_in_bfloat16_in_at_most_twice_the_steps(tiny, cell):
     """Parameters and the optimiser's state stay float32."""
 

@@ -167,6 +167,7 @@ def test_your_own_table_is_read_in_its_units_and_classes_have_names(of_table):
         run.predict(np.full((1, 2, 2), 1e300))
 
 
+@pytest.mark.slow
 def test_numbers_are_answered_in_the_units_of_the_targets(of_table):
     text = TABLE.replace("good", "1070.5").replace("bad", "1030.5")
     run, batch, data, _ = of_table(text, answer="number", gaps="indicator", loss="gaussian_nll")
