@@ -52,11 +52,6 @@ def _room_for_programs():
             sys.modules["jax"].clear_caches()
 
 
-def pytest_xdist_auto_num_workers(config):
-    """One more than there are cores: workers wait for the processes that they start."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items):
     """A file's tests share programs, so they stay in one process."""
     for item in items:

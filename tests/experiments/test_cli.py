@@ -199,7 +199,8 @@ def whole(tmp_path_factory, cache):
     return metrics(folder)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, whole, cache, signum):
     env = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(

@@ -81,6 +81,7 @@ def test_unsolved_seeds_are_shown_and_do_not_count():
     assert len(gates.tables(nothing)) == 1 and set(gates.figures(nothing)) == {"gates", "gru"}
 
 
+@pytest.mark.slow
 def test_runs_end_to_end(measured):
     settings = gates.PRESETS["quick"]
     frames = measured(gates.EXPERIMENT, settings)

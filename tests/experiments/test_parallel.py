@@ -130,6 +130,7 @@ def test_the_evidence_says_what_was_found():
     assert "sru_feedback" in told and "linear" in told and "2 CPU cores" in told and "1,024 steps" in told
 
 
+@pytest.mark.slow
 def test_runs_end_to_end(measured):
     settings = dataclasses.replace(
         parallel.PRESETS["quick"], cells=("sru",), times=(8,), path_times=(4, 16, 64)

@@ -126,6 +126,7 @@ def test_another_run_begins_with_the_weights_of_the_best_evaluation(short, tmp_p
     assert len(told) == 1  # it had begun
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_fit_begins_anew_and_layers_that_do_not_are_refused(short):
     told, more = [], {"task": {"symbols": 3, "distractors": 3}}
     result = run_training(beginning(short, **more), say=told.append)

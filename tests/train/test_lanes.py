@@ -93,6 +93,7 @@ def test_the_state_that_goes_on_is_shared_as_the_rows_are(tiny):
     assert all(x.any() for x in jax.tree.leaves(trained(1).carry))
 
 
+@pytest.mark.slow
 @pytest.mark.two_devices
 @pytest.mark.parametrize(
     "batching, block",
@@ -190,6 +191,7 @@ def test_a_padded_batch_has_the_loss_and_the_gradient_of_its_real_part(name, jit
 PADDED = {"gap": 3, "max_gap": 6, "distractors": 1}
 
 
+@pytest.mark.slow
 def test_a_padded_task_trains_as_the_unpadded_one(tiny):
     """With one filler, which makes their examples the same, whatever is drawn."""
     configs = (tiny(task=PADDED | {"max_gap": longest}, train={"steps": 10}) for longest in (6, 0))
