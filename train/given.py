@@ -1,5 +1,7 @@
 """What a person gives a trained model, checked: a compiled program refuses nothing."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -98,14 +100,18 @@ def targets(spec: Spec, meaning: Meaning, ys, shape: tuple[int, ...]) -> np.ndar
     return (scaled(scales, ys) if scales else ys).astype(np.float32)
 
 
+@functools.lru_cache(64)  # in a loop in real time it is asked for at every step
+def carry_like(initial_carry: Callable, batch: int) -> tuple[Any, list[tuple[int, ...]]]:
+    """The structure of a carry of so many rows, and the shapes of its arrays."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda: initial_carry(batch)))
+    return structure, [leaf.shape for leaf in leaves]
+
+
 def check_carry(model: Model, carry, batch: int, seeds: int | None = None) -> None:
     """Raises ValueError unless a carry is that of so many rows, of so many seeds where these lead."""
-    wanted = jax.eval_shape(lambda: model.initial_carry(batch))
-    more = () if seeds is None else (seeds,)
-    shapes = [more + leaf.shape for leaf in jax.tree.leaves(wanted)]
-    if jax.tree.structure(carry) != jax.tree.structure(wanted) or shapes != [
-        np.shape(leaf) for leaf in jax.tree.leaves(carry)
-    ]:
+    wanted, more = carry_like(model.initial_carry, batch), () if seeds is None else (seeds,)
+    leaves, structure = jax.tree.flatten(carry)
+    if (structure, list(map(np.shape, leaves))) != (wanted[0], [more + shape for shape in wanted[1]]):
         raise ValueError(
             f"carry must be that of {batch} row(s){' of all seeds' if seeds else ''}, as it was returned"
         )

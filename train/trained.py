@@ -260,7 +260,7 @@ class TrainedRun:
           ValueError: the inputs do not fit, the run has no such parameters, or the model cannot go on from a
             carry, since it reads from the end or looks at all steps.
         """
-        params = self.params(seed, learning_rate, at)
+        params = self._kept_params(seed, learning_rate, at)
         xs, steps = given.inputs(self.spec, self.meaning, xs, lengths, mask, resets)
         if carry is not None:
             given.check_carry(self.model, carry, len(xs), self.config.train.seeds if seed == ALL else None)
@@ -353,14 +353,22 @@ class TrainedRun:
             raise ValueError(f"x must be one step, {wanted}, got {x.shape}")
         xs, steps = given.inputs(self.spec, self.meaning, x[:, None])
         given.check_carry(self.model, carry, len(xs))
-        params = self._kept_params(seed, learning_rate, at)
+        params = self._of_one(seed, learning_rate, at)
         carry, outputs = self._step(params, xs[:, 0], carry, steps.get("mask"))
         return carry, self._in_units(np.asarray(outputs)) if self.meaning.target_scales else outputs
 
     def _kept_params(self, seed, learning_rate, at):
+        return jax.device_put(self.params(seed, learning_rate, at))
+
+    def _of_one(self, seed, learning_rate, at):
+        """The parameters of one seed, on the device.
+
+        Raises:
+          ValueError: all are asked for.
+        """
         if seed == ALL:
             raise ValueError("seed='all': this is of one seed; leave it out for the best")
-        return jax.device_put(self.params(seed, learning_rate, at))
+        return self._kept_params(seed, learning_rate, at)
 
     @functools.cached_property
     def _step(self):
@@ -386,7 +394,7 @@ class TrainedRun:
             rows. None: of the answer, see `Trace`.
         """
         xs, steps = given.inputs(self.spec, self.meaning, xs, lengths, mask, resets)
-        params = self._kept_params(seed, learning_rate, at)
+        params = self._of_one(seed, learning_rate, at)
         traced = self._trace(
             params, xs, steps, None if ys is None else given.targets(self.spec, self.meaning, ys, xs.shape)
         )
