@@ -45,6 +45,7 @@ class Attention(base.Sequence):
     length_options = ("window",)
     dynamics = "attention"
     fixed_time = True
+    knobs = ({"heads": 2}, {"heads": 4})
     style = ("#000000", parts.DOTTED, "x")
 
     def __post_init__(self):

@@ -55,6 +55,8 @@ class Cell(metaclass=_ByOptions):
     # with each of them.
     dynamics: ClassVar[str] = "nonlinear"
     style: ClassVar[Style | None] = None  # None: figures choose one
+    # Options of two more initialisations that are worth a trial each, where the cell is tuned.
+    knobs: ClassVar[tuple[dict[str, Any], ...]] = ()
     # Whether its own form must know the number of steps when it is compiled.
     fixed_time: ClassVar[bool] = False
     plain: ClassVar[type | None] = None  # of a variant: the class whose options make it

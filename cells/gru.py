@@ -38,6 +38,7 @@ class GRU(base.HandDifferentiated):
     diagonal: bool = False
 
     length_options = ("chrono", "update_bias")
+    knobs = ({"update_bias": 2.0}, {"update_bias": 4.0})
     style = ("#009E73", "-", "^")
     gate_names = "rz"
 

@@ -40,6 +40,7 @@ class KNN(base.Sequence):
     forget_bias: float = 0.0
 
     length_options = ("forget_bias",)
+    knobs = ({"forget_bias": 2.0}, {"forget_bias": 4.0})
     style = ("#999933", parts.DASHED, "X")
 
     def __post_init__(self):

@@ -29,6 +29,7 @@ class LRU(base.Linear):
 
     length_options = ("r_min", "r_max")
     dynamics = "rotation"
+    knobs = ({"r_min": 0.9, "r_max": 0.999}, {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3})
     style = ("#332288", parts.DASHED, "p")
 
     def __post_init__(self):

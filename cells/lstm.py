@@ -44,6 +44,7 @@ class LSTM(base.HandDifferentiated):
     diagonal: bool = False
 
     length_options = ("chrono", "forget_bias")
+    knobs = ({"forget_bias": 3.0}, {"forget_bias": 5.0})
     style = ("#0072B2", "-", "s")
 
     def __post_init__(self):

@@ -21,6 +21,7 @@ class Mamba2(base.Sequence):
     Options:
       state_size: width of B and C.
       heads: a divisor of hidden_size.
+      dt_min, dt_max: dt starts log-uniform between them, for each head.
       negative_eigenvalues: 2 exp(-dt A) - 1 stands for exp(-dt A), in (-1, 1) (`parts.negative`).
 
     The convolution with its SiLU before it, the norm and the projection after it, in Mamba-2's block, are not
@@ -30,25 +31,30 @@ class Mamba2(base.Sequence):
 
     state_size: int = 16
     heads: int = 1
+    dt_min: float = 0.001
+    dt_max: float = 0.1
     negative_eigenvalues: bool = False
 
     forms = ("chunkwise",)
     dynamics = "linear"
+    knobs = ({"heads": 4}, {"heads": 4, "dt_min": 0.0001, "dt_max": 0.01})
     style = ("#8B4513", parts.MIXED, "8")
 
     def __post_init__(self):
         super().__post_init__()
         base.check_positive(self, "state_size")
         base.check_heads(self)
+        base.check_finite(self, "dt_min", "dt_max")
+        base.require(self, "dt_min", 0 < self.dt_min <= self.dt_max, "above 0 and at most dt_max")
 
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_S, key_dt, key_A, key_b = jax.random.split(key, 5)
         init, heads = parts.input_initializer(), self.heads
         params = parts.dense_weights(key_W, "xz", "W", (input_size, self.hidden_size), init, dtype)
         params |= parts.dense_weights(key_S, "BC", "W", (input_size, self.state_size), init, dtype)
-        # dt log-uniform in [0.001, 0.1], A uniform in [1, 16], D = 1, as the authors start them.
+        # A uniform in [1, 16], D = 1, dt between 0.001 and 0.1, as the authors start them.
         wide = jnp.promote_types(dtype, jnp.float32)
-        dt = jnp.exp(jax.random.uniform(key_b, (heads,), wide, math.log(0.001), math.log(0.1)))
+        dt = jnp.exp(jax.random.uniform(key_b, (heads,), wide, math.log(self.dt_min), math.log(self.dt_max)))
         return params | {
             "W_dt": init(key_dt, (input_size, heads), dtype),
             "b_dt": (dt + jnp.log(-jnp.expm1(-dt))).astype(dtype),  # softplus of it is dt

@@ -19,6 +19,7 @@ class _Minimal(base.Linear):
     negative_eigenvalues: bool = False
 
     length_options: ClassVar[tuple[str, ...]] = ("chrono",)
+    knobs: ClassVar[tuple[dict, ...]] = ({"chrono": 30}, {"chrono": 300})
     names = ""  # of the projections, the candidate "h" last
 
     def __post_init__(self):

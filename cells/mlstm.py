@@ -43,6 +43,7 @@ class MLSTM(base.Sequence):
     forms = ("chunkwise",)
     length_options = ("forget_bias",)
     dynamics = "linear"
+    knobs = ({"heads": 4}, {"heads": 4, "forget_bias": 5.0})
     style = ("#4477AA", parts.MIXED, "H")
 
     def __post_init__(self):

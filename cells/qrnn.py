@@ -40,6 +40,7 @@ class QRNN(base.Sequence):
     forms = parts.LINEAR_FORMS
     length_options = ("forget_bias",)
     dynamics = "linear"
+    knobs = ({"forget_bias": 2.0}, {"forget_bias": 4.0})
     style = ("#882255", parts.DASHED, "P")
 
     def __post_init__(self):

@@ -33,6 +33,7 @@ class RGLRU(base.Linear):
     negative_eigenvalues: bool = False
 
     length_options = ("a_min", "a_max")
+    knobs = ({"a_min": 0.5, "a_max": 0.9}, {"a_min": 0.99, "a_max": 0.9999})
     style = ("#AA4499", parts.DASHED, "h")
 
     def __post_init__(self):

@@ -25,6 +25,7 @@ class RNN(base.HandDifferentiated):
     recurrent_scale: float = 1.0
     diagonal: bool = False
 
+    knobs = ({"activation": "relu", "recurrent_init": "identity"}, {"recurrent_scale": 1.2})
     style = ("#D55E00", "-", "o")
 
     def __post_init__(self):

@@ -41,6 +41,7 @@ class SLSTM(base.Nonlinear):
     forget_bias: float = 3.0
 
     length_options = ("forget_bias",)
+    knobs = ({"forget_bias": 1.0}, {"forget_bias": 5.0})
     style = ("#117733", parts.MIXED, "d")
 
     def __post_init__(self):

@@ -49,6 +49,7 @@ class _SRU(base.HandDifferentiated):
 
     is_elementwise = True
     length_options = ("chrono", "forget_bias")
+    knobs = ({"forget_bias": 2.0}, {"forget_bias": 4.0})
     feedback = ""  # the gates that see c': any of "f" and "r"
 
     def __post_init__(self):

@@ -35,6 +35,7 @@ class TCN(base.Sequence):
     forms = ("parallel",)
     length_options = ("levels",)
     dynamics = "window"
+    knobs = ({"levels": 6}, {"levels": 8})
     style = ("#8C8C8C", parts.DOTTED, "*")
 
     def __post_init__(self):

@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import cli, output, screen, tables
 from experiments.lab import experiment
-from experiments.lab.experiment import Verdict
+from experiments.lab.experiment import Part, Verdict, untested
 from train.files import write
 
 flags.DEFINE_list("only", None, "Experiments to run; the others count with what they have measured before.")
@@ -56,43 +56,48 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     found = judge(workdir)
     output.write_frame(workdir / "claims.csv", found)
     write(workdir / "claims.md", page(found))
-    short = found[["claim", "verdict", "experiment"]]
+    short = found[["claim", "part", "verdict"]].assign(
+        claim=found["claim"].mask(found["claim"].duplicated(), "")
+    )
     tables.show(console, "Claims", short)
     screen.meanwhile(console).print(f"wrote {workdir / 'claims.md'}", soft_wrap=True)
     return 0
 
 
 def judge(workdir) -> pd.DataFrame:
-    """One row per claim: `id`, `claim`, `experiment`, `figure`, `verdict`, `evidence`, out of the frames that
-    the experiments left in `workdir`; "not tested here" where one has not run."""
+    """One row per part of a claim, out of the frames that the experiments left in `workdir`: `id`, `claim`,
+    `part`, `rule`, `experiment`, `figure`, the fields of its Verdict; "not tested here" where one has not run.
+    """
     rows = {}
     for name in EXPERIMENTS:
         tested = experiment.of(name)
         try:
             verdicts = tested.judge(experiment.load(Path(workdir) / name))
         except FileNotFoundError:
-            verdicts = dict.fromkeys(tested.claims, Verdict("not tested here", f"{name} has not run."))
+            verdicts = dict.fromkeys(tested.parts, untested(f"{name} has not run"))
         for key, claim in tested.claims.items():
             figure = f"{name}/{claim.figure}.png" if claim.figure else ""
-            rows[key] = {"id": key, "claim": claim.text, "experiment": name, "figure": figure}
-            rows[key] |= verdicts[key]._asdict()
+            shared = {"claim": claim.text, "experiment": name, "figure": figure}
+            rows[key] = [
+                {"id": id_, "part": part.text, "rule": part.rule} | shared | verdicts[id_]._asdict()
+                for id_, part in claim.parts.items()
+            ]
     order = [*(key for key in NOTES if key in rows), *(key for key in rows if key not in NOTES)]
-    return pd.DataFrame(rows[key] for key in order)
+    return pd.DataFrame(row for key in order for row in rows[key])
 
 
 def page(found: pd.DataFrame) -> str:
-    """The claims as a Markdown table, with links to figures."""
-    figures = [f" ([figure]({figure}))" if figure else "" for figure in found["figure"]]
-    return tables.markdown(
-        pd.DataFrame(
-            {
-                "claim": found["claim"],
-                "verdict": "**" + found["verdict"] + "**",
-                "evidence": found["evidence"] + figures,
-                "experiment": "`experiments." + found["experiment"] + "`",
-            }
-        )
-    )
+    """The claims in Markdown: of each a table of its parts, the rules below."""
+    text = []
+    for claim, parts in found.groupby("claim", sort=False):
+        one = parts.iloc[0]
+        link = f", [figure]({one['figure']})" if one["figure"] else ""
+        told = {row["id"]: Verdict(*row[list(Verdict._fields)]) for _, row in parts.iterrows()}
+        named = {row["id"]: Part(row["part"], row["rule"]) for _, row in parts.iterrows()}
+        rules = "\n".join(f"- {part.text}: {part.rule}" for part in named.values())
+        text += [f"## {claim}", f"`experiments.{one['experiment']}`{link}"]
+        text += [tables.markdown(experiment.verdict_table(named, told)), f"Rules:\n\n{rules}"]
+    return "\n\n".join(text) + "\n"
 
 
 def help_text() -> str:

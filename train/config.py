@@ -111,6 +111,9 @@ class TrainConfig:
       eval_batch_size: sequences per evaluation batch.
       stop_when_solved: a seed stops at the evaluation that reaches the task's threshold; the run ends
         when every seed has stopped. Off: every seed uses the whole budget.
+      race: for tuning: the run ends after this many times the steps in which one of the learning rates has
+        solved the task with all of its seeds, since the others cannot be faster any more; 0: it does not.
+      to_beat: steps in which another run did; a race counts them like those of a rate of its own; 0: none.
       on_nan: what a seed whose loss or gradient is not finite does: "stop" the run, or "drop" out
         while the other seeds go on. Its parameters before that step are kept.
       checkpoint_seconds: at least this long between checkpoints; one is always written at the end.
@@ -131,6 +134,8 @@ class TrainConfig:
     eval_every: int = 100
     eval_batch_size: int = 256
     stop_when_solved: bool = True
+    race: float = 0.0
+    to_beat: int = 0
     on_nan: str = "stop"
     checkpoint_seconds: float = 30.0
     tensorboard: bool = False
@@ -138,10 +143,11 @@ class TrainConfig:
 
     def __post_init__(self):
         _require_whole(self, 1, "steps", "batch_size", "seeds", "eval_every", "eval_batch_size")
-        _require_whole(self, 0, "seed", "batch_devices", "segment")
+        _require_whole(self, 0, "seed", "batch_devices", "segment", "to_beat")
         _require_whole(self, 1, "time_devices", "buckets")
         require(self, "buckets", self.buckets <= 16, "at most 16: each is a program of its own")
-        _require_at_least_0(self, "checkpoint_seconds")
+        _require_at_least_0(self, "checkpoint_seconds", "race")
+        require(self, "race", self.race == 0 or self.race >= 1, "0 or at least 1")
         last = self.seed + self.seeds - 1
         require(self, "seeds", last <= INT32, f"so few that the last seed, {last}, is at most {INT32}")
         _require_choice(self, "on_nan", ON_NAN)
@@ -178,7 +184,7 @@ class RunConfig:
     def __post_init__(self):
         _require_choice(self, "chrono", CHRONO)
         _require_whole(self, 0, "parameters")
-        effects.refuse(self, "model", "optim")
+        effects.refuse(self, "model", "optim", "train")
 
     @property
     def lanes(self) -> list[tuple[int, float]]:

@@ -52,6 +52,8 @@ RULES = (
     Rule("model.conv_width", "model.block", lambda block, _: block != "gated"),
     Rule("model.mlp_expansion", "model.block", lambda block, _: block != "gated"),
     Rule("model.variational", "model.dropout", lambda rate, masks: masks and not rate),
+    Rule("train.race", "train.stop_when_solved", lambda stops, race: race and not stops),
+    Rule("train.to_beat", "train.race", lambda race, steps: steps and not race),
     # Where a task's options or data decide, `train.resolve` does.
     Rule("model.pooling", "task.name", lambda name, way: way != "task" and _task(name).per_step is True),
     Rule("model.embedding_scale", "task.name", lambda name, _: _task(name).input_kind == "features"),

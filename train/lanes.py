@@ -17,7 +17,7 @@ from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
 from train.resolve import in_buckets, resolve
-from train.step import Best, Share, State, make_evaluate, make_init, make_keep, make_step
+from train.step import Best, Share, State, is_running, make_evaluate, make_init, make_keep, make_step
 from train.tasks.base import SPLITS, Batch, Spec, Task
 from train.tasks.meaning import Meaning
 
@@ -207,6 +207,15 @@ def make_programs(
     rows = eval_rows(config, sizes)
 
     def train(state, data, first):
+        if batching == "vmap" or share.parts > 1:
+            return dispatch(state, data, first)
+        # A lane that has ended costs nothing where lanes run one after the other.
+        ended = {"loss": jnp.float32(jnp.nan)}
+        return jax.lax.cond(
+            is_running(config, state), lambda: dispatch(state, data, first), lambda: (state, ended)
+        )
+
+    def dispatch(state, data, first):
         steps = first + jnp.arange(config.dispatch_steps)
         state = state._replace(carry=share.rows(state.carry))
         state, losses = jax.lax.scan(lambda state, i: one_step(state, data, i), state, steps)

@@ -159,7 +159,7 @@ def _train(
     def running():
         solved, diverged = hosts.fetch((state.solved_step, state.diverged_step))
         alive = is_running(config, state._replace(solved_step=solved, diverged_step=diverged))
-        return alive[: len(lanes)]
+        return alive[: len(lanes)] & (step < _race_ends(config, solved[: len(lanes)]))
 
     def save():
         rows = {lane: row.to_dict() for lane, row in last_rows.items()}
@@ -258,6 +258,14 @@ def _train(
         )
         directory.summary(Summary(shared, seeds))
     return Result(Summary(shared, seeds), unpadded(run, state), run, asked or interrupted.by)
+
+
+def _race_ends(config: RunConfig, solved: np.ndarray) -> float:
+    """The step at which a race is over, given the steps in which lanes solved the task (-1: not yet)."""
+    options = config.train
+    by_rate = solved.reshape(-1, options.seeds)
+    won = [*by_rate[(by_rate >= 0).all(axis=1)].max(axis=1), *[options.to_beat] * (options.to_beat > 0)]
+    return options.race * min(won) if options.race and won else math.inf
 
 
 def _seen(run: Run, step: int) -> tuple[int, int]:

@@ -34,22 +34,47 @@ flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
 
 OF_CELLS = ("cells", "trained", "timed")  # settings that hold labels of cells
-VERDICTS = ("holds", "holds in part", "does not hold here", "not tested here")
+TRUE, FALSE, UNDECIDED, NOT_TESTED = "true here", "false here", "undecided here", "not tested here"
+VERDICTS = (TRUE, FALSE, UNDECIDED, NOT_TESTED)
 Frames = dict[str, pd.DataFrame]
 
 
-class Claim(NamedTuple):
-    """A claim of the study notes, and the name of its figure."""
+class Part(NamedTuple):
+    """A part of a claim that a number can decide, and the rule by which it does, written before the run."""
 
     text: str
+    rule: str
+
+
+class Claim(NamedTuple):
+    """A claim, its parts by id, and the name of its figure."""
+
+    text: str
+    parts: dict[str, Part]
     figure: str | None = None
 
 
 class Verdict(NamedTuple):
-    """What the numbers say of a claim, one of VERDICTS, and the numbers."""
+    """What the numbers say of a part of a claim.
+
+    Attributes:
+      verdict: one of VERDICTS.
+      number: that decides, with its interval.
+      against: what it was measured against.
+      seeds: how many it rests on; 0 where it needs none.
+      note: what else a reader has to know, in a sentence.
+    """
 
     verdict: str
-    evidence: str
+    number: str = ""
+    against: str = ""
+    seeds: int = 0
+    note: str = ""
+
+
+def untested(why: str) -> Verdict:
+    """Evidence is missing."""
+    return Verdict(NOT_TESTED, note=why)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +86,7 @@ class Experiment:
       claims: by id, those that it judges.
       protocol: the settings, a frozen dataclass, of "quick", "fast" and "full".
       measure: (settings, `store.Lab`) -> frames by name, every row one measurement of one seed.
-      judge: frames -> the verdict of each claim.
+      judge: frames -> the verdict of each part of its claims.
       tables: frames -> tables of text by title.
       figures: frames -> figures by name.
       eligible: () -> the cells that --cells=all stands for; None: every one.
@@ -80,6 +105,11 @@ class Experiment:
     def module(self):
         """The file that it is written in."""
         return sys.modules[self.judge.__module__]
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Of all its claims."""
+        return {key: part for claim in self.claims.values() for key, part in claim.parts.items()}
 
     @property
     def name(self) -> str:
@@ -284,10 +314,24 @@ def report(experiment, frames: Frames, workdir: Path, console: Console, record: 
     for name, figure in experiment.figures(frames).items():
         output.write_figure(workdir / f"{name}.png", figure, dpi=150)
         parts.append(f"![{name}]({name}.png)")
-    for claim, (verdict, evidence) in experiment.judge(frames).items():
-        console.print(f"{claim}: {verdict}. {evidence}")
-        parts.append(f"**{claim}: {verdict}.** {evidence}")
+    verdicts = experiment.judge(frames)
+    for claim in experiment.claims.values():
+        table = verdict_table(claim.parts, verdicts)
+        tables.show(console, claim.text, table)
+        rules = [f"- {part.text}: {part.rule}" for part in claim.parts.values()]
+        parts += [f"## {claim.text}", tables.markdown(table), "The rules:\n\n" + "\n".join(rules)]
     files.write(workdir / "report.md", "\n\n".join(parts) + "\n")
+
+
+def verdict_table(parts: dict[str, Part], verdicts: dict[str, Verdict]) -> pd.DataFrame:
+    """A line for each part of a claim."""
+    rows = []
+    for key, part in parts.items():
+        verdict, number, against, seeds, note = verdicts[key]
+        number = "; ".join(text for text in (number, note) if text)
+        rows.append({"part": part.text, "verdict": verdict, "number": number, "against": against})
+        rows[-1]["seeds"] = str(seeds or "")
+    return pd.DataFrame(rows)
 
 
 def caption(record: dict) -> str:

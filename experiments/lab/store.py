@@ -166,6 +166,8 @@ def _kept(path: Path, settings: dict, all_of_them: bool = True) -> list[dict]:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WorkdirError(f"{path} is damaged; delete it, and it is measured again") from None
+    if "config" in settings and "config" in old:
+        old = old | {"config": _completed(old["config"])}
     if not all_of_them:
         old = {name: old.get(name) for name in settings}
     if old != settings:
@@ -174,6 +176,14 @@ def _kept(path: Path, settings: dict, all_of_them: bool = True) -> list[dict]:
             "use another --workdir, or --overwrite to start again"
         )
     return _decoded(rows)
+
+
+def _completed(config: dict) -> dict:
+    """A saved config with the options that have come since, at their defaults."""
+    try:
+        return json.loads(json.dumps(RunConfig.from_dict(config).to_dict()))
+    except ValueError:  # what is not an option any more
+        return config
 
 
 # Numbers that JSON does not have, as texts.
