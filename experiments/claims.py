@@ -66,7 +66,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
 
 def judge(workdir) -> pd.DataFrame:
     """One row per part of a claim, out of the frames that the experiments left in `workdir`: `id`, `claim`,
-    `part`, `rule`, `experiment`, `figure`, the fields of its Verdict; "not tested here" where one has not run.
+    `part`, `rule`, `experiment`, `figure`, the fields of its Verdict: "not tested here" where none has run.
     """
     rows = {}
     for name in EXPERIMENTS:

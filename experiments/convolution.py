@@ -2,78 +2,107 @@
 
   python -m experiments.convolution
   python -m experiments.convolution --cells=sru,sru:highway=false,qrnn,knn --seeds=10
-  python -m experiments.convolution --config.tasks=mixed_recall:gap=50
+  python -m experiments.convolution --config.beyond=50
 
 With a constant f an SRU is a causal convolution, which is checked on values and gradients. Then SRU learns
-tasks beside QRNN, kernel network, TCN and a plain window of inputs: the same budgets of parameters and steps,
-the same seeds and grid of learning rates, on tasks within their reach and on one beyond the window's. A seed
-counts with the learning rate that was best for the other seeds. How far trained gates are from constant is
-measured by the standard deviation of f over time.
+tasks beside QRNN, kernel network, TCN and a plain window of eight inputs, of as many parameters, each tuned
+(`lab/tuning.py`): a recall within the window, one beyond it, and digits half a row at a time. How far trained
+gates are from constant is measured by the standard deviation of f over time, in seeds that solved the recall.
 """
 
 import dataclasses
+import functools
 import itertools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pandas as pd
 
 import cells
-import configs
-from experiments.lab import experiment, identity, probes, protocol, runs, statistics
-from experiments.lab.experiment import Claim, Experiment, Verdict
+from experiments.lab import (
+    experiment,
+    identity,
+    probes,
+    protocol,
+    ranking,
+    rules,
+    runs,
+    statistics,
+    survival,
+    tuning,
+)
+from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, Claim, Experiment, Part, Verdict, untested
 from experiments.lab.units import moments
 
+CONVOLUTION = "SRU, f constant: a causal convolution"
+LIMIT = 1.5  # times the steps of another cell, up to which SRU keeps up with it
+WORK = {"within": "a recall within the window", "beyond": "a recall beyond the window"}
+RIVALS = {"qrnn": "QRNN", "knn": "the kernel network", "tcn": "a TCN"}
+KEEPS = f"the interval of SRU's restricted mean of steps over the other's lies below {LIMIT} (false: above)"
+SHARE = "the interval of the share of seeds that solve it lies {} a half (false: the other side)"
 CLAIMS = {
     "sru_convolution": Claim(
-        "SRU does the work of convolutions as QRNN and kernel NN do, with more recurrence"
+        "SRU does the work of convolutions as QRNN and kernel NN do, with more recurrence",
+        {
+            "convolution_is": Part(
+                "with a constant f its state is a causal convolution",
+                f"values and gradients agree to {identity.ROUNDING:g}; the control is {identity.FAR_OFF:g} off",
+            ),
+            **{
+                f"convolution_{name}_{where}": Part(f"SRU keeps up with {rival} on {words}", KEEPS)
+                for name, rival in RIVALS.items()
+                for where, words in WORK.items()
+            },
+            "convolution_window": Part("a window does not solve what lies beyond it", SHARE.format("below")),
+            "convolution_recurs": Part("SRU does", SHARE.format("above")),
+            "convolution_digits": Part(
+                "on digits SRU is at least as good as a TCN",
+                "the interval of the probability that a seed of SRU beats one of TCN lies above a half "
+                "(false: below)",
+            ),
+        },
     ),
 }
-CONVOLUTION = "SRU, f constant: a causal convolution"
-BESIDE = ("qrnn", "knn", "tcn", "window")  # what SRU has to keep up with
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(protocol.Settings):
-    cells: tuple = ("sru", *BESIDE)
-    # Within the window of 8 inputs, beyond it, and digits half a row at a time.
-    tasks: tuple = (
-        "mixed_recall:gap=5:symbols=4:distractors=4",
-        "mixed_recall:gap=20:symbols=4:distractors=4",
-        "digits:pixels_per_step=4",
-    )
-    seeds: int = 5
+class Settings(tuning.Settings):
+    cells: tuple = ("sru", "qrnn", "knn", "tcn", "window")
+    kinds: tuple = ("within", "beyond", "digits")
+    within: int = 5  # fillers between a symbol and the question for it; the window sees 8 inputs
+    beyond: int = 30
+    symbols: int = 4
     parameters: int = 4000
-    steps: int = 600
-    learning_rates: tuple = (0.003, 0.01, 0.03)
+    steps: int = 800
     rows: int = 32  # sequences on which trained gates are looked at
     convolution_steps: int = 256
 
-    def runs(self, ended=None):
-        return {
-            runs.file_name(f"work-{task}-{cell}"): _config(self, task, cell)
-            for task, cell in itertools.product(self.tasks, self.cells)
-        }
+    choices: ClassVar = {"kinds": ("within", "beyond", "digits")}
+
+    def runs(self, ended=lambda name, config: None):
+        known = protocol.Known(ended)
+        for model in itertools.product(self.kinds, self.cells):
+            known.follow(_trained, self, *model)
+        return known.runs
+
+    def configs(self):
+        return (_config(self, *model) for model in itertools.product(self.kinds, self.cells))
 
 
 PRESETS = {
     "quick": Settings(
-        cells=("sru", "qrnn"), tasks=("mixed_recall:gap=3",), seeds=2, parameters=1500, steps=20,
-        learning_rates=(0.03,), rows=4, convolution_steps=20,
+        cells=("sru", "qrnn"), kinds=("within",), within=3, seeds=2, tuning_seeds=1, initialisations=1,
+        widenings=0, learning_rates=(0.03,), parameters=1500, steps=20, rows=4, convolution_steps=20,
     ),
     "fast": Settings(),
-    "full": Settings(
-        tasks=("mixed_recall:gap=5", "mixed_recall:gap=50", "adding:length=50", "digits:pixels_per_step=1"),
-        seeds=10, parameters=20_000, steps=5000, learning_rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
-        rows=256, convolution_steps=1024,
-    ),
+    "full": Settings(beyond=100, parameters=10_000, steps=3000, rows=256, convolution_steps=1024),
 }  # fmt: skip
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
-    """`identities`: largest deviations; `work`: every seed and learning rate of every cell and task, and
-    which were `chosen`; `units`: mean and standard deviation over time of f of trained SRUs."""
+    """`identities`: largest deviations; `tuning`: every trial; `work`: the seeds that count; `units`: mean
+    and standard deviation over time of f of trained SRUs."""
     rows = lab.do(
         "identities",
         {"seeds": settings.seeds, "convolution_steps": settings.convolution_steps},
@@ -81,38 +110,47 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
             CONVOLUTION, lambda key: _sru_is_convolution(key, settings.convolution_steps), settings.seeds
         ),
     )
-    work, units = [], []
-    models = itertools.product(settings.tasks, settings.cells)
-    for (task, cell), (name, config) in zip(models, settings.runs().items(), strict=True):
-        probe = (lambda result: _probe(settings, result)) if cell.split(":")[0] == "sru" else None
-        both = lab.train(name, config, probe, probe and {"rows": settings.rows})
-        seeds = runs.with_chosen([row for row in both if "unit" not in row], runs.higher_is_better(config))
-        work.append(seeds.assign(task=task, **runs.labels(cell)))
-        units += [runs.labels(cell) | {"task": task} | row for row in both if "unit" in row]
-    frames = {"identities": pd.DataFrame(rows), "work": pd.concat(work, ignore_index=True)}
-    return frames | ({"units": pd.DataFrame(units)} if units else {})
+    found = {"tuning": [], "work": [], "units": []}
+    for task, cell in itertools.product(settings.kinds, settings.cells):
+        for kind, of in _trained(lab.train, settings, task, cell).items():
+            found[kind] += [{"task": task, **runs.labels(cell)} | row for row in of]
+    return {"identities": pd.DataFrame(rows)} | {name: pd.DataFrame(of) for name, of in found.items() if of}
+
+
+def _trained(train, settings, task, cell) -> dict[str, list[dict]]:
+    name = f"{task}-{runs.file_name(cell)}"
+    trials, final = tuning.tuned(train, name, lambda text: _config(settings, task, text), cell, settings)
+    rows = train(name, final)
+    told = {name: trials[0][name] for name in ("higher_is_better", "stops")}
+    found = {"tuning": trials, "work": [told | row for row in rows], "units": []}
+    if cell.split(":")[0] == "sru" and task != "digits":
+        probe = functools.partial(_probe, settings)
+        found["units"] = train(f"{name}-gates", final, probe, {"rows": settings.rows})
+    return found
 
 
 def _config(settings, task, cell):
-    name, options = configs.with_options(task)
+    every = {"eval_every": max(1, min(25, settings.steps // 4)), "batch_size": 32, "steps": settings.steps}
+    if task == "digits":
+        name, options = "digits", {"pixels_per_step": 4}
+    else:
+        name = "mixed_recall"
+        options = {"gap": getattr(settings, task), "symbols": settings.symbols}
+        options |= {"distractors": settings.symbols, "eval_examples": 256}
     return runs.config(
         cell,
         name,
         task=options,
         model={"depth": 1, "dropout": 0.0, "embedding_size": 32},
-        optim={"learning_rates": settings.learning_rates},
-        train={
-            "steps": settings.steps, "seeds": settings.seeds, "batch_size": 32,
-            "eval_every": max(1, min(25, settings.steps // 4)), "stop_when_solved": True,
-        },
+        train=every | {"stop_when_solved": task != "digits"},
         parameters=settings.parameters,
-    )  # fmt: skip
+        chrono="cell",
+    )
 
 
 def _probe(settings, result) -> list[dict]:
-    """The lanes of the run, and f of each unit of the chosen ones."""
-    shared = runs.fields(result, "parameters", "hidden_size", "budget_steps")
-    rows, run, trained = [shared | seed for seed in runs.seeds(result)], result.run, runs.trained(result)
+    """f of each unit of the seeds that solved the task."""
+    rows, run, trained = [], result.run, runs.trained(result)
     xs = run.config.task.eval_batch(jax.device_get(run.data), "test", 0, settings.rows).xs
 
     @runs.compiled
@@ -120,14 +158,12 @@ def _probe(settings, result) -> list[dict]:
         seen = probes.embedded(run.spec, params, xs)
         return moments(run.config.cell, probes.layer_params(params), seen)["forget"]
 
-    lanes = runs.lanes(result)
-    for number, seed in lanes["seed"][lanes["chosen"]].items():
-        mean, std = jax.device_get(f_of(runs.lane(trained, number), xs))
-        row = {"stage": "trained", "seed": int(seed), "gate": "forget"}
-        rows += [
-            row | {"unit": unit, "mean": float(mean[unit]), "std": float(std[unit])}
-            for unit in range(len(std))
-        ]
+    for number, seed in enumerate(runs.seeds(result)):
+        if seed["solved"]:
+            mean, std = jax.device_get(f_of(runs.lane(trained, number), xs))
+            row = {"seed": seed["seed"], "gate": "forget"}
+            units = enumerate(zip(mean.tolist(), std.tolist(), strict=True))
+            rows += [row | {"unit": unit, "mean": m, "std": s} for unit, (m, s) in units]
     return rows
 
 
@@ -177,84 +213,63 @@ def _sru_is_convolution(key, steps):
 
 
 def judge(frames) -> dict[str, Verdict]:
-    """`sru_convolution` has four parts. Structure: values and gradients of the identity agree to
-    `identity.ROUNDING`. Work: SRU keeps up with QRNN and kernel network on every task (`_keeps_up`).
-    Convolutions: so it does with TCN and window. Recurrence: on a task that the window does not solve, not
-    even in its interval, SRU does, in all of its. Holds: all four. Does not hold here: no structure, or on no
-    task does it keep up with QRNN or kernel network. Else in part, also where one of them was not there. Not
-    tested here, if the control (free gates make no linear function of the input) is not FAR_OFF.
-    """
-    could_fail, values, gradients, evidence = identity.agreement(frames["identities"], CONVOLUTION)
-    keeps, recurs, numbers = _beside(frames.get("work", pd.DataFrame()))
-    evidence += _moves(frames.get("units", pd.DataFrame()))
-    verdict = "holds in part"
-    if {"qrnn", "knn"} <= set(keeps):
-        if set(keeps) == set(BESIDE) and recurs and all(all(of.values()) for of in keeps.values()):
-            verdict = "holds"
-        elif not any(keeps["qrnn"].values()) and not any(keeps["knn"].values()):
-            verdict = "does not hold here"
-        evidence += f" Steps to solve, median over seeds [95 %], where not solved test metric: {numbers}."
-    else:
-        evidence += (
-            " QRNN and kernel network were not trained: whether SRU does their work as well is not tested."
-        )
-    verdict = verdict if values and gradients else "does not hold here"
-    return {"sru_convolution": Verdict(verdict if could_fail else "not tested here", evidence)}
+    """The parts of `sru_convolution`. "Not tested here" where a cell or a task was not there, and
+    `convolution_is` where the control (free gates make no linear function of the input) is not far off."""
+    could_fail, values, gradients, numbers = identity.agreement(frames["identities"], CONVOLUTION)
+    is_one = TRUE if values and gradients else FALSE
+    found = {"convolution_is": Verdict(is_one if could_fail else NOT_TESTED, numbers, "a convolution")}
+    work = frames.get("work", pd.DataFrame({"task": [], "label": []}))
+    by = dict(list(work.groupby(["task", "label"])))
+    for (name, rival), where in itertools.product(RIVALS.items(), WORK):
+        ours, theirs = by.get((where, "sru")), by.get((where, name))
+        key = f"convolution_{name}_{where}"
+        found[key] = untested("one of the two was not trained")
+        if ours is not None and theirs is not None:
+            found[key] = _keeps_up(ours, theirs, rival)
+    for key, label, rule in (
+        ("convolution_window", "window", rules.few),
+        ("convolution_recurs", "sru", rules.most),
+    ):
+        seeds = by.get(("beyond", label))
+        found[key] = untested(f"{label} was not trained on it")
+        if seeds is not None:
+            found[key] = rule(int(seeds["solved"].sum()), len(seeds))
+    ours, theirs = by.get(("digits", "sru")), by.get(("digits", "tcn"))
+    found["convolution_digits"] = untested("one of the two was not trained")
+    if ours is not None and theirs is not None:
+        one, other = (of["best_test_metric"] for of in (ours, theirs))
+        means = f"test accuracy {one.mean():.3f} and {other.mean():.3f}"
+        seeds = min(len(one), len(other))
+        better = ranking.improvement(one, other)
+        found["convolution_digits"] = rules.above(better, 0.5, seeds, "a half, TCN", means)
+    return found
 
 
-def _keeps_up(ours, theirs) -> bool:
-    """The interval of the median steps to solve does not lie wholly above the other's, nor, where not all
-    seeds solve the task, that of the test metric on the worse side of the other's."""
-    slower = _steps(ours).low > _steps(theirs).high
-    mine, other = (statistics.median(seeds["test_metric"]) for seeds in (ours, theirs))
-    worse = mine.high < other.low if ours["higher_is_better"].iloc[0] else mine.low > other.high
-    return not slower and not (worse and not ours["solved"].all())
-
-
-def _beside(work) -> tuple[dict, bool, str]:
-    """SRU beside the others: {cell: {task: whether SRU keeps up}}; whether it solves what the window does
-    not; the numbers."""
-    keeps, recurs, evidence = {}, False, []
-    if not len(work) or "sru" not in set(work["label"]):
-        return keeps, recurs, ""
-    for task, here in work[work["chosen"].astype(bool)].groupby("task", sort=False):
-        by, shown = dict(list(here.groupby("label", sort=False))), []
-        for label, seeds in by.items():
-            steps, metric = _steps(seeds), statistics.median(seeds["test_metric"])
-            solved = f"{steps:.0f}" if np.isfinite(steps.value) else f"not solved, {metric:.3f}"
-            shown.append(f"{label} {solved}")
-            if label in BESIDE:
-                keeps.setdefault(label, {})[task] = _keeps_up(by["sru"], seeds)
-        if "window" in by:
-            recurs |= np.isinf(_steps(by["window"]).low) and np.isfinite(_steps(by["sru"]).high)
-        evidence.append(f"{task}: {', '.join(shown)}")
-    return keeps, bool(recurs), "; ".join(evidence)
-
-
-def _moves(units) -> str:
-    """How far trained gates are from constant."""
-    text, units = "", units[units["cell"] == "sru"] if len(units) else units
-    if len(units):
-        moves = statistics.median(units.groupby("seed")["std"].median())
-        text = f" Trained, f of the median SRU unit has a standard deviation of {moves:.2g} over time."
-    return text + (
-        " With constant gates the state is a causal convolution of W x with kernel (1 - f) f^k, as in a "
-        "kernel network of constant decay; with its own gates it is none."
-    )
-
-
-def _steps(seeds) -> statistics.Estimate:
-    return statistics.median_steps(seeds["solved_step"])
+def _keeps_up(ours, theirs, rival) -> Verdict:
+    """Where the other does not solve it either, there is nothing to keep up with."""
+    seeds, budget = min(len(ours), len(theirs)), float(ours["budget_steps"].iloc[0])
+    if 2 * theirs["solved"].sum() < len(theirs):
+        return untested(f"{rival} solves it with {int(theirs['solved'].sum())} of {len(theirs)} seeds")
+    ratio = survival.restricted_ratio(ours["solved_step"], theirs["solved_step"], budget)
+    return rules.below(ratio, LIMIT, seeds, f"{LIMIT}, {rival}", "steps over steps")
 
 
 # --- what is shown
 
 
 def tables(frames) -> dict[str, pd.DataFrame]:
-    """Every task; the identity."""
-    work, shown = frames.get("work", pd.DataFrame({"chosen": [], "task": []})), {}
-    for task, here in work[work["chosen"].astype(bool)].groupby("task", sort=False):
-        shown[f"The work of convolutions: {task}; median [95 %]"] = runs.table(here)
+    """Every task; how far f is from constant; the identity."""
+    shown = {}
+    if "work" in frames:
+        for task, here in frames["work"].groupby("task", sort=False):
+            test = "best_test_metric" if task == "digits" else "test_metric"
+            shown[f"{WORK.get(task, task)}: median over seeds [95 %]"] = runs.table(here, test)
+    if "units" in frames:
+        moves = frames["units"].groupby(["task", "seed"])["std"].median().groupby("task")
+        text = moves.agg(lambda values: f"{statistics.median(values):.2g}").rename(
+            "std of f over time, a unit"
+        )
+        shown["Trained SRU, seeds that solved it: how far f is from constant"] = text.reset_index()
     return shown | identity.table(frames["identities"])
 
 

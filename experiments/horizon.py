@@ -1,14 +1,14 @@
-"""How long a gap each cell still learns, and how far it goes beyond the length it was trained on.
+"""How long a gap each cell still learns, for what budget of steps, and how far beyond its length it goes.
 
   python -m experiments.horizon
-  python -m experiments.horizon --cells=lstm,lstm:forget_bias=3 --config.tasks=adding --config.longest=512
-  python -m experiments.horizon --preset=full --config.chrono=task
+  python -m experiments.horizon --cells=lstm,lstm:forget_bias=3 --config.tasks=adding --config.gaps=64,128
+  python -m experiments.horizon --preset=full --workers=2
 
-For every task and cell the gap is doubled until fewer than half of the seeds solve the task within the budget
-of steps, then bisected. Every cell has the same budget of parameters, the same steps, seeds and grid of
-learning rates; a seed is trained with all of them and counts with the one that was best for the other seeds.
-Cells start as they are by default; with --config.chrono=task gated ones know the gap beforehand (chrono
-initialisation). Then cells that were trained on one gap are tested on longer ones.
+For every task and cell the gap is doubled until fewer than half of the seeds solve it within the budget. At
+every gap every cell is tuned anew, learning rate and initialisation (`lab/tuning.py`), and the learning rate
+is constant, so that the steps to solve a gap do not depend on the budget: what is solved within fewer steps
+is read from the same runs. The plain RNN is there twice, orthogonal with tanh and identity with relu
+(Le et al. 2015). No cell is told the gap. Then the seeds that solved one gap are tested on longer ones.
 """
 
 import dataclasses
@@ -21,278 +21,323 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-from experiments.lab import experiment, protocol, runs, statistics, style
-from experiments.lab.experiment import Claim, Experiment, Verdict
+from experiments.lab import experiment, protocol, rules, runs, statistics, style, survival, tuning
+from experiments.lab.experiment import FALSE, TRUE, Claim, Experiment, Part, Verdict, untested
 from train import metrics, tasks
-from train.config import CHRONO
-from train.model import count
 from train.tasks import STRETCHABLE
 
+IDENTITY = "rnn:activation=relu:recurrent_init=identity"
+PLAIN = ("rnn:recurrent_init=orthogonal", IDENTITY)
+WORDS = {"delayed_recall": "recall", "adding": "adding"}
+RULES = {
+    "lstm_helps": (
+        "LSTM solves long gaps faster than a plain RNN",
+        "at the longest gap that half of the seeds of either solve, the interval of LSTM's restricted mean "
+        "of steps over that of the better plain RNN lies below 1 (false: above)",
+    ),
+    "lstm_ends": (
+        "within the budget there is a gap that LSTM does not learn",
+        "of the longest gap tried, the interval of the share of seeds that solve it lies below a half "
+        "(false: above)",
+    ),
+    "lstm_grows": (
+        "no wall: what LSTM needs grows with the gap",
+        "the interval of p in steps ~ gap^p, over the gaps that half of the seeds solve, lies above 0 "
+        "(false: below)",
+    ),
+    "gru_faster": (
+        "fewer steps than LSTM at equal parameters",
+        "the interval of GRU's restricted mean of steps over LSTM's, the geometric mean over the gaps that "
+        "half of the seeds of both solve, lies below 1 (false: above)",
+    ),
+}
+
+
+def _parts(name) -> dict[str, Part]:
+    text, rule = RULES[name]
+    return {f"{name}_{word}": Part(f"{text}: {word}", rule) for word in WORDS.values()}
+
+
+FEWER = {"gru_fewer": Part("fewer parameters than LSTM at equal width", "counted")}
 CLAIMS = {
-    "lstm_length": Claim("LSTM's gates help, but only up to some length", "horizon"),
-    "gru_fast": Claim("GRU has fewer parameters and converges fast", "horizon"),
+    "lstm_length": Claim(
+        "LSTM's gates help, but only up to some length",
+        _parts("lstm_helps") | _parts("lstm_ends") | _parts("lstm_grows"),
+        "horizon",
+    ),
+    "gru_fast": Claim("GRU has fewer parameters and converges fast", FEWER | _parts("gru_faster"), "horizon"),
 }
 FACTORS = (1, 2, 4, 8)  # lengths of the tests, as multiples of the one trained on
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(protocol.Settings):
-    cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
+class Settings(tuning.Settings):
+    cells: tuple = (*PLAIN, "lstm", "gru", "sru", "sru_feedback")
     tasks: tuple = ("delayed_recall", "adding")
-    seeds: int = 5
+    gaps: tuple = (8, 16, 32, 64, 128)
+    trained_at: int = 16  # one of them, for the test on longer gaps
     parameters: int = 5000
-    steps: int = 400
+    steps: int = 1000
     batch_size: int = 32
-    learning_rates: tuple = (0.003, 0.01)
-    shortest: int = 8
-    longest: int = 128
-    bisections: int = 1
-    trained_at: int = 16  # for the test on longer gaps, and for convergence
-    chrono: str = "cell"
 
-    choices: ClassVar = {"chrono": CHRONO, "tasks": STRETCHABLE}
-    least: ClassVar = {"bisections": 0}
+    choices: ClassVar = {"tasks": STRETCHABLE}
 
     def runs(self, ended=lambda name, config: None):
         known = protocol.Known(ended)
-        for part, *of in itertools.product((_search, _beyond), self.tasks, self.cells):
-            known.follow(part, self, *of)
+        for task, cell in itertools.product(self.tasks, self.cells):
+            known.follow(_search, self, task, cell)
         return known.runs
 
     def configs(self):
-        self.require("longest", self.longest >= self.shortest, f"at least config.shortest = {self.shortest}")
-        for gap in {self.shortest, self.longest, self.trained_at}:
-            yield from (_config(self, *of, gap, gap) for of in itertools.product(self.tasks, self.cells))
+        ascending = self.gaps == tuple(sorted(self.gaps))
+        self.require("gaps", ascending, "ascending")
+        self.require("trained_at", self.trained_at in self.gaps, f"one of config.gaps = {self.gaps}")
+        for of in itertools.product(self.tasks, self.gaps, self.cells):
+            yield _config(self, *of)
 
 
 PRESETS = {
     "quick": Settings(
-        cells=("rnn", "gru"), tasks=("delayed_recall",), seeds=2, parameters=1500, steps=40,
-        learning_rates=(0.01, 0.03), shortest=2, longest=4, trained_at=2,
+        cells=("rnn", "gru"), tasks=("delayed_recall",), seeds=2, tuning_seeds=1, parameters=1500, steps=40,
+        learning_rates=(0.01, 0.03), initialisations=1, widenings=0, gaps=(2, 4), trained_at=2,
     ),
-    "fast": Settings(),
-    "full": Settings(
-        tasks=("delayed_recall", "adding", "copy_memory"), seeds=10, parameters=20_000, steps=5000,
-        learning_rates=(0.0003, 0.001, 0.003, 0.01), longest=2048, bisections=4, trained_at=64,
-    ),
+    "fast": Settings(gaps=(8, 16, 32, 64)),
+    "full": Settings(gaps=(8, 16, 32, 64, 128, 256), steps=3000),
 }  # fmt: skip
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
-    """`runs`: every seed and learning rate at every gap tried; `lengths`: the metric at multiples of
-    `trained_at`, for the chosen learning rates."""
-    searched, lengths = [], []
-    for task in settings.tasks:
-        for cell in settings.cells:
-            searched += _search(lab.train, settings, task, cell)
-            lengths += _beyond(lab.train, settings, task, cell)
-    return {"runs": pd.DataFrame(searched), "lengths": pd.DataFrame(lengths)}
+    """`tuning`: every trial at every gap; `runs`: the seeds that count; `lengths`: the metric of those that
+    solved `trained_at` at multiples of it."""
+    found = {"tuning": [], "runs": [], "lengths": []}
+    for task, cell in itertools.product(settings.tasks, settings.cells):
+        for name, rows in _search(lab.train, settings, task, cell).items():
+            found[name] += [{"task": task, **runs.labels(cell)} | row for row in rows]
+    return {name: pd.DataFrame(rows) for name, rows in found.items()}
 
 
-def _config(settings, task, cell, gap, longest):
+def _config(settings, task, gap, cell):
     stretch = tasks.TASKS.cls(task).stretch
     return runs.config(
         cell,
         task,
-        task={stretch: gap, f"max_{stretch}": longest, "eval_examples": 512},
+        task={stretch: gap, "eval_examples": 512},
         # One width for all tasks and cells, so that a cell without recurrent matrix is not all embedding.
         model={"embedding_size": 32},
-        optim={"learning_rates": settings.learning_rates},
-        train=settings.of("steps", "seeds", "batch_size")
-        | {"eval_every": max(1, min(25, settings.steps // 4))},
+        optim={"schedule": "constant"},
+        train=settings.of("steps", "batch_size")
+        | {"eval_every": max(1, min(25, settings.steps // 4)), "stop_when_solved": True},
         parameters=settings.parameters,
-        chrono=settings.chrono,
-    )  # fmt: skip
+    )
 
 
-def _program_length(settings, gap) -> int:
-    """What sequences of a gap are padded to: gaps of one length share a program, since compiling one takes
-    longer than a short run. With chrono=task the cells know the length, so there it is the gap."""
-    length = gap if settings.chrono == "task" else min(2 * settings.shortest, settings.longest)
-    while length < gap:
-        length *= 4
-    return max(gap, min(length, settings.longest))
+def _search(train, settings, task, cell) -> dict[str, list[dict]]:
+    """The rows of every gap until half of the seeds fail, from `train(name, config)`."""
+    found = {"tuning": [], "runs": [], "lengths": []}
+    for gap in settings.gaps:
+        name = f"{task}-{runs.file_name(cell)}-{gap}"
 
+        def make(text, gap=gap):
+            return _config(settings, task, gap, text)
 
-def _search(train, settings, task, cell) -> list[dict]:
-    """Doubling, then bisection: the rows of every gap tried, from `train(name, config)`."""
-    rows, solved, failed = [], 0, None
-
-    def half_solve(gap):
-        config = _config(settings, task, cell, gap, _program_length(settings, gap))
-        seeds = train(f"{task}-{runs.file_name(cell)}-{gap}", config)
-        frame = runs.with_chosen(seeds, runs.higher_is_better(config))
-        rows.extend(frame.assign(task=task, **runs.labels(cell), gap=gap).to_dict("records"))
-        return 2 * frame["solved"][frame["chosen"]].sum() >= settings.seeds
-
-    gap = settings.shortest
-    while gap <= settings.longest and failed is None:
-        solved, failed = (gap, None) if half_solve(gap) else (solved, gap)
-        gap *= 2
-    for _ in range(settings.bisections):
-        middle = (solved + (failed or 0)) // 2
-        if failed is None or middle in (solved, failed) or middle < 2:
+        trials, final = tuning.tuned(train, name, make, cell, settings)
+        rows = train(name, final)
+        picked = next(row["trial"] for row in trials if row["picked"])
+        higher = trials[0]["higher_is_better"]
+        found["tuning"] += [{"gap": gap} | row for row in trials]
+        found["runs"] += [{"gap": gap, "trial": picked, "higher_is_better": higher} | row for row in rows]
+        if 2 * sum(row["solved"] for row in rows) < settings.seeds:
             break
-        solved, failed = (middle, failed) if half_solve(middle) else (solved, middle)
+        if gap == settings.trained_at:
+            beyond = train(f"{name}-beyond", final, _beyond, {"factors": FACTORS})
+            found["lengths"] += [{"trained_at": gap, "higher_is_better": higher} | row for row in beyond]
+    return found
+
+
+def _beyond(result) -> list[dict]:
+    """The test metric of the seeds that solved their gap, at multiples of it."""
+    run = result.run
+    stretch = run.config.task.stretch
+    trained_at = getattr(run.config.task, stretch)
+
+    def score(params, batch):
+        outputs = run.model.apply(params, batch.xs, lengths=batch.lengths)
+        total, number = metrics.score(run.spec, outputs, batch)
+        return total / number
+
+    scores, rows = jax.jit(jax.vmap(score, (0, None))), []
+    for factor in FACTORS:
+        options = {stretch: factor * trained_at, f"max_{stretch}": max(FACTORS) * trained_at}
+        longer = dataclasses.replace(run.config.task, **options)
+        values = np.asarray(scores(result.state.params, longer.eval_batch(longer.load(), "test", 0, 256)))
+        rows += [
+            {"seed": seed["seed"], "factor": factor, "metric": float(value)}
+            for seed, value in zip(runs.seeds(result), values, strict=True)
+            if seed["solved"]
+        ]
     return rows
-
-
-def _beyond(train, settings, task, cell) -> list[dict]:
-    """The test metric at multiples of the gap that the seeds were trained on."""
-    name = f"{task}-{runs.file_name(cell)}-beyond-{settings.trained_at}"
-    config = _config(settings, task, cell, settings.trained_at, settings.trained_at)
-
-    def probe(result):
-        run, rows = result.run, []
-        stretch = run.config.task.stretch
-
-        def score(params, batch):
-            outputs = run.model.apply(params, batch.xs, lengths=batch.lengths)
-            total, number = metrics.score(run.spec, outputs, batch)
-            return total / number
-
-        scores = jax.jit(jax.vmap(score, (0, None)))
-        for factor in FACTORS:
-            gap = factor * settings.trained_at
-            options = {stretch: gap, f"max_{stretch}": max(FACTORS) * settings.trained_at}
-            longer = dataclasses.replace(run.config.task, **options)
-            values = np.asarray(scores(result.state.params, longer.eval_batch(longer.load(), "test", 0, 256)))
-            rows += [
-                seed | {"factor": factor, "gap": gap, "metric": float(value), "budget_steps": settings.steps}
-                for seed, value in zip(runs.seeds(result), values, strict=True)
-            ]
-        return rows
-
-    rows = pd.DataFrame(train(name, config, probe, {"factors": FACTORS}))
-    rows = runs.with_chosen(rows, runs.higher_is_better(config))
-    rows = rows[rows.pop("chosen")]
-    return rows.assign(task=task, **runs.labels(cell)).to_dict("records")
 
 
 # --- the rule
 
 
 def judge(frames) -> dict[str, Verdict]:
-    """`lstm_length`: LSTM's horizon against the RNN's, and against the longest gap tried. The gates help on
-    a task if the intervals of the medians are apart, LSTM's above; the help ends if LSTM's horizon is below
-    the longest gap. Holds: both on every task; does not hold: they help on no task; else in part.
-
-    `gru_fast`: GRU against LSTM. Fewer parameters is a count at equal width. Faster: fewer steps to solve
-    `trained_at`, intervals apart. Holds: faster on every task; does not hold: slower on every task; else in
-    part.
-    """
-    evidence, helps, ends = [], [], []
-    for task, group in statistics.horizons(frames["runs"]).groupby("task", sort=False):
-        of = {label: statistics.median(seeds["horizon"]) for label, seeds in group.groupby("label")}
-        longest = group.groupby("label")["longest"].max()
-        if {"lstm", "rnn"} <= set(of):
-            helps.append(of["lstm"].low > of["rnn"].high)
-            ends.append(np.isfinite(of["lstm"].high))
-            shown = [_horizon(of[label], longest[label]) for label in ("rnn", "lstm")]
-            evidence.append("{}: RNN {}, LSTM {} steps".format(task, *shown))
-    verdict = "holds" if all(helps + ends) else "holds in part" if any(helps) else "does not hold here"
-    length = Verdict(verdict if helps else "not tested here", "; ".join(evidence) + ".")
-
-    lengths, evidence, faster, slower = frames["lengths"], [], [], []
-    for task in dict.fromkeys(lengths["task"]):
-        gru, lstm = (_steps(lengths, task, label) for label in ("gru", "lstm"))
-        if gru and lstm:
-            faster.append(gru.high < lstm.low)
-            slower.append(lstm.high < gru.low)
-            gru, lstm = (_steps_text(steps, lengths, task) for steps in (gru, lstm))
-            evidence.append(f"{task}: GRU {gru}, LSTM {lstm} steps")
-    verdict = "holds" if all(faster) else "does not hold here" if all(slower) else "holds in part"
-    gap = int(lengths["gap"].min()) if len(lengths) else 0
-    fast = f"At equal width {_ratio():.0%} of LSTM's parameters. At equal parameters, to solve a gap of "
-    fast += f"{gap}: {'; '.join(evidence)}."
-    return {"lstm_length": length, "gru_fast": Verdict(verdict if faster else "not tested here", fast)}
+    """The parts of `lstm_length` and `gru_fast`, each by its rule. Steps are censored at the budget; "not
+    tested here" where a cell or a task was not there, and with fewer than `statistics.LEAST` seeds."""
+    found = {
+        "gru_fewer": Verdict(TRUE if _ratio() < 1 else FALSE, f"{_ratio():.1%} of LSTM's", "all of them")
+    }
+    for task, word in WORDS.items():
+        rows = frames["runs"][frames["runs"]["task"] == task] if len(frames["runs"]) else frames["runs"]
+        by = {label: dict(list(group.groupby("gap"))) for label, group in rows.groupby("label")}
+        plain = {label: gaps for label, gaps in by.items() if label.split(":")[0] == "rnn"}
+        lstm, gru = by.get("lstm"), by.get("gru")
+        if lstm is None:
+            found |= dict.fromkeys((f"lstm_ends_{word}", f"lstm_grows_{word}"), untested("no LSTM"))
+        else:
+            found[f"lstm_ends_{word}"], found[f"lstm_grows_{word}"] = _ends(lstm), _grows(lstm)
+        both = lstm is not None and plain
+        found[f"lstm_helps_{word}"] = _helps(lstm, plain) if both else untested("no LSTM or no plain RNN")
+        both = lstm is not None and gru is not None
+        found[f"gru_faster_{word}"] = _faster(gru, lstm) if both else untested("no LSTM or no GRU")
+    return found
 
 
-def _horizon(estimate, longest) -> str:
-    return statistics.censored(estimate, f"≥{longest:.0f}")
+def _solves(seeds) -> bool:
+    return 2 * seeds["solved"].sum() >= len(seeds)
 
 
-def _steps(lengths, task, label) -> statistics.Estimate | None:
-    """Steps to solve `trained_at`, the median over seeds."""
-    one = lengths[(lengths["task"] == task) & (lengths["label"] == label) & (lengths["factor"] == 1)]
-    return statistics.median_steps(one["solved_step"]) if len(one) else None
+def _budget(seeds) -> float:
+    return float(seeds["budget_steps"].iloc[0])
 
 
-def _steps_text(steps, lengths, task) -> str:
-    return statistics.censored(steps, f">{lengths['budget_steps'][lengths['task'] == task].max():.0f}")
+def _helps(lstm, plain) -> Verdict:
+    """Where a cell was not tried any more, since it failed before, its seeds have not solved the gap."""
+    every = (lstm, *plain.values())
+    solved = {gap for gaps in every for gap, seeds in gaps.items() if _solves(seeds)}
+    if not solved:
+        return untested("neither solves any gap")
+    gap, budget = max(solved), _budget(next(iter(lstm.values())))
+    seeds = min(len(seeds) for gaps in every for seeds in gaps.values())
+
+    def steps(gaps):
+        return gaps[gap]["solved_step"] if gap in gaps else np.full(seeds, np.inf)
+
+    best = min(plain, key=lambda label: survival.restricted_mean(steps(plain[label]), budget).value)
+    ours, theirs = steps(lstm), steps(plain[best])
+    note = f"steps over steps at gap {gap}, log-rank p {survival.logrank(ours, theirs, budget):.2g}"
+    return rules.below(survival.restricted_ratio(ours, theirs, budget), 1, seeds, f"1, {best}", note)
+
+
+def _ends(lstm) -> Verdict:
+    gap, seeds = max(lstm.items())
+    note = f"solve gap {gap} within {_budget(seeds):,.0f} steps: a budget, not a limit of memory"
+    return rules.few(int(seeds["solved"].sum()), len(seeds), note)
+
+
+def _grows(lstm) -> Verdict:
+    solved = {gap: seeds for gap, seeds in lstm.items() if _solves(seeds)}
+    if len(solved) < 3:
+        return untested("fewer than three gaps were solved")
+    seeds, budget = min(map(len, solved.values())), _budget(next(iter(lstm.values())))
+    p = survival.growth({gap: rows["solved_step"] for gap, rows in solved.items()}, budget)
+    return rules.above(p, 0, seeds, "0", f"gaps {min(solved)} to {max(solved)}")
+
+
+def _faster(gru, lstm) -> Verdict:
+    gaps = [gap for gap in gru if gap in lstm and _solves(gru[gap]) and _solves(lstm[gap])]
+    if not gaps:
+        return untested("no gap that both solve")
+    both = {gap: (gru[gap]["solved_step"], lstm[gap]["solved_step"], _budget(lstm[gap])) for gap in gaps}
+    ratio = survival.pooled_ratio([survival.restricted_ratio(*of) for of in both.values()])
+    seeds = min(len(of[gap]) for of in (gru, lstm) for gap in gaps)
+    return rules.below(ratio, 1, seeds, "1, LSTM", f"steps over steps, gaps {', '.join(map(str, gaps))}")
 
 
 def _ratio(size: int = 64) -> float:
     """Parameters of a GRU over those of an LSTM of the same input and hidden size."""
     inits = [cells.get(name, hidden_size=size).init for name in ("gru", "lstm")]
-    gru, lstm = (jax.eval_shape(lambda init=init: init(jax.random.key(0), size)) for init in inits)
-    return count(gru) / count(lstm)
+    shapes = [jax.eval_shape(lambda key, init=init: init(key, size), jax.random.key(0)) for init in inits]
+    gru, lstm = (sum(leaf.size for leaf in jax.tree.leaves(of)) for of in shapes)
+    return gru / lstm
 
 
 # --- what is shown
 
 
 def tables(frames) -> dict[str, pd.DataFrame]:
-    """Horizons; metric at multiples of the trained length."""
-    lengths, shown = frames["lengths"], {}
-    for task, group in statistics.horizons(frames["runs"]).groupby("task", sort=False):
-        rows = []
-        for label, seeds in group.groupby("label", sort=False):
-            here = frames["runs"][(frames["runs"]["task"] == task) & (frames["runs"]["label"] == label)]
-            row = {"cell": label, "params": f"{int(here['parameters'].iloc[0]):,}"}
-            row["horizon [95 %]"] = _horizon(statistics.median(seeds["horizon"]), seeds["longest"].max())
-            row["gaps tried"] = ",".join(map(str, sorted(set(here["gap"]))))
-            rates = (f"{rate:g}" for rate in sorted(set(here["learning_rate"][here["chosen"]])))
-            rows.append(row | {"rates chosen": ", ".join(rates)})
-        title = f"{task}: largest gap that is learned (median of {group['seed'].nunique()} seeds)"
-        shown[title] = pd.DataFrame(rows)
-        rows, here = [], lengths[lengths["task"] == task]
-        for label, seeds in here.groupby("label", sort=False):
-            steps = _steps_text(_steps(lengths, task, label), lengths, task)
-            row = {"cell": label, "steps to solve": steps}
-            for factor, tests in seeds.groupby("factor"):
-                row[f"{factor}x"] = f"{statistics.median(tests['metric']):.2g}"
+    """Steps to solve by task, cell and gap; what tuning picked; beyond the trained length."""
+    shown = {}
+    for task, here in frames["runs"].groupby("task", sort=False):
+        budget = _budget(here)
+        rows, picks = [], []
+        for label, group in here.groupby("label", sort=False):
+            row, pick = {"cell": label}, {"cell": label}
+            for gap, seeds in group.groupby("gap"):
+                mean = survival.restricted_mean(seeds["solved_step"], budget)
+                row[str(gap)] = f"{int(seeds['solved'].sum())}/{len(seeds)}, {mean:.0f}"
+                knob = seeds["trial"].iloc[0][len(label) :].lstrip(":") or "as it is"
+                pick[str(gap)] = f"{seeds['learning_rate'].iloc[0]:g}, {knob}"
             rows.append(row)
-        metric = "accuracy" if here["higher_is_better"].iloc[0] else "mse"
-        title = f"{task}: trained at {int(here['gap'].min())}, test {metric} at multiples of it"
+            picks.append(pick)
+        title = f"{task}: seeds that solve a gap, restricted mean of steps [95 %], budget {budget:,.0f}"
+        shown[title] = pd.DataFrame(rows).fillna("")
+        shown[f"{task}: learning rate and initialisation picked"] = pd.DataFrame(picks).fillna("")
+    lengths = frames["lengths"]
+    for task, here in lengths.groupby("task", sort=False) if len(lengths) else ():
+        rows = []
+        for label, group in here.groupby("label", sort=False):
+            by = {
+                f"{factor}x": f"{statistics.median(g['metric']):.3g}" for factor, g in group.groupby("factor")
+            }
+            rows.append({"cell": label, "seeds": group["seed"].nunique()} | by)
+        title = (
+            f"{task}: of seeds that solved {int(here['trained_at'].iloc[0])}, test metric at multiples of it"
+        )
         shown[title] = pd.DataFrame(rows)
     return shown
 
 
 def figures(frames) -> dict[str, Figure]:
-    """`horizon`: share of seeds that solve each gap; `lengths`: the metric beyond the trained length."""
+    """`horizon`: steps to solve against the gap; `lengths`: the metric beyond the trained length."""
     tried, lengths = frames["runs"], frames["lengths"]
-    look = style.styles(pd.concat([tried, lengths])[["cell", "label"]])
-    budget = int(tried["budget_steps"].max())
-    gaps = _figure(
-        tried[tried["chosen"]], "gap", "test_metric", look, "{}",
-        {task: "gap, steps" if task == "delayed_recall" else "length, steps" for task in tried["task"]},
-        f" {budget:,} steps of training each.",
-    )  # fmt: skip
-    name = f"length of the test, multiples of the trained {int(lengths['gap'].min())} steps"
-    names = dict.fromkeys(lengths["task"], name)
-    return {"horizon": gaps, "lengths": _figure(lengths, "factor", "metric", look, "{}x", names)}
+    steps = tried["solved_step"].astype(float).fillna(tried["budget_steps"])
+    look, budget = style.styles(tried), _budget(tried)
+    note = (
+        f"Line: median over {tried['seed'].nunique()} seeds; band: quartiles. A seed that did not solve it "
+    )
+    note += f"stands at the budget, {budget:,.0f}. Every cell tuned at every gap; none is told it."
+    names = {task: "gap, steps" if task == "delayed_recall" else "length, steps" for task in tried["task"]}
+    labels = dict.fromkeys(names, "optimiser steps to solve it")
+    made = {"horizon": _panels(tried.assign(steps=steps), "gap", "steps", look, names, labels, note)}
+    if len(lengths):
+        note = "Line: median over the seeds that solved the trained gap; band: quartiles."
+        name = f"length of the test, multiples of the trained {lengths['trained_at'].iloc[0]}"
+        names, labels = dict.fromkeys(lengths["task"], name), {}
+        for task, higher in zip(lengths["task"], lengths["higher_is_better"], strict=True):
+            labels[task] = f"test {'accuracy (higher' if higher else 'squared error (lower'} is better)"
+        made["lengths"] = _panels(lengths, "factor", "metric", look, names, labels, note)
+    return made
 
 
-def _figure(frame, x, y, look, tick, names, note="") -> Figure:
-    """A panel per task; `names` of their x axes."""
+def _panels(frame, x, y, look, names, labels, note) -> Figure:
+    """A panel per task; `names` of their x axes, `labels` of their y axes."""
     figure, axes = style.panels(1, len(names), (4.7, 3.9))
     for ax, (task, name) in zip(axes[0], names.items(), strict=True):
         here = frame[frame["task"] == task]
         for label, group in here.groupby("label", sort=False):
-            style.line(ax, group, x, y, look[label], label=label)
-        good = here["higher_is_better"].iloc[0]
-        ax.set(xscale="log", xlabel=name, yscale="linear" if good else "log")
-        ax.set_ylabel(f"test {'accuracy (higher' if good else 'mean squared error (lower'} is better)")
-        style.ticks_at(ax, here[x], tick)
+            style.line(ax, group, x, y, look[label], (0.25, 0.75), label=label)
+        ax.set(xscale="log", xlabel=name, ylabel=labels[task])
+        style.ticks_at(ax, here[x], "{}")
+        if "accuracy" not in labels[task]:
+            style.log(ax)
         style.title(ax, task.replace("_", " "), strong=True)
-    note = f"Line: median over {frame['seed'].nunique()} seeds; band: all.{note}"
     style.legend(figure, axes[0, 0], [note])
     return figure
 
 
 EXPERIMENT = Experiment(
-    "How long a gap does each cell still learn, and how far beyond it does it go?",
+    "How long a gap does each cell still learn, and for what budget?",
     CLAIMS, PRESETS, measure, judge, tables, figures,
 )  # fmt: skip
 if __name__ == "__main__":

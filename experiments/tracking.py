@@ -1,20 +1,18 @@
-"""Which cells track a state: word problems of groups, trained on short words and tested on long ones.
+"""Which cells track a state: word problems of groups, learned on short words and tested on long ones.
 
   python -m experiments.tracking
-  python -m experiments.tracking --cells=sru,sru_feedback --config.groups=z2 --config.depths=1,2,4
-  python -m experiments.tracking --preset=full
+  python -m experiments.tracking --cells=sru,sru_feedback --config.groups=z2 --config.longest=40
+  python -m experiments.tracking --preset=full --workers=2
 
-Every cell has the same budget of parameters, steps, seeds and learning rates; a seed trains with all of the
-rates, the whole budget, and counts with the one that was best for the other seeds at the trained length. Then
-the accuracy of the answer is measured at every place of words many times as long.
+Every cell is tuned (`lab/tuning.py`) for the steps in which it fits words of the lengths that it is trained
+on, then ten other seeds train for the whole budget, and the accuracy of the answer is measured at every place
+of words six times as long. A seed holds the state if it is right there as often as at the trained length.
 
 Theory (Sarrof 2024; Grazzi 2025): where c = f c' + (1 - f) u with f in (0, 1) and u of the input alone, each
 unit only ever moves towards u, so on a repeated token the state converges and cannot go round a group. That
-argument needs no linearity: it takes in SRU with feedback into its gates too, at any depth, though not GRU,
-whose u sees the state. Short words can be fitted all the same; so it takes long ones to tell.
-
-Of the cells that --cells may name, matrix memories (mLSTM, Mamba-2) count as linear; LRU turns its state, and
-TCN and window have none that lasts: they are shown, not judged.
+argument needs no linearity: it takes in SRU with feedback into its gates too, though not GRU, whose u sees
+the state. A factor in (-1, 1) can alternate, which is parity; products of two reflections can rotate. Short
+words can be fitted all the same, so it takes long ones to tell.
 """
 
 import dataclasses
@@ -26,97 +24,132 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.lab import experiment, probes, protocol, runs, statistics, style
-from experiments.lab.experiment import Claim, Experiment, Verdict
+from experiments.lab import experiment, protocol, rules, runs, statistics, style, tuning
+from experiments.lab.experiment import Claim, Experiment, Part, Verdict, untested
 from train.tasks import word_problem
 
+KEPT = 0.9  # accuracy from which on the state counts as held
+BEYOND = 6  # length of the words tested, as a multiple of the longest trained on
+FEW = "the interval of the share of seeds that hold the state lies below a half (false: above), "
+MOST = "the interval of the share of seeds that hold the state lies above a half (false: below), "
+NEGATIVE = "negative_eigenvalues=true"
+# By id: what is claimed, of which cells (the first that is there), on which group, and whether it is held.
+SAID = {
+    "positive_z2": ("SRU, linear with factors in (0, 1), loses parity", ("sru",), "z2", False),
+    "positive_s3": ("SRU, linear with factors in (0, 1), loses S3", ("sru",), "s3", False),
+    "feedback_z2": ("so does SRU whose gates see the state: parity", ("sru_feedback",), "z2", False),
+    "feedback_s3": ("so does SRU whose gates see the state: S3", ("sru_feedback",), "s3", False),
+    "negative_z2": ("with factors in (-1, 1) SRU holds parity", (f"sru:{NEGATIVE}",), "z2", True),
+    "negative_s3": ("with factors in (-1, 1) SRU holds S3", (f"sru:{NEGATIVE}",), "s3", True),
+    "delta_z2": ("DeltaNet with beta in (0, 2) holds parity", (f"deltanet:{NEGATIVE}",), "z2", True),
+    "delta_s3": ("with two products a step it holds S3", (f"deltanet:{NEGATIVE}:products=2",), "s3", True),
+    "gru_z2": ("GRU, whose candidate sees the state, holds parity", ("gru",), "z2", True),
+    "gru_s3": ("GRU, whose candidate sees the state, holds S3", ("gru",), "s3", True),
+    "lstm_z2": ("LSTM, whose candidate sees the state, holds parity", ("lstm",), "z2", True),
+    "lstm_s3": ("LSTM, whose candidate sees the state, holds S3", ("lstm",), "s3", True),
+}  # fmt: skip
 CLAIMS = {
     "state_tracking": Claim(
-        "A linear recurrence with gates in (0, 1) cannot track state, a nonlinear one can", "tracking"
+        "A linear recurrence with gates in (0, 1) cannot track state, a nonlinear one can",
+        {
+            name: Part(text, (MOST if held else FEW) + f"{BEYOND} times beyond the trained length")
+            for name, (text, _, _, held) in SAID.items()
+        },
+        "tracking",
     ),
 }
-KEPT = 0.9  # accuracy from which on the state counts as tracked
-FACTORS = (1, 2, 4, 8, 16)  # lengths of the words, as multiples of the trained one
-CASE = ["group", "depth", "cell", "label", "seed"]
-WINDOWS = 4  # in which the accuracy is measured, of each trained length
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(protocol.Settings):
-    cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
+class Settings(tuning.Settings):
+    cells: tuple = (
+        "rnn", "lstm", "gru", "sru", "sru_feedback", f"sru:{NEGATIVE}", "deltanet", f"deltanet:{NEGATIVE}",
+        f"deltanet:{NEGATIVE}:products=2",
+    )  # fmt: skip
     groups: tuple = ("z2", "s3")
     tokens: str = "elements"  # or "generators", see train/tasks/word_problem.py
-    depths: tuple = (2,)
-    seeds: int = 5
+    depth: int = 1
     parameters: int = 8000
     embedding_size: int = 32
-    length: int = 8  # of the words trained on
-    steps: int = 1000
+    shortest: int = 4  # words trained on
+    longest: int = 20
+    steps: int = 1500
     batch_size: int = 32
-    learning_rates: tuple = (0.003, 0.01, 0.03)
     rows: int = 512  # words tested, the same for all
 
     choices: ClassVar = {"groups": tuple(word_problem.GENERATORS), "tokens": word_problem.TOKENS}
 
-    def runs(self, ended=None):
-        return {
-            f"{group}-{depth}-{runs.file_name(cell)}": _config(self, group, depth, cell)
-            for group, depth, cell in self.models()
-        }
+    def runs(self, ended=lambda name, config: None):
+        known = protocol.Known(ended)
+        for model in self.models():
+            known.follow(_trained, self, *model)
+        return known.runs
+
+    def configs(self):
+        self.require("shortest", self.shortest <= self.longest, f"at most config.longest = {self.longest}")
+        return (_config(self, *model) for model in self.models())
 
     def models(self):
-        return itertools.product(self.groups, self.depths, self.cells)
+        return itertools.product(self.groups, self.cells)
 
 
 PRESETS = {
     "quick": Settings(
-        cells=("rnn", "sru"), groups=("z2",), depths=(1,), seeds=2, parameters=500, embedding_size=4,
-        length=4, steps=40, batch_size=8, learning_rates=(0.01, 0.03), rows=32,
+        cells=("rnn", "sru"), groups=("z2",), seeds=2, tuning_seeds=1, learning_rates=(0.01,),
+        initialisations=1, widenings=0, parameters=500, embedding_size=4, shortest=2, longest=4, steps=40,
+        batch_size=8, rows=32,
     ),
     "fast": Settings(),
     "full": Settings(
-        groups=("z2", "s3", "z60", "a5", "s5"), depths=(1, 2, 4), seeds=10, parameters=100_000,
-        embedding_size=128, length=16, steps=20_000, batch_size=128,
-        learning_rates=(0.0003, 0.001, 0.003, 0.01),
+        groups=("z2", "s3", "a5"), parameters=20_000, embedding_size=64, shortest=8, longest=40, steps=5000,
     ),
 }  # fmt: skip
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
-    """`runs`: every seed and learning rate, and which were `chosen`; `positions`: accuracy of the chosen
-    ones against the place in the word, the last of each window."""
-    rows, fields = [], {"rows": settings.rows, "factors": FACTORS, "windows": WINDOWS}
-    for (group, depth, cell), (name, config) in zip(settings.models(), settings.runs().items(), strict=True):
-        found = lab.train(name, config, functools.partial(_probe, settings), fields)
-        rows += [{"group": group, "depth": depth, **runs.labels(cell)} | row for row in found]
-    return runs.by_kind(rows, run="runs", position="positions")
+    """`tuning`: every trial; `runs`: the seeds that count; `positions`: their accuracy against the place in
+    the word."""
+    found = {"tuning": [], "run": [], "position": []}
+    for group, cell in settings.models():
+        for row in _trained(lab.train, settings, group, cell):
+            found[row.pop("kind")].append({"group": group, **runs.labels(cell)} | row)
+    frames = {name: pd.DataFrame(rows) for name, rows in found.items()}
+    return {"tuning": frames["tuning"], "runs": frames["run"], "positions": frames["position"]}
 
 
-def _config(settings, group, depth, cell):
+def _trained(train, settings, group, cell) -> list[dict]:
+    name = f"{group}-{runs.file_name(cell)}"
+    trials, final = tuning.tuned(train, name, lambda text: _config(settings, group, text), cell, settings)
+    # A seed that stopped at 99 % at the trained length would be held to account for the rest beyond it.
+    whole = dataclasses.replace(final.train, stop_when_solved=False)
+    final = dataclasses.replace(final, train=whole)
+    picked = next(row["trial"] for row in trials if row["picked"])
+    rows = train(name, final, functools.partial(_probe, settings), {"rows": settings.rows, "beyond": BEYOND})
+    return [{"kind": "tuning"} | row for row in trials] + [{"trial": picked} | row for row in rows]
+
+
+def _config(settings, group, cell):
     return runs.config(
         cell,
         "word_problem",
         task={
-            "group": group, "length": settings.length, "eval_examples": 1024,
+            "group": group, "length": settings.longest, "min_length": settings.shortest,
+            "eval_examples": 1024,
             "tokens": settings.tokens if group != "z2" else "elements",  # z2's generators are its elements
         },
-        model={"depth": depth, "embedding_size": settings.embedding_size},
-        optim={"learning_rates": settings.learning_rates},
-        train={
-            "steps": settings.steps, "seeds": settings.seeds, "batch_size": settings.batch_size,
-            "eval_every": max(1, min(50, settings.steps // 10)),
-            # A seed that stops at 99 % at the trained length would be held to account for the rest at 16x.
-            "stop_when_solved": False,
-        },
+        model={"depth": settings.depth, "embedding_size": settings.embedding_size},
+        train=settings.of("steps", "batch_size")
+        | {"eval_every": max(1, min(50, settings.steps // 10)), "stop_when_solved": True},
         parameters=settings.parameters,
     )  # fmt: skip
 
 
 def _probe(settings, result) -> list[dict]:
-    run, lanes, trained = result.run, runs.lanes(result), runs.trained(result)
-    fields = runs.fields(result, "parameters", "hidden_size", "budget_steps", "baseline")
-    fields["trained_at"] = settings.length
-    task = dataclasses.replace(run.config.task, length=max(FACTORS) * settings.length)
+    run, trained = result.run, runs.trained(result)
+    fields = runs.fields(result, "parameters", "hidden_size", "state_size", "budget_steps", "baseline")
+    task = dataclasses.replace(
+        run.config.task, length=BEYOND * settings.longest, min_length=0, eval_min_length=0
+    )
     batch = runs.compiled(lambda: task.eval_batch({}, "test", 0, settings.rows))()
 
     @runs.compiled
@@ -124,17 +157,15 @@ def _probe(settings, result) -> list[dict]:
         right = run.model.apply(params, batch.xs).argmax(-1) == batch.ys
         return right.mean(0)  # (time,)
 
-    rows = [
-        {"kind": "run"} | fields | seed | {"chosen": bool(chosen)}
-        for seed, chosen in zip(runs.seeds(result), lanes["chosen"], strict=True)
-    ]
-    for lane in lanes.index[lanes["chosen"]]:
+    rows = []
+    for lane, seed in enumerate(runs.seeds(result)):
         by_place = np.asarray(accuracy(runs.lane(trained, lane), batch))
-        seed, rate = run.config.lanes[lane]
-        at = {"kind": "position", "seed": seed, "learning_rate": rate}
-        for places in np.array_split(np.arange(len(by_place)), max(FACTORS) * min(WINDOWS, settings.length)):
+        far = float(by_place[-settings.longest :].mean())  # over the last trained length
+        near = float(by_place[settings.shortest - 1 : settings.longest].mean())
+        rows.append({"kind": "run"} | fields | seed | {"near": near, "far": far, "longest": settings.longest})
+        for places in np.array_split(np.arange(len(by_place)), BEYOND * 4):
             right = {"position": int(places[-1]) + 1, "accuracy": float(by_place[places].mean())}
-            rows.append(at | right | {name: fields[name] for name in ("baseline", "trained_at")})
+            rows.append({"kind": "position", "seed": seed["seed"], "baseline": fields["baseline"]} | right)
     return rows
 
 
@@ -142,116 +173,71 @@ def _probe(settings, result) -> list[dict]:
 
 
 def judge(frames) -> dict[str, Verdict]:
-    """`state_tracking`. A seed tracks as far as its accuracy is at least KEPT (`reaches`); a cell as far as
-    the median of its seeds, at its best depth. Linear and nonlinear are those of `probes.kind`; rotations and
-    windows are neither, and only shown. On a group
-
-    * the linear cells lose the state if at every depth each one's interval ends below the longest words;
-    * a nonlinear cell keeps it if its whole interval is at the longest words, perhaps if its median is.
-
-    Holds: on every group the linear cells lose it and every nonlinear cell keeps it; and on one at least a
-    linear cell tracks it for the trained length, so that it was not merely untrained. Does not hold: on no
-    group do the linear cells lose it and a nonlinear one perhaps keeps it. In part: anything else, such as a
-    nonlinear cell that loses it. Not tested: cells of one kind only.
-    """
-    outcomes, evidence = [], []
-    for group, here in reaches(frames["positions"]).groupby("group", sort=False):
-        linear, nonlinear, shown = [], [], []
-        for (label, cell), seeds in here.groupby(["label", "cell"], sort=False):
-            by_depth = [statistics.median(one["reach"]) for _, one in seeds.groupby("depth")]
-            kind = probes.kind(cell)
-            {"linear": linear, "nonlinear": nonlinear}.get(kind, []).append(by_depth)
-            remark = "" if kind in ("linear", "nonlinear") else f" (a {kind})"
-            shown.append(f"{label}{remark} {_times(max(by_depth))}")
-        if linear and nonlinear:
-            lost = all(np.isfinite(reach.high) for of in linear for reach in of)
-            kept = all(any(np.isinf(reach.low) for reach in of) for of in nonlinear)
-            perhaps = any(np.isinf(reach.value) for of in nonlinear for reach in of)
-            fitted = any(reach.value >= 1 for of in linear for reach in of)
-            outcomes.append((lost, kept, perhaps, fitted))
-            evidence.append(f"{group}: {', '.join(shown)}")
-    if not outcomes:
-        return {"state_tracking": Verdict("not tested here", "needs a linear and a nonlinear cell.")}
-    verdict = "holds in part"
-    if all(lost and kept for lost, kept, *_ in outcomes) and any(fitted for *_, fitted in outcomes):
-        verdict = "holds"
-    elif not any(lost and perhaps for lost, _, perhaps, _ in outcomes):
-        verdict = "does not hold here"
-    evidence = (
-        f"How far beyond the trained length the accuracy stays at {KEPT} or more, median over seeds [95 %], "
-        f"at the best depth. {'; '.join(evidence)}."
-    )
-    return {"state_tracking": Verdict(verdict, evidence)}
-
-
-def at_factors(positions: pd.DataFrame) -> pd.DataFrame:
-    """One row per group, depth, cell and seed, a column per factor: the accuracy over the last trained length
-    of words that many times as long."""
-    factor = np.ceil(positions["position"] / positions["trained_at"]).astype(int)
-    here = positions.assign(factor=factor)[factor.isin(FACTORS)]
-    return here.pivot_table(index=CASE, columns="factor", values="accuracy", sort=False).reset_index()
-
-
-def reaches(positions: pd.DataFrame) -> pd.DataFrame:
-    """`reach` of each seed: the largest factor at which, and at all smaller ones, the accuracy is at least
-    KEPT; 0 for none, infinite for all that were tested."""
-    accuracy = at_factors(positions)
-    factors = [column for column in accuracy.columns if column not in CASE]
-    kept = accuracy[factors].to_numpy() >= KEPT
-    first_lost = np.where(kept.all(1), len(factors), np.argmin(kept, axis=1))
-    return accuracy[CASE].assign(reach=np.array([0.0, *factors[:-1], np.inf])[first_lost])
-
-
-def _times(reach) -> str:
-    return statistics.censored(reach, f"≥{max(FACTORS)}x", "{:g}x")
+    """The parts of `state_tracking`: of each the share of seeds whose accuracy is at least KEPT over the last
+    trained length of words BEYOND times as long. A cell that is said to lose the state has to have fitted the
+    trained length with most seeds, else nothing is said of it."""
+    rows, found = frames["runs"], {}
+    for name, (_, labels, group, held) in SAID.items():
+        seeds = rows[(rows["group"] == group) & rows["label"].isin(labels)] if len(rows) else rows
+        if not len(seeds):
+            found[name] = untested(f"{labels[0]} was not trained on {group}")
+            continue
+        holds, fits = int((seeds["far"] >= KEPT).sum()), int((seeds["near"] >= KEPT).sum())
+        note = f"{fits} of {len(seeds)} fit the trained length"
+        if not held and 2 * fits < len(seeds):
+            found[name] = untested(f"{note}: it may only be untrained")
+        else:
+            found[name] = (rules.most if held else rules.few)(holds, len(seeds), note)
+    return found
 
 
 # --- what is shown
 
 
 def tables(frames) -> dict[str, pd.DataFrame]:
-    """One table per group and depth."""
-    factors, reach, shown = at_factors(frames["positions"]), reaches(frames["positions"]), {}
-    for (group, depth), here in frames["runs"].groupby(["group", "depth"], sort=False):
+    """One table per group."""
+    shown, longest = {}, int(frames["runs"]["longest"].iloc[0])
+    for group, here in frames["runs"].groupby("group", sort=False):
         rows = []
-        for label, seeds in here[here["chosen"]].groupby("label", sort=False):
-            case = (factors["group"] == group) & (factors["depth"] == depth) & (factors["label"] == label)
-            steps, budget = statistics.median_steps(seeds["solved_step"]), seeds["budget_steps"].iloc[0]
-            rates = seeds["learning_rate"].value_counts(sort=False).sort_index()
+        for label, seeds in here.groupby("label", sort=False):
             row = {"cell": label, "params": f"{seeds['parameters'].iloc[0]:,}"}
-            row["chosen rates"] = ", ".join(f"{rate:g} ({n})" for rate, n in rates.items())
-            row["solved"] = f"{int(seeds['solved'].sum())}/{len(seeds)}"
-            row["steps"] = f">{budget:,}" if np.isinf(steps.value) else f"{steps.value:,.0f}"
-            for factor in (1, 2, max(FACTORS)):
-                row[f"at {factor}x"] = f"{statistics.median(factors[factor][case]):.2f}"
-            rows.append(row | {"tracks to": _times(statistics.median(reach["reach"][case]))})
-        title = f"{group}, {depth} layer{'s' * (depth > 1)}: accuracy at multiples of the trained length"
-        shown[f"{title} (chance {here['baseline'].iloc[0]:.2g})"] = pd.DataFrame(rows)
+            row["state"] = f"{seeds['state_size'].iloc[0]:,}"
+            row["picked"] = f"{seeds['learning_rate'].iloc[0]:g}"
+            if knob := seeds["trial"].iloc[0][len(label) :].lstrip(":"):
+                row["picked"] += f", {knob}"
+            steps, budget = statistics.median_steps(seeds["solved_step"]), seeds["budget_steps"].iloc[0]
+            row["fits in steps"] = f">{budget:,}" if np.isinf(steps.value) else f"{steps.value:,.0f}"
+            for name, words in (("near", f"to {longest}"), ("far", f"at {BEYOND * longest}")):
+                row[f"accuracy {words}"] = f"{statistics.median(seeds[name]):.2f}"
+            row["hold"] = f"{int((seeds['far'] >= KEPT).sum())}/{len(seeds)}"
+            rows.append(row)
+        title = f"{group}: median over seeds [95 %], chance {here['baseline'].iloc[0]:.2g}"
+        shown[title] = pd.DataFrame(rows)
     return shown
 
 
 def figures(frames) -> dict[str, Figure]:
-    """`tracking`: accuracy against the place in the word, a panel per group and depth."""
+    """`tracking`: accuracy against the place in the word, a panel per group."""
     positions, tried = frames["positions"], frames["runs"]
-    look, trained = style.styles(positions), int(positions["trained_at"].iloc[0])
-    groups, depths = (list(dict.fromkeys(positions[name])) for name in ("group", "depth"))
-    figure, axes = style.panels(len(depths), len(groups), (4.4, 3.1), sharex=True, sharey=True)
-    for (row, depth), (column, group) in itertools.product(enumerate(depths), enumerate(groups)):
-        ax, here = axes[row, column], positions[(positions["depth"] == depth) & (positions["group"] == group)]
+    look, longest = style.styles(positions), int(tried["longest"].iloc[0])
+    groups = list(dict.fromkeys(positions["group"]))
+    figure, axes = style.panels(1, len(groups), (4.6, 3.6), sharex=True, sharey=True)
+    for ax, group in zip(axes[0], groups, strict=True):
+        here = positions[positions["group"] == group]
         for i, (label, seeds) in enumerate(here.groupby("label", sort=False)):
             # Lines that coincide at 1 are told apart by their markers, every fifth one.
-            style.line(ax, seeds, "position", "accuracy", look[label], label=label, markevery=(i, 5))
-        ax.axvline(trained, color=style.INK, lw=1, ls="--")
+            more = {"label": label, "markevery": (i % 5, 5)}
+            style.line(ax, seeds, "position", "accuracy", look[label], (0.25, 0.75), **more)
+        ax.axvline(longest, color=style.INK, lw=1, ls="--")
         ax.axhline(here["baseline"].iloc[0], color=style.MUTED, lw=1, ls=":")
-        style.title(ax, f"{group.upper()}, {depth} layer{'s' * (depth > 1)}", strong=True)
+        style.title(ax, group.upper(), strong=True)
         ax.set(xscale="log", ylim=(0, 1.04))
-        style.ticks_at(ax, [trained // 4, trained // 2, *(trained * factor for factor in FACTORS)])
+        style.ticks_at(ax, [longest // 4, longest // 2, longest, 2 * longest, BEYOND * longest])
     style.names(axes, "place in the word, tokens", "accuracy of the answer there")
-    rates = ", ".join(f"{rate:g}" for rate in sorted(tried["learning_rate"].unique()))
     note = (
-        f"Line: median over {positions['seed'].nunique()} seeds; band: all. Dashed: longest place trained on "
-        f"({trained}); dotted: chance.\nEach cell: about {tried['parameters'].median():,.0f} parameters, "
-        f"{tried['budget_steps'].iloc[0]:,} steps, the best of the learning rates {rates}."
+        f"Line: median over {positions['seed'].nunique()} seeds; band: quartiles. Dashed: the longest word "
+        f"trained on ({longest}); dotted: chance.\nEach cell: about {tried['parameters'].median():,.0f} "
+        f"parameters, {tried['budget_steps'].iloc[0]:,} steps, tuned for fitting the trained lengths."
     )
     style.legend(figure, axes[0, 0], [note])
     return {"tracking": figure}

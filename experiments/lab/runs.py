@@ -126,14 +126,14 @@ def compiled(program: Callable) -> Callable:
     return lambda *args: executable(jitted, *args, effort="once")(*args)
 
 
-def table(chosen: pd.DataFrame, test: str = "test") -> pd.DataFrame:
-    """A line per label of chosen rows, one per seed: medians over seeds [95 %]; `test` names the metric."""
-    rows = []
-    for label, seeds in chosen.groupby("label", sort=False):
+def table(rows: pd.DataFrame, test: str = "test_metric") -> pd.DataFrame:
+    """A line per label, of rows that are one per seed: medians over seeds [95 %]."""
+    shown = []
+    for label, seeds in rows.groupby("label", sort=False):
         row = {"cell": label, "parameters": int(seeds["parameters"].iloc[0])}
         row["solved"] = f"{int(seeds['solved'].sum())}/{len(seeds)}"
         steps, budget = statistics.median_steps(seeds["solved_step"]), f">{seeds['budget_steps'].iloc[0]:g}"
         row["steps to solve"] = statistics.censored(steps, budget)
-        row[test] = f"{statistics.median(seeds['test_metric']):.3f}"
-        rows.append(row | {"rates chosen": " ".join(f"{rate:g}" for rate in seeds["learning_rate"])})
-    return pd.DataFrame(rows)
+        row["test"] = f"{statistics.median(seeds[test]):.3f}"
+        shown.append(row | {"rate": f"{seeds['learning_rate'].iloc[0]:g}"})
+    return pd.DataFrame(shown)
