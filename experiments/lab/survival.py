@@ -1,0 +1,77 @@
+"""Steps to a threshold of two groups of seeds. What was not reached within the budget, infinity or NaN, is
+right-censored there."""
+
+import numpy as np
+from scipy import stats
+
+from experiments.lab.statistics import LEVEL, Estimate, mean, permuted
+
+
+def logrank(ours, theirs, budget: float) -> float:
+    """p-value, two-sided, of the log-rank test (Mantel 1966): whether two groups reach the threshold equally
+    fast; 1 where none does.
+
+    By permutation of the seeds, since the asymptotic one (`scipy.stats.logrank`) is wrong in 6 to 8 % of null
+    experiments of 10 and 10 seeds at the level of 5 %: ours in at most 5 %, however many ties there are.
+
+    Args:
+      ours, theirs: steps, (seeds,) each.
+      budget: steps that every seed had.
+    """
+    ours, theirs = _within(ours, budget), _within(theirs, budget)
+    steps = np.concatenate([ours, theirs])
+    reached = np.isfinite(steps)
+    if not reached.any():
+        return 1.0
+    data = stats.CensoredData(steps[reached], right=np.full((~reached).sum(), budget))
+    alive = stats.ecdf(data).sf
+    hazard = np.cumsum(1 - alive.probabilities / np.append(1, alive.probabilities[:-1]))  # Nelson-Aalen
+    scores = reached - hazard[np.searchsorted(alive.quantiles, np.minimum(steps, budget))]
+    return permuted(*np.split(scores, [len(ours)]))  # of ours: reached it - expected to
+
+
+def restricted_mean(steps, budget: float) -> Estimate:
+    """Mean of min(steps, budget), the area below the curve of those that have not reached it (Royston &
+    Parmar 2013), with the interval of `statistics.mean`."""
+    return mean(np.minimum(_within(steps, budget), budget))
+
+
+def restricted_difference(ours, theirs, budget: float) -> Estimate:
+    """`restricted_mean` of ours minus theirs, below 0 where ours are faster; Welch's interval.
+
+    At 10 and 10 seeds 94 to 96 % of the intervals cover the true difference; of bootstraps 85 to 96 %.
+    """
+    ours, theirs = (np.minimum(_within(steps, budget), budget) for steps in (ours, theirs))
+    difference = float(ours.mean() - theirs.mean())
+    half = _half(ours, theirs)
+    return Estimate(difference, difference - half, difference + half)
+
+
+def restricted_ratio(ours, theirs, budget: float) -> Estimate:
+    """`restricted_mean` of ours over theirs, below 1 where ours are faster; Welch's interval of its logarithm
+    (delta method), which covers the true ratio in 92 to 96 % at 10 and 10 seeds."""
+    ours, theirs = (np.minimum(_within(steps, budget), budget) for steps in (ours, theirs))
+    ratio = float(ours.mean() / theirs.mean())
+    half = _half(ours / ours.mean(), theirs / theirs.mean())
+    return Estimate(ratio, ratio * np.exp(-half), ratio * np.exp(half))
+
+
+def _half(ours, theirs) -> float:
+    """Half of Welch's interval of a difference of means; NaN where a group has one value."""
+    if min(len(ours), len(theirs)) < 2:
+        return np.nan
+    errors = np.array([group.var(ddof=1) / len(group) for group in (ours, theirs)])
+    if not errors.any():
+        return 0.0
+    freedom = errors.sum() ** 2 / sum(
+        e**2 / (len(g) - 1) for e, g in zip(errors, (ours, theirs), strict=True)
+    )
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(errors.sum()))
+
+
+def _within(steps, budget) -> np.ndarray:
+    """Steps, infinite where they are not within the budget."""
+    steps = np.asarray(steps, float)
+    if not len(steps) or not budget > 0 or (steps <= 0).any():
+        raise ValueError(f"steps of some seeds, and a budget, above 0 each; got {steps} and {budget}")
+    return np.where(steps <= budget, steps, np.inf)
