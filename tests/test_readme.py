@@ -12,6 +12,8 @@ import configs
 from experiments import cells as table_of_cells
 from experiments import claims, results, tables
 from experiments.reference import beside, published
+from experiments.speed import report
+from experiments.speed.layers import UNLIKE
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -53,42 +55,107 @@ def test_the_table_of_cells_is_up_to_date():
     assert len(table) > 2 and set(table) <= set(rows), "run python -m experiments.cells --write"
 
 
-def test_the_table_of_claims_is_that_of_the_committed_evidence():
+def claims_table():
+    """The verdicts that today's rules make out of the committed frames."""
     found = claims.judge(FIGURES / "claims")
-    assert len(found)
-    for claim in found.to_dict("records"):
-        row = f"| {claim['claim']} | **{claim['verdict']}** | `experiments.{claim['experiment']}` |"
-        assert row in README.read_text(), f"not in the README: {row}"
+    shown = found.assign(verdict="**" + found["verdict"] + "**")
+    shown["experiment"] = "`experiments." + found["experiment"] + "`"
+    return tables.markdown(shown[["claim", "verdict", "experiment"]])
 
 
-def test_the_tables_of_results_are_those_of_the_committed_runs():
-    summary = pd.read_csv(FIGURES / "summary.csv")
-    page = (ROOT / "experiments" / "README.md").read_text()
-    text = results.text(summary)
-    for row in text.drop(columns="task").to_numpy():
-        assert f"| {' | '.join(row)} |" in page
-    for row in text[["task", "cell", "params", "solved", "steps to solve", "test"]].to_numpy():
-        assert f"| {' | '.join(row)} |" in README.read_text()
-    for _, rows in summary.groupby("task"):
-        assert results.caption(rows) in page
+def short_results():
+    shown = results.text(pd.read_csv(FIGURES / "summary.csv"))
+    return tables.markdown(shown[["task", "cell", "params", "solved", "steps to solve", "test"]])
 
 
-def test_the_table_beside_published_results_is_that_of_the_committed_runs():
-    result = published.result("jsb")
-    page, show = (ROOT / "experiments" / "README.md").read_text(), beside.number
-    for row in beside.rows(result, beside.committed(result)).to_dict("records"):
-        numbers = [show(row["published"]), show(row["ours"]), show(row["difference"], "+", row["published"])]
-        assert f"| {row['cell']} | {' | '.join(numbers)} | {row['parameters']:,.0f} |" in page
+def jsb():
+    result, show = published.result("jsb"), beside.number
+    shown = [
+        {
+            "cell": row["cell"],
+            "published": show(row["published"]),
+            "ours": show(row["ours"]),
+            "ours - published": show(row["difference"], "+", row["published"]),
+            "parameters": f"{row['parameters']:,.0f}",
+        }
+        for row in beside.rows(result, beside.committed(result)).to_dict("records")
+    ]
+    return tables.markdown(pd.DataFrame(shown))
 
 
-def test_the_table_of_speed_is_that_of_the_committed_measurement():
-    """Milliseconds of our layers at batch 32, time 512, hidden 256, forward and backward."""
+def speed():
+    """Layers at batch 32, time 512, hidden 256, forward and backward: the best settings of each library."""
     (folder,) = FIGURES.glob("speed-*")
     layers = pd.read_csv(folder / "layers.csv")
-    chosen = layers[(layers["time"] == 512) & (layers["library"] == "ours") & (layers["pass"] == "gradient")]
-    page = (ROOT / "experiments" / "README.md").read_text()
-    for cell, ms in chosen.groupby("cell")["ms"].min().items():
-        assert cell == "sru_feedback" or f"| `{cell}` | {ms:.0f} |" in page
+    best = report.best(layers[(layers["time"] == 512) & (layers["pass"] == "gradient")])
+    ms, shown = best.set_index(["library", "cell"])["ms"], []
+    share = best[best["library"] == "ours"].set_index("cell")["fraction"]
+    for cell in ("rnn", "lstm", "gru", "sru"):
+        ours, other = ms["ours", cell], UNLIKE.get(cell, cell)
+        row = {
+            "cell": f"`{cell}`",
+            "this": f"{ours:,.0f}",
+            "share of matmul bound": f"{100 * share[cell]:.0f} %",
+        }
+        for library in ("torch", "linen", "nnx", "equinox", "keras"):
+            what = "" if cell == other else ", its LSTM" if library == "torch" else ", LSTM"
+            theirs = ms.get((library, other))
+            row[report.SHOWN[library]] = f"{theirs:,.0f} ({theirs / ours:.1f}x{what})" if theirs else "–"
+        shown.append(row)
+    return tables.markdown(pd.DataFrame(shown).rename(columns={"Keras": "Keras on JAX"}))
+
+
+def gpu():
+    (folder,) = FIGURES.glob("gpu-*")
+    layers = pd.read_csv(folder / "layers.csv").fillna({"strategy": ""})
+    ms = layers[layers["pass"] == "gradient"].set_index(["library", "cell", "strategy", "time"])["ms"]
+    names = {"sequential": ", step by step", "associative": ", associative", "chunkwise": ", chunkwise"}
+    rows = [(cell, "sequential") for cell in ("rnn", "lstm", "gru")]
+    rows += [("sru", "associative"), ("sru", "sequential"), ("mamba2", "chunkwise")]
+    shown = []
+    for cell, how in rows:
+        row = {"cell": f"`{cell}`" + (names[how] if cell in ("sru", "mamba2") else "")}
+        times = {
+            "32 x 512, hidden 256": ("ours", cell, how, 512),
+            "Flax linen": ("linen", cell, "", 512),
+            "Flax nnx": ("nnx", cell, "", 512),
+            "8 x 4,096, hidden 256": ("ours", cell, how, 4096),
+        }
+        shown.append(row | {k: f"{ms[v]:#.3g}".rstrip(".") if v in ms else "–" for k, v in times.items()})
+    return tables.markdown(pd.DataFrame(shown))
+
+
+# Tables between the markers <!-- NAME --> and <!-- /NAME -->, made of committed CSVs.
+MADE = {
+    ("README.md", "results"): short_results,
+    ("README.md", "claims"): claims_table,
+    ("experiments/README.md", "results"): lambda: results.markdown(pd.read_csv(FIGURES / "summary.csv")),
+    ("experiments/README.md", "jsb"): jsb,
+    ("experiments/README.md", "speed"): speed,
+    ("experiments/README.md", "gpu"): gpu,
+}
+BY_HAND = ("| notebook |",)  # how tables begin that no CSV stands behind
+
+
+def marked(page):
+    """The text between markers, by name."""
+    return dict(re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", (ROOT / page).read_text(), re.S))
+
+
+@pytest.mark.parametrize("page, name", MADE)
+def test_a_marked_table_is_that_of_the_committed_csv(page, name):
+    def rows(text):
+        return [re.sub("---:", "---", line) for line in text.splitlines() if line.strip()]
+
+    assert rows(marked(page)[name]) == rows(MADE[page, name]())
+
+
+@pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
+def test_every_table_is_marked_or_known_to_be_written_by_hand(page):
+    assert set(marked(page)) == {name for where, name in MADE if where == page}
+    rest = re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", "", (ROOT / page).read_text(), flags=re.S)
+    heads = re.findall(r"^(\|.*\|)\n\| ?:?---", rest, re.M)
+    assert [head for head in heads if not head.startswith(BY_HAND)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)

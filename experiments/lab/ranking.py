@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.lab import style
+from experiments.lab import panels, style
 from experiments.lab.statistics import (
     LEVEL,
     PERMUTATIONS,
@@ -194,16 +194,18 @@ def critical_difference_figure(ranking: Ranking) -> Figure:
     ax = axes[0, 0]
     for place, label in enumerate(order):
         own = ranking.ranks[label]
-        ax.scatter(own, [place] * len(own), s=9, color="#C8C8C8", zorder=1)
+        ax.scatter(own, [place] * len(own), s=9, color=panels.GREY, zorder=1)
         ax.plot(average[label], place, ms=7, **looks[label])
     free = []  # the first free place of each lane of bars
     for clique in ranking.cliques:
         first, last = order.index(clique[0]), order.index(clique[-1])
         lane = next((i for i, place in enumerate(free) if place <= first), len(free))
         free[lane : lane + 1] = [last + 1]
-        x, ends = 1.02 + 0.025 * lane, (first - 0.2, last + 0.2)
-        ax.plot([x] * 2, ends, transform=ax.get_yaxis_transform(), clip_on=False, color=style.INK, lw=3)
-    ax.set(xlabel="average rank (1 is best)", xlim=(0.7, len(order) + 0.3), ylim=(len(order) - 0.5, -0.5))
+        x = len(order) * (1.05 + 0.03 * lane)
+        ax.plot([x, x], [first - 0.2, last + 0.2], color=style.INK, lw=3)
+    right = len(order) * (1.05 + 0.03 * len(free))
+    ax.set(xlabel="average rank (1 is best)", xlim=(0.7, right), ylim=(len(order) - 0.5, -0.5))
+    ax.spines["bottom"].set_bounds(0.7, len(order))
     ax.set_yticks(range(len(order)), [f"{label}  {average[label]:.1f}" for label in order])
     ax.grid(axis="x", visible=False)
     style.ticks_at(ax, range(1, len(order) + 1))

@@ -14,7 +14,7 @@ BEYOND = 1e30  # in place of infinity: NumPy makes NaN out of what lies at a num
 
 
 class Estimate(NamedTuple):
-    """A value with its bootstrap interval (95 %)."""
+    """A value with its interval (95 %)."""
 
     value: float
     low: float
@@ -160,7 +160,7 @@ def decide(estimate: Estimate, edge: float, *, seeds: int, untested: str = "unde
     """Whether a value is above an edge: "true here" or "false here" where its whole interval is above or
     below it, else "undecided here".
 
-    Noise whose true value is the edge is called true in 2.5 % of all experiments, and false in as many.
+    Noise whose true value is the edge is called true in 1 to 4 % of experiments, and false in as many.
 
     Args:
       seeds: that the estimate comes from, of the smaller group.

@@ -1,0 +1,146 @@
+"""Which code an experiment was measured with, and what of it has changed since: found in the files, so that
+nothing is run."""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import experiments
+
+ROOT = Path(experiments.__file__).parents[1]  # of a clone, or where it is installed
+PACKAGES = ("cells", "configs", "experiments", "train")
+# What is left out, with all below it: it prints, draws, judges, or runs processes.
+ASIDE = (
+    "cells.interop", "configs.sweeps", "experiments.against", "experiments.claims", "experiments.cli",
+    "experiments.describe", "experiments.engines", "experiments.entry", "experiments.loading",
+    "experiments.output", "experiments.page", "experiments.plots", "experiments.report",
+    "experiments.results", "experiments.screen", "experiments.tables", "experiments.varied",
+    "experiments.lab.experiment", "experiments.lab.freshness", "experiments.lab.panels",
+    "experiments.lab.ranking", "experiments.lab.scales", "experiments.lab.style", "experiments.lab.survival",
+    "experiments.lab.workers", "train.environment", "train.exchange", "train.exported", "train.plot_gates",
+    "train.sinks", "train.trained",
+)  # fmt: skip
+
+
+def code_of(name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
+    """Path, relative to the project, -> digest of its code, for every file of the project that what
+    experiments/NAME.py measures depends on: imports of imports, wherever they stand.
+
+    A digest knows nothing of comments, docstrings and layout, and is the same for every version of Python.
+
+    Args:
+      name: of an experiment.
+      labels: cells and tasks it was run with, "lstm:forget_bias=3": of the registered ones, only these count
+        and those that its file names. None: all.
+    """
+    top, tables = f"experiments.{name}", _registered()
+    own = _file(top)
+    if own is None:
+        raise ValueError(f"there is no experiments/{name}.py")
+    skipped = set()
+    if labels is not None:
+        used = {label.split(":")[0] for label in [*labels, *_texts(own.read_text())]}
+        kept = {module for table in tables.values() for key, module in table.items() if key in used}
+        skipped = {module for table in tables.values() for module in table.values()} - kept
+    found, left = {}, [top, "experiments.lab.store"]  # which trains for all of them
+    while left:
+        module = left.pop()
+        path = _file(module)
+        if path is None or module in found or module in skipped or _aside(module):
+            continue
+        found[module] = path
+        left += _imports(path.read_text(), module if path.stem == "__init__" else module.rpartition(".")[0])
+        left.append(module.rpartition(".")[0])  # its package
+    files = (path for module, path in found.items() if module not in tables)  # those are lists of the others
+    return {path.relative_to(ROOT).as_posix(): _digest(path.read_text()) for path in sorted(files)}
+
+
+def changed(recorded: dict[str, str], name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
+    """Path -> "changed", "gone" or "new", of what differs from `code_of` with the same arguments today."""
+    now = code_of(name, labels)
+    words = {}
+    for path in sorted({*recorded, *now}):
+        if recorded.get(path) != now.get(path):
+            words[path] = "gone" if path not in now else "new" if path not in recorded else "changed"
+    return words
+
+
+def _registered() -> dict[str, dict[str, str]]:
+    """Package of a registry -> the module of each of its names."""
+    import cells
+    from train import tasks
+
+    tables = {"cells": cells.CELLS.table, "train.tasks": tasks.TASKS.table}
+    return {package: {key: cls.__module__ for key, cls in table.items()} for package, table in tables.items()}
+
+
+def _aside(module: str) -> bool:
+    return any(module == other or module.startswith(other + ".") for other in ASIDE)
+
+
+def _file(module: str) -> Path | None:
+    """That of a module of the project."""
+    base = ROOT.joinpath(*module.split("."))
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+@functools.cache
+def _imports(text: str, package: str) -> list[str]:
+    """The modules that a file of a package may import; some of these names are no modules."""
+    names = []
+    for node in _statements(_bare(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """The tree and all statements in it, but those that only a type checker sees."""
+    if isinstance(tree, ast.If) and "TYPE_CHECKING" in (vars(tree.test).get(x) for x in ("id", "attr")):
+        return
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _statements(child)
+
+
+@functools.cache
+def _texts(text: str) -> set[str]:
+    """The strings in a file."""
+    return {
+        n.value for n in ast.walk(_bare(text)) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
+
+
+@functools.cache
+def _digest(text: str) -> str:
+    return hashlib.sha256(_written(_bare(text)).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _bare(text: str) -> ast.Module:
+    """A file's code without docstrings."""
+    tree = ast.parse(text)
+    for node in _statements(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                del node.body[0]
+    return tree
+
+
+def _written(node) -> str:
+    """`ast.dump` without empty fields, which differ between versions of Python."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_written, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = (f"{name}={_written(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+    return f"{type(node).__name__}({','.join(fields)})"
