@@ -1,4 +1,4 @@
-"""Horizon: the quick preset end to end, the search, and what follows from made-up numbers."""
+"""Horizon: the quick preset end to end, the search, and the rules on made-up numbers and on noise."""
 
 import dataclasses
 
@@ -7,102 +7,106 @@ import pandas as pd
 import pytest
 
 from experiments import horizon
-from experiments.lab import statistics
-from experiments.lab.store import Lab
+from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, UNDECIDED
+
+ORTHOGONAL, IDENTITY = horizon.PLAIN
 
 
-class _Made(Lab):
-    """Rows of seeds that solve a gap up to a limit of their own; nothing trains."""
+def test_gaps_are_tried_until_half_of_the_seeds_fail():
+    tried = []
 
-    def __init__(self, limits):
-        self.limits, self.tried = limits, []
-
-    def train(self, name, config, probe=None, settings=None):
-        gap = config.task.gap
-        self.tried.append(gap)
-        assert config.task.longest >= gap
+    def train(name, config, probe=None, settings=None):
+        if probe:
+            return [{"seed": 0, "factor": 1, "metric": 1.0}]
+        gap, rates = config.task.gap, config.optim.learning_rates or (config.optim.learning_rate,)
+        if not config.optim.learning_rates:
+            tried.append(gap)
+        solved = gap <= 20
+        shared = {"solved": solved, "solved_step": 10.0 if solved else None, "budget_steps": 400}
+        shared |= {"best_valid_metric": 0.5, "final_step": 400}
         return [
-            {
-                "seed": seed, "learning_rate": rate, "solved": gap <= limit, "valid_metric": 0.5,
-                "solved_step": 10.0 if gap <= limit else None,
-            }
-            for rate in config.optim.learning_rates
-            for seed, limit in enumerate(self.limits)
-        ]  # fmt: skip
+            {"seed": config.train.seed + i, "learning_rate": rate} | shared
+            for rate in rates
+            for i in range(config.train.seeds)
+        ]
 
-
-def _settings(**values):
-    return horizon.Settings(seeds=3, shortest=4, longest=64, bisections=2, **values)
-
-
-def test_the_gap_is_doubled_until_half_of_the_seeds_fail_and_then_bisected():
-    lab = _Made([5, 22, 40])
-    rows = pd.DataFrame(horizon._search(lab.train, _settings(), "delayed_recall", "gru"))
-    assert lab.tried == [4, 8, 16, 32, 24, 20]
-    found = statistics.horizons(rows)
-    assert found["horizon"].tolist() == [4, 20, np.inf]  # the last one solved all that were tried
-    assert statistics.median(found["horizon"]).value == 20
-
-
-def test_a_cell_that_never_fails_is_censored_at_the_longest_gap():
-    lab = _Made([1000] * 3)
-    rows = pd.DataFrame(horizon._search(lab.train, _settings(), "delayed_recall", "gru"))
-    assert lab.tried == [4, 8, 16, 32, 64]
-    found = statistics.horizons(rows)
-    assert np.isinf(found["horizon"]).all() and (found["longest"] == 64).all()
+    settings = horizon.Settings(seeds=3, gaps=(4, 8, 16, 32, 64), trained_at=8)
+    found = horizon._search(train, settings, "delayed_recall", "gru")
+    assert tried == [4, 8, 16, 32]
+    assert {row["trained_at"] for row in found["lengths"]} == {8}
+    assert {row["gap"] for row in found["tuning"]} == set(tried)
 
 
 @pytest.mark.slow
 def test_runs_end_to_end(measured):
     settings = dataclasses.replace(horizon.PRESETS["quick"], cells=("rnn",))
     frames = measured(horizon.EXPERIMENT, settings)
-    lengths = frames["lengths"]
-    assert len(lengths) == len(settings.cells) * settings.seeds * len(horizon.FACTORS)
-    assert lengths["metric"].between(0, 1).all() and lengths["higher_is_better"].all()
-    chosen = frames["runs"][frames["runs"]["chosen"]]
-    assert (chosen.groupby(["label", "gap"]).size() == settings.seeds).all()
+    assert (frames["runs"].groupby(["label", "gap"]).size() == settings.seeds).all()
+    assert frames["tuning"].groupby("gap")["picked"].sum().eq(settings.tuning_seeds).all()
 
 
-def _frames(horizons, steps):
-    runs = pd.DataFrame(
-        {"task": "adding", "cell": cell, "label": cell, "seed": seed, "gap": gap, "chosen": True,
-         "solved": gap <= limit}
-        for cell, limit in horizons.items()
-        for seed in range(5)
-        for gap in (8, 16, 32, 64)
-    )  # fmt: skip
-    lengths = pd.DataFrame(
-        {"task": "adding", "cell": cell, "label": cell, "seed": seed, "factor": 1, "gap": 16,
-         "solved_step": step + seed, "budget_steps": 400}
-        for cell, step in steps.items()
-        for seed in range(5)
-    )  # fmt: skip
-    return {"runs": runs, "lengths": lengths}
+def made(seeds=10, budget=400, noise=10, draw=None, **steps):
+    """Steps to solve gaps 8, 16, 32, ... on both tasks: of each cell a list, None for a gap that fails."""
+    draw = draw or np.random.default_rng(0)
+    labels = {"orthogonal": ORTHOGONAL, "identity": IDENTITY}
+    rows = []
+    for name, by_gap in steps.items():
+        for number, at in enumerate(by_gap):
+            for seed in range(seeds):
+                step = at and max(1.0, at + noise * draw.standard_normal())
+                step = step if step and step <= budget else None
+                label = labels.get(name, name)
+                row = {"cell": label.split(":")[0], "label": label, "seed": seed, "gap": 8 * 2**number}
+                row |= {"solved": step is not None, "solved_step": step, "budget_steps": budget}
+                rows += [row | {"task": task} for task in horizon.WORDS]
+    return {"runs": pd.DataFrame(rows), "lengths": pd.DataFrame()}
 
 
-@pytest.mark.parametrize(
-    "horizons, verdict",
-    [
-        ({"rnn": 8, "lstm": 32}, "holds"),
-        ({"rnn": 8, "lstm": 64}, "holds in part"),  # it helps, and no end was found
-        ({"rnn": 32, "lstm": 32}, "does not hold here"),
-        ({"rnn": 8}, "not tested here"),
-    ],
-)
-def test_the_verdict_on_lstm_follows_the_numbers(horizons, verdict):
-    frames = _frames(horizons, {"gru": 50, "lstm": 50})
-    assert horizon.judge(frames)["lstm_length"].verdict == verdict
+def verdict(part, frames):
+    found = horizon.judge(frames)
+    assert set(found) == set(horizon.EXPERIMENT.parts)
+    assert found[f"{part}_recall"].verdict == found[f"{part}_adding"].verdict
+    return found[f"{part}_recall"].verdict
 
 
 @pytest.mark.parametrize(
-    "steps, verdict",
+    "part, steps, wanted",
     [
-        ({"gru": 50, "lstm": 90}, "holds"),
-        ({"gru": 50, "lstm": 51}, "holds in part"),
-        ({"gru": 90, "lstm": 50}, "does not hold here"),
+        ("lstm_helps", {"lstm": [50, 100, 200], "orthogonal": [80, None]}, TRUE),
+        ("lstm_helps", {"lstm": [50, 100], "orthogonal": [80, None], "identity": [40, 60]}, FALSE),
+        ("lstm_helps", {"lstm": [50, None], "identity": [80, 200]}, FALSE),
+        ("lstm_helps", {"lstm": [100], "orthogonal": [101]}, UNDECIDED),
+        ("lstm_helps", {"lstm": [None], "orthogonal": [None]}, NOT_TESTED),
+        ("lstm_helps", {"lstm": [50]}, NOT_TESTED),
+        ("lstm_ends", {"lstm": [50, None]}, TRUE),
+        ("lstm_ends", {"lstm": [50, 60]}, FALSE),
+        ("lstm_ends", {"gru": [50, 60]}, NOT_TESTED),
+        ("lstm_grows", {"lstm": [50, 100, 200]}, TRUE),
+        ("lstm_grows", {"lstm": [200, 100, 50]}, FALSE),
+        ("lstm_grows", {"lstm": [100, 100, 100]}, UNDECIDED),
+        ("lstm_grows", {"lstm": [50, 100, None]}, NOT_TESTED),
+        ("gru_faster", {"gru": [50, 90], "lstm": [80, 150]}, TRUE),
+        ("gru_faster", {"gru": [80, 150], "lstm": [50, 90]}, FALSE),
+        ("gru_faster", {"gru": [100, 100], "lstm": [100, 100]}, UNDECIDED),
+        ("gru_faster", {"gru": [None], "lstm": [100]}, NOT_TESTED),
     ],
 )
-def test_the_verdict_on_gru_follows_the_numbers(steps, verdict):
-    got = horizon.judge(_frames({"rnn": 8, "lstm": 8}, steps))["gru_fast"]
-    assert got.verdict == verdict
-    assert "75%" in got.evidence
+def test_each_part_on_both_sides_of_its_edge(part, steps, wanted):
+    assert verdict(part, made(**steps)) == wanted
+    assert verdict(part, made(seeds=9, **steps)) == NOT_TESTED
+
+
+def test_noise_decides_nothing():
+    """Cells that are the same, of noise: each rule decides in about one of twenty draws."""
+    draw, decided = np.random.default_rng(0), {"lstm_helps": 0, "lstm_grows": 0, "gru_faster": 0}
+    for _ in range(40):
+        alike = {name: [200, 200, 200] for name in ("lstm", "gru", "orthogonal")}
+        frames = made(noise=60, draw=draw, **alike)
+        for part in decided:
+            decided[part] += horizon.judge(frames)[f"{part}_recall"].verdict in (TRUE, FALSE)
+    assert all(count <= 6 for count in decided.values()), decided
+
+
+def test_fewer_parameters_are_counted():
+    found = horizon.judge(made(lstm=[50]))["gru_fewer"]
+    assert found.verdict == TRUE and found.number.startswith("75")

@@ -30,6 +30,24 @@ def test_a_seed_stops_when_it_has_solved_and_is_the_same_alone_and_in_company():
     assert any(not np.allclose(x[0], x[1]) for x in jax.tree.leaves(together.state.params))
 
 
+@pytest.mark.parametrize("batching", ["vmap", pytest.param("map", marks=pytest.mark.slow)])
+def test_a_race_ends_when_no_learning_rate_can_be_faster_any_more(batching):
+    """Each lane is what it is without; the slow ones have a multiple of what the fastest, or `to_beat`, took."""
+    short = {"steps": 400, "eval_every": 5, "seeds": 2, "seed_batching": batching}
+    rates = {"learning_rates": (1e-9, TINY["optim"]["learning_rate"])}
+    race = train(config(train=short | {"race": 2.0}, optim=rates))
+    slow, fast = race.summary.seeds[:2], race.summary.seeds[2:]
+    alone = train(config(train=short))
+    assert [seed.solved_step for seed in fast] == [seed.solved_step for seed in alone.summary.seeds]
+    end = 2 * max(seed.solved_step for seed in fast)
+    assert all(not seed.solved and end <= seed.final_step <= end + 5 for seed in slow)
+    late = train(config(train=short | {"race": 2.0, "to_beat": 10}, optim={"learning_rate": 1e-9}))
+    assert {seed.final_step for seed in late.summary.seeds} == {20}
+    for options in ({"race": 0.5}, {"race": 2.0, "stop_when_solved": False}, {"to_beat": 5}):
+        with pytest.raises(ValueError, match="train.race|train.to_beat|race must be"):
+            config(train=options)
+
+
 def test_steps_past_the_budget_change_nothing_and_without_stopping_it_is_used_up(tmp_path):
     options = {"steps": 7, "stop_when_solved": "false"}
     exact = train(config(train=options | {"eval_every": 7}))
