@@ -1,102 +1,32 @@
-"""Which recurrence for which need: every cell, tuned alike, on a task for each need.
+"""Which recurrence for which need: every cell, tuned alike, on the tasks that stand for each need.
 
   python -m experiments.atlas
-  python -m experiments.atlas --cells=lstm,gru,sru --config.columns=recall_100,parity --config.forms=bare,block
+  python -m experiments.atlas --cells=lstm,gru,sru --config.columns=recall_100,parity
   python -m experiments.atlas --preset=full --workers=2
 
 Each cell stands by itself ("bare") or in a gated residual block with a short convolution ("block", see
 `train.layers.Gated`), always with the same number of parameters. It is tuned on seeds of its own
 (`lab/tuning.py`), then ten others count. Made-up tasks are trained until they are solved, real data for the
-whole budget, of which the best result on validation is tested. Attention is the control, the window of eight
-inputs, which has no recurrence, the floor.
+whole budget, of which the best result on validation is tested (`lab/needs.py`). Attention is the control, the
+window of eight inputs, which has no recurrence, the floor.
 """
 
 import dataclasses
 import itertools
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 import configs
-from experiments.lab import experiment, runs, tuning
-from experiments.lab.experiment import Experiment
-from experiments.lab.protocol import Known
+from experiments.lab import experiment, matrix, protocol, ranking, runs, timing, tuning
+from experiments.lab.experiment import Claim, Experiment, Verdict
+from experiments.lab.needs import COLUMNS
 from train.config import RunConfig
 
-
-class Column(NamedTuple):
-    """A need, and the task that stands for it.
-
-    Attributes:
-      need: what a cell has to be able to do.
-      title: the task in a table.
-      task: with options after colons.
-      parameters: budget of the whole model.
-      train, model: sections of the run.
-      told: whether cells with options for it are told the length of the dependency.
-    """
-
-    need: str
-    title: str
-    task: str
-    parameters: int
-    train: dict[str, Any]
-    model: dict[str, Any] = {}
-    told: bool = False
+CLAIMS: dict[str, Claim] = {}  # it answers a question
 
 
-def _until_solved(steps: int, every: int) -> dict:
-    return {"steps": steps, "eval_every": every, "batch_size": 32, "stop_when_solved": True}
-
-
-def _whole(steps: int, every: int, batch_size: int = 32) -> dict:
-    return {"steps": steps, "eval_every": every, "batch_size": batch_size, "stop_when_solved": False}
-
-
-EXAMPLES = "eval_examples=512"
-# Learned on words of 4 to 32 elements, tested on 64 to 128: who has learned only the length fails.
-LONGER = f"length=32:min_length=4:eval_length=128:eval_min_length=64:{EXAMPLES}"
-SOON, LONG = _until_solved(1000, 25), _until_solved(1500, 50)
-COLUMNS = {
-    "recall_30": Column("recall", "recall, 30", f"delayed_recall:gap=30:{EXAMPLES}", 6000, SOON),
-    "recall_100": Column("recall", "recall, 100", f"delayed_recall:gap=100:{EXAMPLES}", 6000, SOON),
-    "told_100": Column(
-        "recall", "recall, 100, told", f"delayed_recall:gap=100:{EXAMPLES}", 6000, SOON, told=True
-    ),
-    "told_300": Column(
-        "recall", "recall, 300, told", f"delayed_recall:gap=300:{EXAMPLES}", 6000,
-        _until_solved(600, 25), told=True,
-    ),
-    "adding_200": Column("noise", "adding, 200", f"adding:length=200:{EXAMPLES}", 6000, _until_solved(800, 50)),
-    "copy_30": Column("capacity", "copy 8, 30", f"copy_memory:length=30:items=8:{EXAMPLES}", 8000, LONG),
-    "select_64": Column(
-        "capacity", "select 4 of 64", f"selective_copying:length=64:symbols=8:{EXAMPLES}", 8000, LONG
-    ),
-    "keys_8": Column("keys", "8 keys", f"associative_recall:pairs=8:{EXAMPLES}", 12_000, LONG),
-    "parity": Column("tracking", "parity", f"word_problem:group=z2:{LONGER}", 6000, LONG),
-    "s3": Column("tracking", "S3", f"word_problem:group=s3:{LONGER}", 6000, LONG),
-    "listops": Column(
-        "nesting", "ListOps", "listops:max_length=50:max_depth=5:max_args=5", 12_000, _whole(1000, 100),
-        {"depth": 2},
-    ),
-    "pixels": Column(
-        "real data", "pixel digits", "digits:pixels_per_step=1", 8000, _whole(1000, 50), {"dropout": 0.1}
-    ),
-    "jsb": Column(
-        "real data", "chorales", "music:dataset=jsb", 30_000, _whole(600, 50, batch_size=8), {"dropout": 0.3}
-    ),
-    "trec": Column(
-        "real data", "questions", "sentence:dataset=trec:min_count=2", 120_000, _whole(500, 50),
-        {"dropout": 0.3},
-    ),
-    "cr": Column(
-        "real data", "reviews", "sentence:dataset=cr:min_count=2:max_length=40", 100_000, _whole(400, 50),
-        {"dropout": 0.3},
-    ),
-    "characters": Column(
-        "real data", "characters", "text:dataset=ptb:length=64:valid_limit=40000", 20_000, _whole(800, 100)
-    ),
-}  # fmt: skip
 # Bare, all see embedded inputs of one size: else a cell without recurrent matrix were all embedding.
 FORMS = {
     "bare": {"embedding_size": 32},
@@ -114,15 +44,17 @@ class Settings(tuning.Settings):
     columns: tuple = tuple(COLUMNS)
     forms: tuple = ("bare",)
     shorter: int = 1  # divides every budget of steps, for trying things out
+    timed_on: str = "recall_100"  # the column whose optimiser steps are timed
+    rounds: int = 15
 
-    choices: ClassVar = {"columns": tuple(COLUMNS), "forms": tuple(FORMS)}
+    choices: ClassVar = {"columns": tuple(COLUMNS), "forms": tuple(FORMS), "timed_on": tuple(COLUMNS)}
 
     def models(self):
         """Form, cell, column."""
         return itertools.product(self.forms, self.cells, self.columns)
 
     def runs(self, ended=lambda name, config: None):
-        known = Known(ended)
+        known = protocol.Known(ended)
         for model in self.models():
             known.follow(_tuned_and_trained, self, *model)
         return known.runs
@@ -134,7 +66,8 @@ class Settings(tuning.Settings):
 PRESETS = {
     "quick": Settings(
         cells=("rnn", "gru"), columns=("recall_30", "parity"), seeds=2, tuning_seeds=1,
-        learning_rates=(0.003, 0.01), initialisations=1, widenings=0, shorter=50,
+        learning_rates=(0.003, 0.01), initialisations=1, widenings=0, shorter=50, timed_on="recall_30",
+        rounds=2,
     ),
     "fast": Settings(cells=("rnn", "lstm", "gru", "sru", "window", "attention"), columns=(
         "recall_30", "told_100", "parity", "s3", "pixels",
@@ -144,14 +77,30 @@ PRESETS = {
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
-    """`tuning`: every trial of every cell; `final`: the seeds that count."""
+    """`tuning`: every trial of every cell; `final`: the seeds that count; `time`: ms of an optimiser step of
+    one seed, all cells in turn."""
     tuned, final = [], []
     for form, cell, column in settings.models():
         told = {"column": column, "form": form, **runs.labels(cell)}
         trials, rows = _tuned_and_trained(lab.train, settings, form, cell, column)
         tuned += [told | row for row in trials]
         final += [told | row for row in rows]
-    return {"tuning": pd.DataFrame(tuned), "final": pd.DataFrame(final)}
+    timed = {"cells": settings.cells, "column": settings.timed_on, "rounds": settings.rounds}
+    time = lab.do("time", timed, lambda: _time(settings))
+    return {"tuning": pd.DataFrame(tuned), "final": pd.DataFrame(final), "time": pd.DataFrame(time)}
+
+
+def _time(settings) -> list[dict]:
+    cases = []
+    for cell in settings.cells:
+        config = _config(settings, "bare", settings.timed_on, cell)
+        train = dataclasses.replace(config.train, seeds=1, eval_every=10, stop_when_solved=False)
+        config = dataclasses.replace(config, train=train)
+        labels = runs.labels(cell) | {"column": settings.timed_on}
+        cases.append(
+            timing.Case(labels, lambda config=config: runs.training(config), config.train.eval_every)
+        )
+    return timing.interleaved(cases, settings.rounds)
 
 
 def _tuned_and_trained(train, settings, form, cell, column) -> tuple[list, list]:
@@ -181,16 +130,85 @@ def _config(settings: Settings, form: str, column: str, cell: str) -> RunConfig:
     )
 
 
-def judge(frames):
+# --- the rule
+
+
+def judge(frames) -> dict[str, Verdict]:
+    """None: what follows is the advice, `matrix.advice`."""
     return {}
 
 
-def tables(frames):
-    return {}
+# --- what is shown
 
 
-def figures(frames):
-    return {}
+def tables(frames) -> dict[str, pd.DataFrame]:
+    """The advice; the matrix of each form; ranks; what tuning picked, and what it cost."""
+    found, costs = matrix.scores(frames["final"]), _costs(frames)
+    shown = {"What to try first, bare": matrix.advice(found[found["form"] == "bare"], costs)}
+    for form, here in found.groupby("form", sort=False):
+        wide = here.assign(text=here["text"] + here["alike"].map({True: " *", False: ""}))
+        wide = wide.pivot(index="label", columns="column", values="text")
+        columns = [name for name in COLUMNS if name in wide]
+        wide = wide.loc[list(dict.fromkeys(here["label"])), columns].fillna("not run")
+        titled = wide.rename(columns=lambda name: COLUMNS[name].title).reset_index(names="cell")
+        shown[f"{form}: median steps to solve, or (test metric); real data: test metric; *: as the best"] = (
+            titled
+        )
+    rows = []
+    for one in matrix.overall(found).to_dict("records") if len(found) else ():
+        rows.append({"form": one["form"], "cell": one["label"], "score": f"{one['interval']:.2f}"})
+    if rows:
+        shown["Over all columns: interquartile mean of scores [95 %]"] = pd.DataFrame(rows)
+    picked = frames["tuning"][frames["tuning"]["picked"]].drop_duplicates(["form", "column", "label"])
+    text = picked["learning_rate"].map("{:g}".format) + _knobs(picked)
+    wide = picked.assign(text=text).pivot(index=["form", "label"], columns="column", values="text")
+    wide = wide[[name for name in COLUMNS if name in wide]]
+    shown["Learning rate and initialisation picked"] = wide.fillna("").reset_index()
+    return shown
+
+
+def _knobs(rows: pd.DataFrame) -> pd.Series:
+    knobs = [
+        trial[len(label) :].lstrip(":") for trial, label in zip(rows["trial"], rows["label"], strict=True)
+    ]
+    return pd.Series([f", {knob}" if knob else "" for knob in knobs], index=rows.index)
+
+
+def _costs(frames) -> dict[str, float]:
+    """ms of an optimiser step by label."""
+    time = frames["time"]
+    return dict(zip(time["label"], time["ms"].astype(float), strict=True)) if "ms" in time else {}
+
+
+def figures(frames) -> dict[str, Figure]:
+    """`atlas`, of bare cells, and `blocks`: cells by needs; `ranks`: who is told apart over all columns."""
+    found, final, made = matrix.scores(frames["final"]), frames["final"], {}
+    for form, name in (("bare", "atlas"), ("block", "blocks")):
+        here = found[found["form"] == form]
+        if len(here):
+            states = final[(final["form"] == form) & (final["column"] == final["column"].iloc[0])]
+            states = dict(zip(states["label"], map(int, states["state_size"]), strict=False))
+            made[name] = matrix.figure(
+                here, _costs(frames) if form == "bare" else {}, states, _note(frames, form)
+            )
+    wide = found[found["form"] == "bare"].pivot(index="column", columns="label", values="score")
+    wide = wide.dropna(axis=1)
+    if min(wide.shape) > 2:
+        ranked = ranking.critical_difference(wide, test="nemenyi")
+        made["ranks"] = ranking.critical_difference_figure(ranked)
+    return made
+
+
+def _note(frames, form) -> str:
+    seeds = frames["final"].groupby(["form", "column", "label"]).size().min()
+    cells = "Bare cells" if form == "bare" else "Cells in gated residual blocks"
+    return (
+        f"{cells}, equal parameters, {seeds} seeds, each tuned alike (learning rate and initialisation, on "
+        "other seeds). Made-up tasks: median steps to solve; in brackets the test metric, where fewer than half "
+        "of the seeds solve it; m/n: where not all do. Real data: test accuracy; chorales: nats a frame, "
+        "characters: bits, lower is better. Shade: the share of the budget that is left, or how far from "
+        "baseline to best. Bold: not told apart from the best of its column."
+    )
 
 
 EXPERIMENT = Experiment("Which recurrence for which need?", {}, PRESETS, measure, judge, tables, figures)

@@ -47,7 +47,7 @@ CLAIMS = {
         {
             "convolution_is": Part(
                 "with a constant f its state is a causal convolution",
-                f"values and gradients agree to {identity.ROUNDING:g}; the control is {identity.FAR_OFF:g} off",
+                f"values and gradients agree to {identity.ROUNDING:g}, a control not to {identity.FAR_OFF:g}",
             ),
             **{
                 f"convolution_{name}_{where}": Part(f"SRU keeps up with {rival} on {words}", KEEPS)

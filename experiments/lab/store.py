@@ -144,7 +144,8 @@ class Lab:
 
 def _rows(summary) -> list[dict]:
     """A row per seed and learning rate."""
-    shared = {name: summary["run"][name] for name in ("parameters", "hidden_size", "budget_steps")}
+    names = ("parameters", "hidden_size", "state_size", "budget_steps", "baseline", "threshold")
+    shared = {name: summary["run"][name] for name in names}
     return [shared | dict(seed) for seed in summary["seeds"]]
 
 
