@@ -23,12 +23,17 @@ from train.files import write
 
 flags.DEFINE_list("only", None, "Experiments to run; the others count with what they have measured before.")
 FLAGS = flags.FLAGS
+flags.DEFINE_boolean(
+    "check", False, "Run nothing: say which code has changed since the evidence in --workdir was measured."
+)
 flags.adopt_module_key_flags(experiment)
 
 
+COMMITTED = Path(__file__).parent / "figures" / "claims"
 # The order in which they run.
 EXPERIMENTS = (
     "gradients", "horizon", "parallel", "gates", "identities", "convolution", "depth", "tracking", "newton",
+    "atlas",
 )  # fmt: skip
 # The order in which the study notes have the claims; others come after them.
 NOTES = (
@@ -46,9 +51,10 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     for name in FLAGS.only or ():
         if name not in EXPERIMENTS:
             raise ValueError(f"unknown experiment {name!r}; {nearest(name, EXPERIMENTS)}")
+    console, names = screen.console(), FLAGS.only or EXPERIMENTS
+    if FLAGS.check:
+        return check(Path(FLAGS.workdir or COMMITTED), names, console)
     workdir = Path(FLAGS.workdir or f"runs/claims-{FLAGS.preset}")
-    console = screen.console()
-    names = FLAGS.only or EXPERIMENTS
     chosen = [experiment.of(name) for name in names]
     settings = [experiment.settings_of(one, FLAGS.preset, experiment.shared_flags(one)) for one in chosen]
     several = [(one, its, workdir / one.name) for one, its in zip(chosen, settings, strict=True)]
@@ -62,6 +68,21 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     tables.show(console, "Claims", short)
     screen.meanwhile(console).print(f"wrote {workdir / 'claims.md'}", soft_wrap=True)
     return 0
+
+
+def check(workdir: Path, names, console) -> int:
+    """Prints of each experiment whether its evidence is of today's code; returns 1 where it is not."""
+    rows = []
+    for name in names:
+        if not (workdir / name / "environment.json").exists():
+            rows.append({"experiment": name, "evidence": "none", "changed since": ""})
+            continue
+        found = experiment.stale(experiment.of(name), workdir / name)
+        said = "does not say its code" if found is None else "stale" if found else "fresh"
+        listed = ", ".join(f"{path} ({word})" for path, word in (found or {}).items())
+        rows.append({"experiment": name, "evidence": said, "changed since": listed})
+    tables.show(console, f"Evidence in {workdir}", pd.DataFrame(rows))
+    return int(any(row["evidence"] != "fresh" for row in rows))
 
 
 def judge(workdir) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -258,8 +259,10 @@ def run_all(
     meanwhile = screen.meanwhile(console)
     with contextlib.ExitStack() as stack:
         labs = [
-            stack.enter_context(contextlib.closing(Lab(workdir, meanwhile, data_dir, overwrite)))
-            for _, _, workdir in several
+            stack.enter_context(
+                contextlib.closing(Lab(workdir, meanwhile, data_dir, overwrite, code_of(one, its)))
+            )
+            for one, its, workdir in several
         ]
         if workers:
             from experiments.lab import workers as processes
@@ -281,16 +284,44 @@ def _run(experiment, settings, workdir, console, lab) -> Frames:
 
     lab.console.print(f"{experiment.name}: results go to {workdir}", soft_wrap=True)
     start = time.monotonic()
-    record = environment() | {"settings": dataclasses.asdict(settings)}
+    record = environment() | {"settings": dataclasses.asdict(settings), "labels": labels_of(settings)}
     frames = experiment.measure(settings, lab)
     took = time.monotonic() - start
     for name, frame in frames.items():
         output.write_frame(workdir / f"{name}.csv", frame, float_format="%.8g")
-    record["seconds_of_this_call"] = took
+    record |= {"seconds_of_this_call": took, "code": lab.used}
     files.write_json(workdir / "environment.json", record)
     report(experiment, frames, workdir, console, record)
     lab.console.print(f"{experiment.name}: {took:.0f} s; wrote {workdir / 'report.md'}", soft_wrap=True)
     return frames
+
+
+def labels_of(settings) -> list[str]:
+    """The registered cells and tasks that its runs are of, or that it names."""
+    import cells
+    from train import tasks
+
+    found = {label.split(":")[0] for name in OF_CELLS for label in getattr(settings, name, ())}
+    for config in settings.configs():
+        found |= {cells.CELLS.name_of(config.cell), tasks.TASKS.name_of(config.task)}
+    return sorted(found)
+
+
+def code_of(experiment, settings) -> dict[str, str]:
+    """Files that its numbers depend on, with digests of their code."""
+    from experiments.lab import freshness
+
+    return freshness.code_of(experiment.name, labels_of(settings))
+
+
+def stale(experiment, workdir) -> dict[str, str] | None:
+    """Files whose code is another one than that of the evidence in `workdir`; None: it does not say."""
+    from experiments.lab import freshness
+
+    record = json.loads((Path(workdir) / "environment.json").read_text())
+    if not record.get("code"):
+        return None
+    return freshness.changed(record["code"], experiment.name, record["labels"])
 
 
 def load(workdir) -> Frames:

@@ -18,7 +18,8 @@ ASIDE = (
     "experiments.output", "experiments.page", "experiments.plots", "experiments.report",
     "experiments.results", "experiments.screen", "experiments.tables", "experiments.varied",
     "experiments.lab.experiment", "experiments.lab.freshness", "experiments.lab.panels",
-    "experiments.lab.ranking", "experiments.lab.scales", "experiments.lab.style", "experiments.lab.survival",
+    "experiments.lab.matrix", "experiments.lab.ranking", "experiments.lab.rules", "experiments.lab.scales",
+    "experiments.lab.style", "experiments.lab.survival",
     "experiments.lab.workers", "train.environment", "train.exchange", "train.exported", "train.plot_gates",
     "train.sinks", "train.trained",
 )  # fmt: skip

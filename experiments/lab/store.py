@@ -26,14 +26,23 @@ class Lab:
       console: is told what goes on.
       data_dir: folder of the real data sets, as for `train.loop.train`.
       overwrite: removes the pieces of work and the runs in it first; other files stay.
+      code: what its pieces are made with, `freshness.code_of`; each of them says it.
 
     Raises:
       WorkdirError: another process has the folder.
     """
 
-    def __init__(self, workdir: Path, console: Console, data_dir: str | None = None, overwrite: bool = False):
+    def __init__(
+        self,
+        workdir: Path,
+        console: Console,
+        data_dir: str | None = None,
+        overwrite: bool = False,
+        code: dict[str, str] | None = None,
+    ):
         self.workdir, self.console, self.data_dir = Path(workdir), console, data_dir
         self.workdir.mkdir(parents=True, exist_ok=True)
+        self.code, self.used = code or {}, {}
         self._held = lock(self.workdir)
         if overwrite:
             self._clear()
@@ -100,12 +109,22 @@ class Lab:
         path = self._file(name)
         settings = json.loads(json.dumps(settings))
         if path.exists():
-            return _kept(path, settings)
+            rows = _kept(path, settings)
+            self._note(json.loads(path.read_text()).get("code", {}))
+            return rows
         make_room()
         rows = _coded(json.loads(json.dumps(make())))
         path.parent.mkdir(exist_ok=True)
-        write_json(path, {"settings": settings, "rows": rows, "sha256": digest(rows)})
+        kept = {"settings": settings, "rows": rows, "sha256": digest(rows), "code": self.code}
+        write_json(path, kept)
+        self._note(self.code)
         return _decoded(rows)
+
+    def _note(self, code: dict[str, str]) -> None:
+        """What the pieces that were asked for were made with; "several" where they differ in a file."""
+        used = self.used or code
+        same = {path: digest for path, digest in used.items() if code.get(path) == digest}
+        self.used = dict.fromkeys({*used, *code}, "several") | same
 
     def train(
         self,
