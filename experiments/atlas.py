@@ -203,7 +203,7 @@ def _note(frames, form) -> str:
     seeds = frames["final"].groupby(["form", "column", "label"]).size().min()
     cells = "Bare cells" if form == "bare" else "Cells in gated residual blocks"
     return (
-        f"{cells}, equal parameters, {seeds} seeds, each tuned alike (learning rate, initialisation, on other "
+        f"{cells}, equal parameters, {seeds} seeds, each tuned alike (learning rate, initialisation, other "
         "seeds). Made-up tasks: median steps to solve; in brackets the test metric, where fewer than half of "
         "the seeds solve it; m/n: where not all do. Real data: test accuracy; chorales: nats a frame, "
         "characters: bits, lower is better. Shade: the share of the budget that is left, or how far from "

@@ -32,7 +32,7 @@ def test_a_seed_stops_when_it_has_solved_and_is_the_same_alone_and_in_company():
 
 @pytest.mark.parametrize("batching", ["vmap", pytest.param("map", marks=pytest.mark.slow)])
 def test_a_race_ends_when_no_learning_rate_can_be_faster_any_more(batching):
-    """Each lane is what it is without; the slow ones have a multiple of what the fastest, or `to_beat`, took."""
+    """Each lane is what it is without; slow ones have a multiple of what the fastest, or `to_beat`, took."""
     short = {"steps": 400, "eval_every": 5, "seeds": 2, "seed_batching": batching}
     rates = {"learning_rates": (1e-9, TINY["optim"]["learning_rate"])}
     race = train(config(train=short | {"race": 2.0}, optim=rates))
