@@ -62,10 +62,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     found = judge(workdir)
     output.write_frame(workdir / "claims.csv", found)
     write(workdir / "claims.md", page(found))
-    short = found[["claim", "part", "verdict"]].assign(
-        claim=found["claim"].mask(found["claim"].duplicated(), "")
-    )
-    tables.show(console, "Claims", short)
+    tables.show(console, "Claims: how many parts are what", short(found))
     screen.meanwhile(console).print(f"wrote {workdir / 'claims.md'}", soft_wrap=True)
     return 0
 
@@ -98,13 +95,31 @@ def judge(workdir) -> pd.DataFrame:
             verdicts = dict.fromkeys(tested.parts, untested(f"{name} has not run"))
         for key, claim in tested.claims.items():
             figure = f"{name}/{claim.figure}.png" if claim.figure else ""
-            shared = {"claim": claim.text, "experiment": name, "figure": figure}
             rows[key] = [
-                {"id": id_, "part": part.text, "rule": part.rule} | shared | verdicts[id_]._asdict()
+                {
+                    "id": id_,
+                    "claim": claim.text,
+                    "part": part.text,
+                    "rule": part.rule,
+                    "experiment": name,
+                    "figure": figure,
+                }
+                | verdicts[id_]._asdict()
                 for id_, part in claim.parts.items()
             ]
     order = [*(key for key in NOTES if key in rows), *(key for key in rows if key not in NOTES)]
     return pd.DataFrame(row for key in order for row in rows[key])
+
+
+def short(found: pd.DataFrame) -> pd.DataFrame:
+    """A line for each claim: how many of its parts have which verdict."""
+    counts = (
+        found.groupby(["claim", "experiment"], sort=False)["verdict"].value_counts().unstack(fill_value=0)
+    )
+    counts = counts.reindex(columns=list(experiment.VERDICTS), fill_value=0).reset_index()
+    counts["experiment"] = "experiments." + counts["experiment"]
+    order = {claim: place for place, claim in enumerate(dict.fromkeys(found["claim"]))}
+    return counts.sort_values("claim", key=lambda claims: claims.map(order))
 
 
 def page(found: pd.DataFrame) -> str:

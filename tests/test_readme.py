@@ -57,10 +57,9 @@ def test_the_table_of_cells_is_up_to_date():
 
 def claims_table():
     """The verdicts that today's rules make out of the committed frames."""
-    found = claims.judge(FIGURES / "claims")
-    shown = found.assign(verdict="**" + found["verdict"] + "**")
-    shown["experiment"] = "`experiments." + found["experiment"] + "`"
-    return tables.markdown(shown[["claim", "verdict", "experiment"]])
+    shown = claims.short(claims.judge(FIGURES / "claims"))
+    shown["experiment"] = "`" + shown["experiment"] + "`"
+    return tables.markdown(shown)
 
 
 def short_results():

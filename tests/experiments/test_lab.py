@@ -291,43 +291,73 @@ def test_two_labels_for_one_model_are_refused(cells):
         experiment.settings_of(experiment.of("horizon"), "fast", {"cells": cells})
 
 
-def test_every_claim_is_judged_by_its_experiment_and_none_without_numbers(tmp_path):
+def test_every_part_of_a_claim_is_judged_by_its_experiment_and_none_without_numbers(tmp_path):
     found = claims.judge(tmp_path)
-    every = [key for name in claims.EXPERIMENTS for key in experiment.of(name).claims]
+    every = [key for name in claims.EXPERIMENTS for key in experiment.of(name).parts]
     assert sorted(found["id"]) == sorted(every) and len(set(every)) == len(every)
-    assert found["id"].tolist()[: len(claims.NOTES)] == list(claims.NOTES)
-    assert set(found["verdict"]) == {"not tested here"}
-    assert "| **not tested here** |" in claims.page(found)
+    assert set(found["verdict"]) == {experiment.NOT_TESTED}
+    page = claims.page(found)
+    for name in claims.EXPERIMENTS:
+        for claim in experiment.of(name).claims.values():
+            assert claim.parts and f"## {claim.text}\n" in page
+            assert all(part.rule and f"- {part.text}: {part.rule}" in page for part in claim.parts.values())
+    notes = [experiment.of(name).claims for name in claims.EXPERIMENTS]
+    texts = {key: claim.text for of in notes for key, claim in of.items()}
+    order = list(dict.fromkeys(found["claim"]))
+    assert order[: len(claims.NOTES)] == [texts[key] for key in claims.NOTES]
 
 
 FOLDER = Path(experiments.__file__).parent / "figures" / "claims"
 
 
 def test_the_committed_evidence_gives_the_committed_verdicts(one):
-    """What README, claims.csv and report.md say follows from the tables that lie beside them."""
+    """What claims.csv and report.md say follows from the tables that lie beside them."""
     from experiments.tables import markdown
 
     frames = experiment.load(FOLDER / one.name)
-    readme = (FOLDER.parents[2] / "README.md").read_text()
     report = (FOLDER / one.name / "report.md").read_text()
     record = json.loads((FOLDER / one.name / "environment.json").read_text())
     assert record["settings"] and record["cpu"] and experiment.caption(record) in report
     for title, table in one.tables(frames).items():
         assert title in report and markdown(table) in report
-    kept = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False).set_index("id")
-    for key, (verdict, evidence) in one.judge(frames).items():
-        claim = one.claims[key]
+    kept, found = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False).set_index("id"), one.judge(frames)
+    assert set(found) == set(one.parts)
+    for claim in one.claims.values():
+        assert markdown(experiment.verdict_table(claim.parts, found)) in report
         figure = f"{one.name}/{claim.figure}.png" if claim.figure else ""
-        assert kept.loc[key].tolist() == [claim.text, one.name, figure, verdict, evidence]
-        assert verdict in experiment.VERDICTS and (not figure or (FOLDER / figure).exists())
-        assert f"**{key}: {verdict}.** {evidence}" in report
-        assert f"| {claim.text} | **{verdict}** | `experiments.{one.name}` |" in readme
+        assert not figure or (FOLDER / figure).exists()
+        for key, part in claim.parts.items():
+            assert found[key].verdict in experiment.VERDICTS
+            shared = [claim.text, part.text, part.rule, one.name, figure]
+            assert kept.loc[key].tolist() == [*shared, *found[key]]
 
 
 def test_claims_are_those_of_the_experiments_that_have_run(tmp_path):
-    shutil.copytree(FOLDER / "tracking", tmp_path / "tracking")
+    shutil.copytree(FOLDER / "identities", tmp_path / "identities")
     verdicts = claims.judge(tmp_path).set_index("id")["verdict"]
-    assert verdicts.pop("state_tracking") != "not tested here" and set(verdicts) == {"not tested here"}
+    ours = list(experiment.of("identities").parts)
+    assert set(verdicts[ours]) != {experiment.NOT_TESTED}
+    assert set(verdicts.drop(ours)) == {experiment.NOT_TESTED}
     kept = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False)
     assert kept["id"].tolist() == claims.judge(tmp_path)["id"].tolist()
     assert claims.page(kept) == (FOLDER / "claims.md").read_text()
+
+
+def test_evidence_says_its_code_and_what_has_changed_since(tmp_path, monkeypatch, capsys):
+    one = experiment.of("identities")
+    settings = one.protocol["quick"]
+    code = experiment.code_of(one, settings)
+    lab = Lab(tmp_path, QUIET, code=code)
+    lab.do("piece", {}, lambda: [])
+    assert lab.used == code
+    record = {"code": lab.used, "labels": experiment.labels_of(settings)}
+    (tmp_path / "environment.json").write_text(json.dumps(record))
+    assert experiment.stale(one, tmp_path) == {}
+    lab.close()
+    later = Lab(tmp_path, QUIET, code=code | {"cells/gru.py": "other"})
+    later.do("piece", {}, lambda: [])
+    assert later.used == code  # of when it was made
+    later.do("another", {}, lambda: [])
+    assert later.used == code | {"cells/gru.py": "several"}
+    (tmp_path / "environment.json").write_text(json.dumps(record | {"code": later.used}))
+    assert experiment.stale(one, tmp_path) == {"cells/gru.py": "changed"}
