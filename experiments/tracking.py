@@ -13,8 +13,8 @@ unit only ever moves towards u, so on a repeated token the state converges and c
 argument needs no linearity: it takes in SRU with feedback into its gates too, at any depth, though not GRU,
 whose u sees the state. Short words can be fitted all the same; so it takes long ones to tell.
 
-Of the cells that --cells may name, matrix memories (mLSTM, Mamba-2) count as linear; LRU turns its state, and
-TCN and window have none that lasts: they are shown, not judged.
+Of the cells that --cells may name, matrix memories (mLSTM, Mamba-2) count as linear; LRU turns its state,
+DeltaNet may reflect it, and TCN and window have none that lasts: they are shown, not judged.
 """
 
 import dataclasses
@@ -143,8 +143,8 @@ def _probe(settings, result) -> list[dict]:
 
 def judge(frames) -> dict[str, Verdict]:
     """`state_tracking`. A seed tracks as far as its accuracy is at least KEPT (`reaches`); a cell as far as
-    the median of its seeds, at its best depth. Linear and nonlinear are those of `probes.kind`; rotations and
-    windows are neither, and only shown. On a group
+    the median of its seeds, at its best depth. Linear and nonlinear are those of `probes.kind`; rotations,
+    reflections and windows are neither, and only shown. On a group
 
     * the linear cells lose the state if at every depth each one's interval ends below the longest words;
     * a nonlinear cell keeps it if its whole interval is at the longest words, perhaps if its median is.
