@@ -7,6 +7,7 @@ carry, ys = cells.scan(cell, params, xs)    # xs (batch, time, features) -> ys (
 
 from cells.attention import Attention
 from cells.base import Cell, HandDifferentiated, Linear, Nonlinear, Sequence
+from cells.deltanet import DeltaNet
 from cells.gru import GRU
 from cells.interop import (
     from_flax_linen,
@@ -52,6 +53,7 @@ CELLS: Registry[Cell] = Registry(
         "slstm": SLSTM,
         "mlstm": MLSTM,
         "mamba2": Mamba2,
+        "deltanet": DeltaNet,
         "tcn": TCN,
         "window": Window,
         "attention": Attention,

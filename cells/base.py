@@ -51,8 +51,8 @@ class Cell(metaclass=_ByOptions):
     # Options by which `for_length` tells the cell how long its task is, or which that overrules.
     length_options: ClassVar[tuple[str, ...]] = ()
     # What the mathematics is: "nonlinear"; "linear", in the last state, by real factors that the inputs give;
-    # "rotation", by complex factors; "window", only so many last inputs count; "attention", the state grows
-    # with each of them.
+    # "rotation", by complex factors; "reflection", by matrices I - beta k k^T; "window", only so many last
+    # inputs count; "attention", the state grows with each of them.
     dynamics: ClassVar[str] = "nonlinear"
     style: ClassVar[Style | None] = None  # None: figures choose one
     # Options of two more initialisations that are worth a trial each, where the cell is tuned.

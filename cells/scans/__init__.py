@@ -78,7 +78,7 @@ def scan(
         reset at a skipped element is skipped too); its output is zero.
       resets: (batch, time) bool. True starts a new episode: the state before that step, in the order
         in which steps are taken, is `cell.initial_carry`. Infinities before a reset end there, forwards: the
-        gradients of parameters that saw them are not finite. In the chunkwise form of mLSTM and Mamba-2
+        gradients of parameters that saw them are not finite. In the chunkwise form of matrix memories
         they reach the rest of their chunk, in attention all that follows.
       reverse: takes the steps of each row from its last real one to its first; outputs stay at their
         input's place.

@@ -54,6 +54,7 @@ OPTIONS = {
     "slstm": [{"heads": 2}],
     "mlstm": [{"heads": 2}],
     "mamba2": [{"heads": 2, "state_size": 3}],
+    "deltanet": [{"heads": 2, "state_size": 3, "products": 2, "negative_eigenvalues": True}],
     "window": [{"window": 1}],
     "tcn": [{"levels": 1, "kernel": 2}],
     "attention": [{"heads": 2, "window": 30}],

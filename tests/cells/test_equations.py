@@ -204,6 +204,31 @@ def mamba2(cell, p, x, S_):
     return S, h * z * sigma(z)
 
 
+def unit(a):
+    return a / np.sqrt(a @ a + 1e-6)
+
+
+def silu(a):
+    return a * sigma(a)
+
+
+def deltanet(cell, p, x, S_):
+    d, N = cell.hidden_size // cell.heads, cell.state_size
+    S, h = S_.copy(), np.empty((len(x), cell.hidden_size))
+    for row, head in itertools.product(range(len(x)), range(cell.heads)):
+        if cell.decay:
+            dt = np.log(1 + np.exp(x[row] @ p["W_dt"][:, head] + p["b_dt"][head]))
+            S[row, head] *= np.exp(-np.exp(p["A_log"][head]) * dt)
+        for at in range(head, cell.products * cell.heads, cell.heads):
+            k = unit(silu(x[row] @ p["W_k"][:, at * N : (at + 1) * N]))
+            v = silu(x[row] @ p["W_v"][:, at * d : (at + 1) * d])
+            beta = (1 + cell.negative_eigenvalues) * sigma(x[row] @ p["W_beta"][:, at])
+            S[row, head] = S[row, head] @ (np.eye(N) - beta * np.outer(k, k)) + beta * np.outer(v, k)
+        q = unit(silu(x[row] @ p["W_q"][:, head * N : (head + 1) * N]))
+        h[row, head * d : (head + 1) * d] = S[row, head] @ q
+    return S, h * silu(x @ p["W_z"])
+
+
 def convolution(W, b, xs, dilation=1):
     """Over the raw inputs; zeros stand before the first."""
     ys = np.zeros((*xs.shape[:2], W.shape[-1])) + b
@@ -263,6 +288,7 @@ def attention(cell, p, xs):
 EQUATIONS = {
     "rnn": rnn, "lstm": lstm, "gru": gru, "sru": sru, "sru_feedback": sru, "knn": knn, "mingru": mingru,
     "minlstm": minlstm, "lru": lru, "rglru": rglru, "slstm": slstm, "mlstm": mlstm, "mamba2": mamba2,
+    "deltanet": deltanet,
 }  # fmt: skip
 CONVOLUTIONS = {"qrnn": qrnn, "tcn": tcn, "window": window, "attention": attention}
 
@@ -391,6 +417,17 @@ def test_an_sru_with_open_forget_gate_holds_its_memory(laws):
         np.testing.assert_array_equal(carry, p.carry)
 
 
+def test_a_delta_rule_with_beta_of_2_reflects_its_state(laws):
+    """Twice at the same key and value is back again, and once is the state's mirror image."""
+    cell = cells.get("deltanet", hidden_size=3, negative_eigenvalues=True, decay=False)
+    p = laws.problem(cell)
+    x, params = np.abs(p.xs[:, 0]), p.params | {"W_beta": np.full((2, 1), 1e3)}
+    step = laws.jit(cell.step)
+    once, _ = step(params, p.carry, x)
+    laws.same(step(params, once, x)[0], p.carry, 1e-4)  # a key's norm is less than 1 by an epsilon
+    assert np.abs(once - p.carry).max((1, 2, 3)).min() > 0.1
+
+
 def lstm_from_gates(cell, p, x, carry, gates):
     a = summed(cell, p, x, carry.h, "fog" if cell.coupled else "ifog")
     c = gates["forget"] * carry.c + gates["input"] * np.tanh(a["g"])
@@ -466,9 +503,18 @@ def mamba2_gates(cell, p, x, carry):
     return {"forget": np.repeat(np.exp(-dt * np.exp(p["A_log"])), cell.hidden_size // cell.heads, axis=-1)}
 
 
+def deltanet_gates(cell, p, x, carry):
+    d = cell.hidden_size // cell.heads
+    beta = np.split(sigma(x @ p["W_beta"]), cell.products, axis=-1)
+    names = [f"write_{j}" for j in range(1, cell.products + 1)] if cell.products > 1 else ["write"]
+    gates = {name: np.repeat(gate, d, axis=-1) for name, gate in zip(names, beta, strict=True)}
+    return mamba2_gates(cell, p, x, carry) | gates if cell.decay else gates
+
+
 GATES = {
     "qrnn": qrnn_gates, "knn": knn_gates, "mingru": mingru_gates, "minlstm": minlstm_gates,
     "rglru": rglru_gates, "slstm": slstm_gates, "mlstm": mlstm_gates, "mamba2": mamba2_gates,
+    "deltanet": deltanet_gates,
 }  # fmt: skip
 
 

@@ -221,6 +221,18 @@ def test_mamba2_time_steps_and_decays():
         close(np.var(p[f"W_{key}"]), 1 / 300)
 
 
+def test_deltanet_starts_its_decays_as_mamba2_but_for_a():
+    p = cells.get("deltanet", hidden_size=2000, heads=2000, state_size=2, products=2).init(KEY, 100)
+    uniform(np.log(np.log1p(np.exp(np.asarray(p["b_dt"], float)))), math.log(0.001) * 1.0001, math.log(0.1))
+    uniform(np.exp(p["A_log"]), 0, 16.001)
+    sizes = {"q": 2, "k": 4, "v": 2, "z": 1, "beta": 2, "dt": 1}
+    for key, size in sizes.items():
+        assert p[f"W_{key}"].shape == (100, size * 2000)
+        close(np.var(p[f"W_{key}"]), 1 / 100)
+    plain = cells.get("deltanet", hidden_size=3, decay=False).init(KEY, 3)
+    assert set(plain) == {"W_q", "W_k", "W_v", "W_z", "W_beta"}
+
+
 def test_tcn_weights_are_hes():
     p = cells.get("tcn", hidden_size=H, kernel=4, levels=2).init(KEY, D)
     for n, size in enumerate((D, H, H, H)):
@@ -252,6 +264,8 @@ def test_tcn_weights_are_hes():
         ("mlstm", {"forget": "tanh"}, "MLSTM: forget must be 'sigmoid' or 'exp'"),
         ("mamba2", {"state_size": 1.5}, "Mamba2: state_size must be a positive int"),
         ("mamba2", {"heads": 3}, "Mamba2: heads must be a divisor of hidden_size"),
+        ("deltanet", {"products": 0}, "DeltaNet: products must be a positive int, got 0"),
+        ("deltanet", {"heads": 3}, "DeltaNet: heads must be a divisor of hidden_size"),
         ("tcn", {"levels": 21}, "TCN: levels must be in 1..20, got 21"),
         ("tcn", {"kernel": 1}, "TCN: kernel must be an int of at least 2"),
         ("attention", {"heads": 3}, "Attention: heads must be a divisor of hidden_size"),

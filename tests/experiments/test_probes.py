@@ -141,7 +141,7 @@ def kept_by_units(cell, carry):
     first, H = jax.tree.leaves(carry)[0][0], cell.hidden_size
     if jnp.iscomplexobj(first):
         return jnp.stack([first.real, first.imag], axis=1)
-    if isinstance(cell, cells.CELLS.cls("mlstm") | cells.CELLS.cls("mamba2")):
+    if isinstance(cell, tuple(cells.CELLS.cls(name) for name in ("mlstm", "mamba2", "deltanet"))):
         return first.reshape(H, -1)
     return first.T if first.ndim == 2 else first[:, None]
 
@@ -178,6 +178,9 @@ def test_kinds_are_what_the_jacobian_says(name):
             assert not factors.imag.any() and (factors.real > -1e-9).all() and (factors.real < 1).all()
         if kind == "rotation":
             assert np.abs(factors.imag).max() > 0.1
+        later = jit(jax.jacobian(lambda s: step(s, xs[0, 1])[0]))(states[0])
+        commute = np.allclose(one @ later, later @ one, atol=1e-12)
+        np.testing.assert_equal(commute, kind in ("linear", "rotation"))
 
 
 def test_a_unit_of_constant_decay_remembers_as_long_as_its_decay_says():
