@@ -30,6 +30,7 @@ from cells.qrnn import QRNN
 from cells.registry import Registry
 from cells.rglru import RGLRU
 from cells.rnn import RNN
+from cells.s5 import S5
 from cells.scans import Newton, Report, scan, strategies
 from cells.slstm import SLSTM
 from cells.sru import SRU, SRUFeedback
@@ -49,6 +50,7 @@ CELLS: Registry[Cell] = Registry(
         "mingru": MinGRU,
         "minlstm": MinLSTM,
         "lru": LRU,
+        "s5": S5,
         "rglru": RGLRU,
         "slstm": SLSTM,
         "mlstm": MLSTM,

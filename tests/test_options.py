@@ -173,7 +173,7 @@ PLACES = [
     ("delayed_recall", {"gap": 2, "symbols": 2, "distractors": 1}, {"dropout": 0.5}, {}),
     ("copy_memory", {"length": 1, "symbols": 2, "items": 1}, {"block": "gated"}, {"optimizer": "sgd"}),
     ("adding", {"length": 3}, {}, {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "constant"}),
-    ("adding", {"length": 3}, {}, {"learning_rates": (0.1, 0.3)}),
+    ("adding", {"length": 3}, {}, {"optimizer": "schedule_free_adamw", "learning_rates": (0.1, 0.3)}),
 ]
 
 

@@ -11,7 +11,7 @@ from train import effects, tasks
 from train.model import INT32, ModelConfig
 from train.sinks import LOGGERS
 
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "muon", "schedule_free_adamw")
 SCHEDULES = ("constant", "cosine", "linear")
 ON_NAN = ("stop", "drop")
 CHRONO = ("task", "cell")
@@ -53,14 +53,17 @@ class OptimConfig:
     """How parameters are updated.
 
     Options:
-      optimizer: one of OPTIMIZERS (optax's).
+      optimizer: one of OPTIMIZERS (optax's). "muon" (Jordan 2024) orthogonalises the steps of the layers'
+        matrices, in the size of AdamW's, which moves the rest: embedding, head, biases, norms.
+        "schedule_free_adamw" (Defazio 2024, "The road less scheduled") evaluates and keeps an average of the
+        parameters.
       learning_rate: at its highest, after warm-up.
       learning_rates: a grid: every seed trains with each of them, in one program, in place of learning_rate.
       schedule: after warm-up: "constant", or down to learning_rate * final_fraction at the last step by
-        "cosine" or "linear".
+        "cosine" or "linear". "schedule_free_adamw" has the constant one, and neither option acts.
       warmup_steps: linear warm-up from 0.
       clip_norm: gradients are scaled to at most this global norm; 0 turns it off.
-      weight_decay: of "adamw".
+      weight_decay: of "adamw", "muon" and "schedule_free_adamw".
       momentum: of "sgd".
     """
 
@@ -86,6 +89,11 @@ class OptimConfig:
         _require_whole(self, 0, "warmup_steps")
         _require_at_least_0(self, "clip_norm", "weight_decay")
         _require_at_least_0(self, "final_fraction", "momentum", most=1)
+
+    @property
+    def schedule_free(self) -> bool:
+        """Whether parameters are averaged in place of a decay of the learning rate."""
+        return self.optimizer == effects.SCHEDULE_FREE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from train import tasks
 
 STAYS = object()
+SCHEDULE_FREE = "schedule_free_adamw"
+DECAYING = ("adamw", "muon", SCHEDULE_FREE)  # weights
 
 
 class Rule(NamedTuple):
@@ -43,8 +45,10 @@ def _task(name: str) -> type:
 RULES = (
     Rule("optim.learning_rate", "optim.learning_rates", lambda rates, _: bool(rates), off=()),
     Rule("optim.optimizer", "optim.weight_decay", lambda decay, name: name == "adamw" and not decay),
-    Rule("optim.weight_decay", "optim.optimizer", lambda name, decay: decay and name != "adamw"),
+    Rule("optim.weight_decay", "optim.optimizer", lambda name, decay: decay and name not in DECAYING),
     Rule("optim.momentum", "optim.optimizer", lambda name, _: name != "sgd"),
+    Rule("optim.schedule", "optim.optimizer", lambda name, way: name == SCHEDULE_FREE and way != "constant"),
+    Rule("optim.final_fraction", "optim.optimizer", lambda name, _: name == SCHEDULE_FREE),
     Rule("optim.final_fraction", "optim.schedule", lambda name, _: name == "constant"),
     Rule("model.connection", "model.block", lambda block, way: block != "bare" and way != "none"),
     Rule("model.layer_norm", "model.block", lambda block, way: block != "bare" and way != "none"),

@@ -16,6 +16,7 @@ from train import feed, hosts, initial, memory
 from train.compile import executable, kept
 from train.config import OptimConfig, RunConfig
 from train.model import Model, build
+from train.optim import optimizer
 from train.resolve import in_buckets, resolve
 from train.step import Best, Share, State, is_running, make_evaluate, make_init, make_keep, make_step
 from train.tasks.base import SPLITS, Batch, Spec, Task
@@ -275,7 +276,9 @@ def initial_state(run: Run) -> State:
     rates = np.array([rate for _, rate in lanes], np.float32)
     state = executable(run.programs.init, seeds, rates, effort="once")(seeds, rates)
     if run.begins is not None:
-        state = state._replace(params=initial.overlaid(state.params, run.begins))
+        params = initial.overlaid(state.params, run.begins)
+        rule = optimizer(run.config.optim, run.config.train.steps, 0.0)
+        state = state._replace(params=params, opt_state=jax.vmap(rule.init)(params))
     return hosts.place(state, NamedSharding(run.mesh, EACH))
 
 

@@ -12,7 +12,8 @@ from train.config import RunConfig
 from train.model import Model, input_width
 from train.tasks.base import InMemory, Spec
 
-SLOTS = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 1}  # numbers that an optimiser keeps per parameter
+# Numbers that an optimiser keeps per parameter, at least.
+SLOTS = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 1, "muon": 1, "schedule_free_adamw": 2}
 ON_DEVICE = 0.5  # of a device's memory, which data may take where `train.data` is "auto"
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 

@@ -11,7 +11,7 @@ import optax
 from train import metrics
 from train.config import RunConfig
 from train.model import Model, row_keys
-from train.optim import optimizer
+from train.optim import evaluated_at, gradient_at, optimizer
 from train.tasks.base import Batch, Spec
 from train.tasks.buckets import Bucket, switch
 
@@ -24,7 +24,7 @@ class State(NamedTuple):
 
     seed: jax.Array  # int32
     learning_rate: jax.Array  # float32, the highest one
-    params: Any
+    params: Any  # those that are evaluated
     opt_state: Any
     solved_step: jax.Array  # int32 step of the evaluation that reached the threshold; -1: not yet
     diverged_step: jax.Array  # int32 step whose loss or gradient was not finite; -1: none
@@ -183,32 +183,32 @@ def make_step(
             return share.rows(task.train_batch(data, key, number, batch_size))
         return share.rows(task.bucket_batch(data, key, number, batch_size, bucket))
 
-    def differentiated(state: State, batch: Batch, i):
-        """((loss, (carry, weight)), gradient) of a batch."""
+    def differentiated(state: State, params, batch: Batch, i):
+        """((loss, (carry, weight)), gradient) of a batch, at these parameters."""
         # One mask for all of a sequence also where it trains in pieces.
         _, dropout_key = step_keys(state.seed, i // count if config.model.variational else i)
         carry = None
         if on:
             batch = piece(batch, i % count, size)
             carry = started(state.carry, batch.starts, model.initial_carry(len(batch.xs)))
-        (loss, more), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, carry, batch, dropout_key
-        )
+        (loss, more), grads = jax.value_and_grad(loss_of, has_aux=True)(params, carry, batch, dropout_key)
         loss, grads = share.total((loss, grads))
         return (loss, more), grads
 
     def step(state: State, data, i):
+        at = gradient_at(config.optim, state.params, state.opt_state)
+
         def of_bucket(bucket, number):
-            return differentiated(state, drawn(state, data, i, number, bucket), i)
+            return differentiated(state, at, drawn(state, data, i, number, bucket), i)
 
         if buckets:
             found = switch(buckets, i, of_bucket)
         else:
-            found = differentiated(state, drawn(state, data, i, i // count), i)
+            found = differentiated(state, at, drawn(state, data, i, i // count), i)
         (loss, (carry, weight)), grads = found
         rule = optimizer(config.optim, config.train.steps, state.learning_rate)
-        updates, opt_state = rule.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = rule.update(grads, state.opt_state, at)
+        params = evaluated_at(config.optim, optax.apply_updates(at, updates), opt_state)
 
         # The last dispatch may reach past the budget: those steps change nothing.
         running = is_running(config, state) & (i < config.train.steps)

@@ -51,6 +51,7 @@ OPTIONS = {
     "sru_feedback": [{"projection": 2, "layer_norm": True}],
     "qrnn": [{"window": 1, "pooling": "f"}, {"window": 3, "pooling": "ifo"}],
     "knn": [{"order": 3, "combine": "additive", "decay": "constant"}],
+    "s5": [{"eigenvalues": "s4d", "state_size": 2}],
     "slstm": [{"heads": 2}],
     "mlstm": [{"heads": 2}],
     "mamba2": [{"heads": 2, "state_size": 3}],

@@ -149,6 +149,19 @@ def lru(cell, p, x, c_):
     return c, (c @ C).real + x @ D
 
 
+def s5(cell, p, x, c_):
+    """The whole state of the paper, conjugates and all."""
+
+    def whole(half, axis=-1):
+        return np.concatenate([half, half.conj()], axis)
+
+    Lambda, dt = whole(-np.exp(p["alpha"]) + 1j * p["omega"]), np.exp(np.tile(p["log_dt"], 2))
+    B, C = whole(p["B_re"] + 1j * p["B_im"]), whole(p["C_re"] + 1j * p["C_im"], 0)
+    c = whole(c_) * np.exp(Lambda * dt) + x @ B * (np.exp(Lambda * dt) - 1) / Lambda
+    D = np.diag(p["D"]) if p["D"].ndim == 1 else p["D"]
+    return c[:, : c_.shape[-1]], (c @ C).real + x @ D
+
+
 def rglru(cell, p, x, h_):
     r, i = (sigma(x @ p["W_" + k] + p["b_" + k]) for k in "ai")
     a = factor(cell, sigma(p["Lambda"]) ** (8 * r))
@@ -287,8 +300,8 @@ def attention(cell, p, xs):
 # One step, of the cells that have a state: carry -> carry, y. All of time, of those that see a window.
 EQUATIONS = {
     "rnn": rnn, "lstm": lstm, "gru": gru, "sru": sru, "sru_feedback": sru, "knn": knn, "mingru": mingru,
-    "minlstm": minlstm, "lru": lru, "rglru": rglru, "slstm": slstm, "mlstm": mlstm, "mamba2": mamba2,
-    "deltanet": deltanet,
+    "minlstm": minlstm, "lru": lru, "s5": s5, "rglru": rglru, "slstm": slstm, "mlstm": mlstm,
+    "mamba2": mamba2, "deltanet": deltanet,
 }  # fmt: skip
 CONVOLUTIONS = {"qrnn": qrnn, "tcn": tcn, "window": window, "attention": attention}
 

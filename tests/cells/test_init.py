@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cells
+from cells.s5 import hippo
 
 D, H = 150, 200
 KEY = jax.random.key(0)
@@ -203,6 +204,24 @@ def test_lru_states_have_the_variance_of_their_input():
         close(np.mean(np.abs(cells.scan(cell, cell.init(KEY, 50), xs)[0]) ** 2), 1, 0.15)
 
 
+def test_s5_starts_as_the_normal_hippo_matrix():
+    """Of LegS it is the part that is not of rank one: A = normal - P P^T (appendix B.1)."""
+    n = np.arange(16)
+    legs = -np.tril(np.sqrt(np.outer(2 * n + 1, 2 * n + 1)), -1) - np.diag(n + 1)
+    normal = legs + np.sqrt(np.outer(n + 0.5, n + 0.5))
+    positive, V = hippo(8, jnp.float32)
+    np.testing.assert_allclose(normal @ V, V * (-0.5 + 1j * positive), atol=1e-3)
+    np.testing.assert_allclose(V.conj().T @ V, np.eye(8), atol=1e-5)
+    for eigenvalues, omega in {"hippo": positive, "s4d": np.pi * np.arange(1000)}.items():
+        N = len(omega)
+        p = cells.get("s5", hidden_size=H, eigenvalues=eigenvalues, state_size=N).init(KEY, D)
+        np.testing.assert_allclose(p["omega"], omega, rtol=1e-5)
+        np.testing.assert_allclose(np.exp(p["alpha"]), 0.5, rtol=1e-6)
+        close(np.var(p["B_re"]) + np.var(p["B_im"]), 1 / D, 0.1)
+        close(np.var(p["C_re"]) + np.var(p["C_im"]), 1 / (2 * N), 0.1)
+    uniform(p["log_dt"], math.log(0.001), math.log(0.1))
+
+
 def test_rglru_keeps_between_a_min_and_a_max():
     for low, high in ((0.9, 0.999), (0.2, 0.4)):
         options = {} if low == 0.9 else {"a_min": low, "a_max": high}
@@ -257,6 +276,9 @@ def test_tcn_weights_are_hes():
         ("minlstm", {"forget_bias": None}, "MinLSTM: forget_bias must be a finite number"),
         ("lru", {"r_min": 0.9, "r_max": 0.8}, "LRU: r_min must be in"),
         ("lru", {"max_phase": 0}, "LRU: max_phase must be above 0"),
+        ("s5", {"eigenvalues": "legs"}, "S5: eigenvalues must be 'hippo' or 's4d', got 'legs'"),
+        ("s5", {"state_size": -1}, "S5: state_size must be a positive int, or 0: as hidden_size, got -1"),
+        ("s5", {"dt_min": 0.2}, "S5: dt_min must be above 0 and at most dt_max, got 0.2"),
         ("rglru", {"a_max": 1.0}, "RGLRU: a_min must be above 0 and at most a_max < 1"),
         ("slstm", {"heads": 5}, "SLSTM: heads must be a divisor of hidden_size, got 5"),
         ("slstm", {"forget": "tanh"}, "SLSTM: forget must be 'sigmoid' or 'exp'"),

@@ -112,9 +112,11 @@ def beginning(source, **sections):
 
 
 @pytest.mark.slow
-def test_another_run_begins_with_the_weights_of_the_best_evaluation(short, tmp_path):
+@pytest.mark.parametrize("rule", ["adam", "schedule_free_adamw"])
+def test_another_run_begins_with_the_weights_of_the_best_evaluation(short, tmp_path, rule):
     run, told = train.load(short), []
-    result = run_training(beginning(short), tmp_path / "fine", say=told.append)
+    asked = beginning(short, optim={"optimizer": rule})
+    result = run_training(asked, tmp_path / "fine", say=told.append)
     arrays = len(jax.tree.leaves(run.params()))
     assert len(told) == 1 and f"{arrays} of {arrays} arrays begin as in {short}" in told[0]
     for lane in range(2):
@@ -122,7 +124,7 @@ def test_another_run_begins_with_the_weights_of_the_best_evaluation(short, tmp_p
         close = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-9), own, run.params())
         assert jax.tree.all(close)
     assert json.loads((tmp_path / "fine" / "config.json").read_text())["init"] == str(short)
-    run_training(beginning(short), tmp_path / "fine", say=told.append)
+    run_training(asked, tmp_path / "fine", say=told.append)
     assert len(told) == 1  # it had begun
 
 

@@ -35,15 +35,23 @@ def assert_close(got, want, tolerance=0.0):
 # --- a grid of learning rates
 
 
-def test_each_rate_of_a_grid_trains_as_it_does_alone_bit_for_bit(tiny):
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "adam",
+        pytest.param("muon", marks=pytest.mark.slow),
+        pytest.param("schedule_free_adamw", marks=pytest.mark.slow),
+    ],
+)
+def test_each_rate_of_a_grid_trains_as_it_does_alone_bit_for_bit(tiny, rule):
     """Where lanes run one after the other; and it is told by seed and rate."""
     rates, options = (0.03, 0.002), MAP | {"seed": 5, "steps": 10}
-    config = tiny(optim={"learning_rates": rates}, train=options)
+    config = tiny(optim={"learning_rates": rates, "optimizer": rule}, train=options)
     grid = train(config)
     told = [(row["seed"], row["learning_rate"]) for row in grid.summary["seeds"]]
     assert told == config.lanes == [(5, 0.03), (6, 0.03), (5, 0.002), (6, 0.002)]
     for i, rate in enumerate(rates):
-        _, alone = dispatched(tiny(optim={"learning_rate": rate}, train=options))
+        _, alone = dispatched(tiny(optim={"learning_rate": rate, "optimizer": rule}, train=options))
         lanes = jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], grid.state)
         assert_close((lanes.params, lanes.opt_state), (alone.params, alone.opt_state))
     assert all(np.any(x[:2] != x[2:]) for x in jax.tree.leaves(grid.state.params))

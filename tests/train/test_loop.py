@@ -57,9 +57,17 @@ def test_steps_past_the_budget_change_nothing_and_without_stopping_it_is_used_up
     assert sorted({row["step"] for row in lines(tmp_path)}) == [5, 7]
 
 
-@pytest.mark.parametrize("dropout", [pytest.param("0.0", marks=pytest.mark.slow), "0.3"])
-def test_a_resumed_run_gives_the_same_numbers_bit_for_bit(tmp_path, dropout):
-    run = config(train={"stop_when_solved": "false"}, model={"dropout": dropout})
+@pytest.mark.parametrize(
+    "dropout, optimizer",
+    [
+        ("0.3", "adam"),
+        pytest.param("0.0", "muon", marks=pytest.mark.slow),
+        pytest.param("0.0", "schedule_free_adamw", marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_gives_the_same_numbers_bit_for_bit(tmp_path, dropout, optimizer):
+    options = {"train": {"stop_when_solved": "false"}, "model": {"dropout": dropout}}
+    run = config(**options, optim={"optimizer": optimizer})
     whole = train(run, tmp_path / "whole")
     with pytest.raises(Killed):
         train(run, tmp_path / "killed", watch=kill_after(30))

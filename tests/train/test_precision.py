@@ -52,8 +52,8 @@ def test_in_bfloat16_matmuls_read_it_and_the_state_and_the_outputs_do_not(cell):
     read = [{x.aval.dtype for x in eqn.invars} for eqn in found if eqn.primitive.name == "dot_general"]
     low = {np.dtype(jnp.bfloat16)}
     if isinstance(cell, Projected):  # one that has its step alone multiplies in the state's precision
-        # A matrix memory, LRU's readout and attention multiply states, which stay as they are.
-        stay = cells.CELLS.name_of(cell) in ("lru", "mlstm", "mamba2", "deltanet", "attention")
+        # A matrix memory, LRU's and S5's readout and attention multiply states, which stay as they are.
+        stay = cells.CELLS.name_of(cell) in ("lru", "s5", "mlstm", "mamba2", "deltanet", "attention")
         assert stay or all(dtypes == low for dtypes in read)
         assert sum(dtypes == low for dtypes in read) >= 3  # each layer's input, the head
     assert jax.eval_shape(model.apply, params, xs).dtype == jnp.float32
