@@ -42,6 +42,7 @@ class DeltaNet(base.Sequence):
 
     forms = ("chunkwise",)
     dynamics = "reflection"
+    knobs = ({"heads": 2}, {"heads": 4})
     style = ("#CC6677", parts.MIXED, "+")
 
     def __post_init__(self):

@@ -37,6 +37,7 @@ class S5(base.Linear):
 
     length_options = ("dt_min", "dt_max")
     dynamics = "rotation"
+    knobs = ({"eigenvalues": "s4d"}, {"dt_min": 0.0001, "dt_max": 0.01})
     style = ("#661100", parts.DASHED, "o")
 
     def __post_init__(self):

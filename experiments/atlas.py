@@ -18,6 +18,7 @@ from typing import ClassVar
 import pandas as pd
 from matplotlib.figure import Figure
 
+import cells
 import configs
 from experiments.lab import experiment, matrix, protocol, ranking, runs, timing, tuning
 from experiments.lab.experiment import Claim, Experiment, Verdict
@@ -32,10 +33,9 @@ FORMS = {
     "bare": {"embedding_size": 32},
     "block": {"block": "gated", "mlp_expansion": 0},
 }
-EVERY = (
-    "rnn", "lstm", "gru", "sru", "window", "attention", "mingru", "mamba2", "lru", "qrnn", "slstm", "mlstm",
-    "rglru", "minlstm", "sru_feedback", "knn", "tcn",
-)  # fmt: skip
+# The order in which they are trained; others come after them.
+FIRST = ("rnn", "lstm", "gru", "sru", "window", "attention", "mingru", "mamba2", "deltanet", "s5", "slstm")
+EVERY = (*FIRST, *(name for name in cells.names() if name not in FIRST))
 
 
 @dataclasses.dataclass(frozen=True)
