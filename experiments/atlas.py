@@ -19,8 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-import configs
-from experiments.lab import experiment, matrix, protocol, ranking, runs, timing, tuning
+from experiments.lab import bench, experiment, matrix, protocol, ranking, runs, timing, tuning
 from experiments.lab.experiment import Claim, Experiment, Verdict
 from experiments.lab.needs import COLUMNS
 from train.config import RunConfig
@@ -28,11 +27,6 @@ from train.config import RunConfig
 CLAIMS: dict[str, Claim] = {}  # it answers a question
 
 
-# Bare, all see embedded inputs of one size: else a cell without recurrent matrix were all embedding.
-FORMS = {
-    "bare": {"embedding_size": 32},
-    "block": {"block": "gated", "mlp_expansion": 0},
-}
 # The order in which they are trained; others come after them.
 FIRST = ("rnn", "lstm", "gru", "sru", "window", "attention", "mingru", "mamba2", "deltanet", "s5", "slstm")
 EVERY = (*FIRST, *(name for name in cells.names() if name not in FIRST))
@@ -47,7 +41,7 @@ class Settings(tuning.Settings):
     timed_on: str = "recall_100"  # the column whose optimiser steps are timed
     rounds: int = 15
 
-    choices: ClassVar = {"columns": tuple(COLUMNS), "forms": tuple(FORMS), "timed_on": tuple(COLUMNS)}
+    choices: ClassVar = {"columns": tuple(COLUMNS), "forms": tuple(bench.FORMS), "timed_on": tuple(COLUMNS)}
 
     def models(self):
         """Form, cell, column."""
@@ -56,11 +50,11 @@ class Settings(tuning.Settings):
     def runs(self, ended=lambda name, config: None):
         known = protocol.Known(ended)
         for model in self.models():
-            known.follow(_tuned_and_trained, self, *model)
+            known.follow(_trained, self, *model)
         return known.runs
 
     def configs(self):
-        return (_config(self, form, column, cell) for form, cell, column in self.models())
+        return (_config(self, *model) for model in self.models())
 
 
 PRESETS = {
@@ -82,7 +76,7 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     tuned, final = [], []
     for form, cell, column in settings.models():
         told = {"column": column, "form": form, **runs.labels(cell)}
-        trials, rows = _tuned_and_trained(lab.train, settings, form, cell, column)
+        trials, rows = _trained(lab.train, settings, form, cell, column)
         tuned += [told | row for row in trials]
         final += [told | row for row in rows]
     timed = {"cells": settings.cells, "column": settings.timed_on, "rounds": settings.rounds}
@@ -93,7 +87,7 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
 def _time(settings) -> list[dict]:
     cases = []
     for cell in settings.cells:
-        config = _config(settings, "bare", settings.timed_on, cell)
+        config = _config(settings, "bare", cell, settings.timed_on)
         train = dataclasses.replace(config.train, seeds=1, eval_every=10, stop_when_solved=False)
         config = dataclasses.replace(config, train=train)
         labels = runs.labels(cell) | {"column": settings.timed_on}
@@ -103,31 +97,15 @@ def _time(settings) -> list[dict]:
     return timing.interleaved(cases, settings.rounds)
 
 
-def _tuned_and_trained(train, settings, form, cell, column) -> tuple[list, list]:
+def _trained(train, settings, form, cell, column):
     name = f"{column}-{form}-{runs.file_name(cell)}"
-    trials, final = tuning.tuned(
-        train, name, lambda text: _config(settings, form, column, text), cell, settings
+    return bench.tuned_and_trained(
+        train, name, lambda text: _config(settings, form, text, column), cell, settings
     )
-    picked = next(row for row in trials if row["picked"])
-    shared = {name: picked[name] for name in ("trial", "higher_is_better", "stops", "inside")}
-    return trials, [shared | row for row in train(name, final)]
 
 
-def _config(settings: Settings, form: str, column: str, cell: str) -> RunConfig:
-    column = COLUMNS[column]
-    task, options = configs.with_options(column.task)
-    train = dict(column.train)
-    for name in ("steps", "eval_every"):
-        train[name] = max(1, train[name] // settings.shorter)
-    return runs.config(
-        cell,
-        task,
-        task=options,
-        model={"depth": 1, "dropout": 0.0} | column.model | FORMS[form],
-        train=train,
-        parameters=column.parameters,
-        chrono="task" if column.told else "cell",
-    )
+def _config(settings: Settings, form: str, cell: str, column: str) -> RunConfig:
+    return bench.config(COLUMNS[column], cell, form, settings.shorter)
 
 
 # --- the rule

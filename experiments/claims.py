@@ -33,7 +33,7 @@ COMMITTED = Path(__file__).parent / "figures" / "claims"
 # The order in which they run.
 EXPERIMENTS = (
     "gradients", "horizon", "parallel", "gates", "identities", "convolution", "depth", "tracking", "newton",
-    "atlas",
+    "atlas", "optimisers",
 )  # fmt: skip
 # The order in which the study notes have the claims; others come after them.
 NOTES = (

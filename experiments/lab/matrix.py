@@ -13,7 +13,7 @@ SHADES = LinearSegmentedColormap.from_list("score", ["#FFFFFF", "#D6E6F2", "#7FB
 HARDLY = 0.1  # a score below it: the cell does not do it
 
 
-def scores(final: pd.DataFrame) -> pd.DataFrame:
+def scores(final: pd.DataFrame, together: bool = False) -> pd.DataFrame:
     """One row per form, cell and column.
 
     Columns: form, label, column, `score` (mean over seeds, 0 to 1), its values by `seeds`, `text` (what a
@@ -24,36 +24,31 @@ def scores(final: pd.DataFrame) -> pd.DataFrame:
     data is 0 at the baseline and 1 at the best mean of all cells.
     """
     rows = []
-    for (form, column), here in final.groupby(["form", "column"], sort=False):
+    for (*_, column), here in final.groupby(["column"] if together else ["form", "column"], sort=False):
         stops, higher = bool(here["stops"].iloc[0]), bool(here["higher_is_better"].iloc[0])
-        by = dict(list(here.groupby("label", sort=False)))
+        by = dict(list(here.groupby(["form", "label"], sort=False)))
         if stops:
-            values = {label: seeds["solved_step"].astype(float) for label, seeds in by.items()}
-            kept = {
-                label: 1
-                - np.minimum(steps.fillna(np.inf), by[label]["budget_steps"]) / by[label]["budget_steps"]
-                for label, steps in values.items()
-            }
-            values = {label: _with_scores(by[label], higher) for label in by}
-            better = True
+            kept, values = {}, {key: _in_order(seeds, higher) for key, seeds in by.items()}
+            for key, seeds in by.items():
+                steps = seeds["solved_step"].astype(float).fillna(np.inf)
+                kept[key] = 1 - np.minimum(steps, seeds["budget_steps"]) / seeds["budget_steps"]
         else:
-            values = {label: seeds["best_test_metric"].astype(float) for label, seeds in by.items()}
-            means = {label: of.mean() for label, of in values.items() if of.notna().all()}
-            top = (max if higher else min)(means.values())
-            base = float(here["baseline"].iloc[0])
-            kept = {label: pd.Series(ranking.normalised(of, base, top)) for label, of in values.items()}
-            better = higher
-        best = max(kept, key=lambda label: (kept[label].mean(), values[label].mean()))
-        for label, seeds in by.items():
-            lead = ranking.improvement(values[best], values[label], better)
-            row = {"form": form, "label": label, "cell": seeds["cell"].iloc[0], "column": column}
-            row |= {"score": float(kept[label].mean()), "seeds": list(map(float, kept[label]))}
+            sign = 1 if higher else -1
+            values = {key: sign * seeds["best_test_metric"].astype(float) for key, seeds in by.items()}
+            base, top = sign * float(here["baseline"].iloc[0]), max(of.mean() for of in values.values())
+            top = max(top, base + 1e-9)  # where no cell is better than the baseline
+            kept = {key: pd.Series(ranking.normalised(of, base, top)) for key, of in values.items()}
+        best = max(kept, key=lambda key: (kept[key].mean(), values[key].mean()))
+        for key, seeds in by.items():
+            lead = ranking.improvement(values[best], values[key])
+            row = dict(zip(("form", "label"), key, strict=True)) | {"cell": seeds["cell"].iloc[0]}
+            row |= {"column": column, "score": float(kept[key].mean()), "seeds": list(map(float, kept[key]))}
             row |= {"solved": int(seeds["solved"].sum()) if stops else None}
-            rows.append(row | {"text": _text(seeds, stops), "alike": label == best or lead.low <= 0.5})
+            rows.append(row | {"text": _text(seeds, stops), "alike": key == best or lead.low <= 0.5})
     return pd.DataFrame(rows)
 
 
-def _with_scores(seeds: pd.DataFrame, higher: bool) -> pd.Series:
+def _in_order(seeds: pd.DataFrame, higher: bool) -> pd.Series:
     """Seeds in order: by steps to solve, those that did not by what they score at the end."""
     metric = seeds["test_metric"].astype(float) * (1 if higher else -1)
     metric = metric.fillna(metric.min() if metric.notna().any() else 0.0)
