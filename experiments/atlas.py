@@ -5,10 +5,10 @@
   python -m experiments.atlas --preset=full --workers=2
 
 Each cell stands by itself ("bare") or in a gated residual block with a short convolution ("block", see
-`train.layers.Gated`), always with the same number of parameters. It is tuned on seeds of its own
-(`lab/tuning.py`), then ten others count. Made-up tasks are trained until they are solved, real data for the
-whole budget, of which the best result on validation is tested (`lab/needs.py`). Attention is the control, the
-window of eight inputs, which has no recurrence, the floor.
+`train.layers.Gated`), with the same number of parameters; or ("state") bare with as many numbers in its state.
+It is tuned on seeds of its own (`lab/tuning.py`), then ten others count. Made-up tasks are trained until they
+are solved, real data for the whole budget, of which the best result on validation is tested (`lab/needs.py`).
+Attention is the control, the window of eight inputs, which has no recurrence, the floor.
 """
 
 import dataclasses
@@ -44,8 +44,11 @@ class Settings(tuning.Settings):
     choices: ClassVar = {"columns": tuple(COLUMNS), "forms": tuple(bench.FORMS), "timed_on": tuple(COLUMNS)}
 
     def models(self):
-        """Form, cell, column."""
-        return itertools.product(self.forms, self.cells, self.columns)
+        """Form, cell, column; what a state of one size holds is asked where there is much to keep."""
+        for form, cell, column in itertools.product(self.forms, self.cells, self.columns):
+            bounded = COLUMNS[column].need == "capacity" and cell.split(":")[0] not in bench.UNBOUNDED
+            if form != "state" or bounded:
+                yield form, cell, column
 
     def runs(self, ended=lambda name, config: None):
         known = protocol.Known(ended)
@@ -66,7 +69,7 @@ PRESETS = {
     "fast": Settings(cells=("rnn", "lstm", "gru", "sru", "window", "attention"), columns=(
         "recall_30", "told_100", "parity", "s3", "pixels",
     )),
-    "full": Settings(forms=("bare", "block")),
+    "full": Settings(forms=("bare", "state", "block")),
 }  # fmt: skip
 
 
@@ -132,6 +135,9 @@ def tables(frames) -> dict[str, pd.DataFrame]:
         shown[f"{form}: median steps to solve, or (test metric); real data: test metric; *: as the best"] = (
             titled
         )
+    seconds = matrix.seconds(frames["final"], costs)
+    if len(seconds):
+        shown["Equal seconds: median s to solve, bare, steps x ms a step of one seed"] = seconds
     rows = []
     for one in matrix.overall(found).to_dict("records") if len(found) else ():
         rows.append({"form": one["form"], "cell": one["label"], "score": f"{one['interval']:.2f}"})
@@ -161,7 +167,7 @@ def _costs(frames) -> dict[str, float]:
 def figures(frames) -> dict[str, Figure]:
     """`atlas`, of bare cells, and `blocks`: cells by needs; `ranks`: who is told apart over all columns."""
     found, final, made = matrix.scores(frames["final"]), frames["final"], {}
-    for form, name in (("bare", "atlas"), ("block", "blocks")):
+    for form, name in (("bare", "atlas"), ("block", "blocks"), ("state", "states")):
         here = found[found["form"] == form]
         if len(here):
             states = final[(final["form"] == form) & (final["column"] == final["column"].iloc[0])]
@@ -179,9 +185,13 @@ def figures(frames) -> dict[str, Figure]:
 
 def _note(frames, form) -> str:
     seeds = frames["final"].groupby(["form", "column", "label"]).size().min()
-    cells = "Bare cells" if form == "bare" else "Cells in gated residual blocks"
+    cells = {
+        "bare": "Bare cells, equal parameters",
+        "block": "Cells in gated residual blocks, equal parameters",
+        "state": f"Bare cells, equal state ({bench.STATE} real numbers)",
+    }
     return (
-        f"{cells}, equal parameters, {seeds} seeds, each tuned alike (learning rate, initialisation, other "
+        f"{cells[form]}, {seeds} seeds, each tuned alike (learning rate, initialisation, other "
         "seeds). Made-up tasks: median steps to solve; in brackets the test metric, where fewer than half of "
         "the seeds solve it; m/n: where not all do. Real data: test accuracy; chorales: nats a frame, "
         "characters: bits, lower is better. Shade: the share of the budget that is left, or how far from "

@@ -78,6 +78,21 @@ def overall(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def seconds(final: pd.DataFrame, costs: dict[str, float]) -> pd.DataFrame:
+    """Cells by made-up tasks: seconds in which half of the seeds solve one, each alone, at `costs` ms of an
+    optimiser step, which are those of the task that was timed."""
+    here = final[(final["form"] == "bare") & final["stops"].astype(bool) & final["label"].isin(costs)]
+    by = here.groupby(["label", "column"], sort=False)
+    steps = by["solved_step"].agg(lambda steps: statistics.median_steps(steps).value)
+    if steps.empty:
+        return pd.DataFrame()
+    wide = steps.unstack()
+    wide = wide.mul([costs[label] / 1e3 for label in wide.index], axis=0)
+    wide = wide[[name for name in COLUMNS if name in wide]].rename(columns=lambda name: COLUMNS[name].title)
+    text = wide.map(lambda value: f"{value:.1f}" if np.isfinite(value) else "")
+    return text.rename_axis(columns=None).reset_index(names="cell")
+
+
 def advice(found: pd.DataFrame, costs: dict[str, float]) -> pd.DataFrame:
     """A line for each need: what to try first, what is as good, what does not do it.
 

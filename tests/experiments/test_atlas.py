@@ -9,6 +9,7 @@ from experiments import atlas, optimisers
 from experiments.lab import bench, matrix
 from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, UNDECIDED
 from experiments.lab.needs import COLUMNS, NEEDS
+from train.model import build
 
 
 def test_every_cell_and_need_is_there():
@@ -17,14 +18,26 @@ def test_every_cell_and_need_is_there():
     assert atlas.PRESETS["full"].columns == tuple(COLUMNS)
 
 
-@pytest.mark.parametrize("form", bench.FORMS)
+@pytest.mark.parametrize("form", ("bare", "block"))
 @pytest.mark.parametrize("name", COLUMNS)
 def test_every_column_is_a_run(name, form):
     column = COLUMNS[name]
     config = bench.config(column, "gru", form)
-    assert config.parameters == column.parameters and config.train.steps == column.train["steps"]
+    assert config.parameters == (0 if form == "state" else column.parameters)
+    assert config.train.steps == column.train["steps"]
     assert (config.chrono == "task") == column.told
-    assert (config.model.block == "bare") == (form == "bare")
+    assert (config.model.block == "bare") == (form != "block")
+
+
+def test_with_equal_state_all_have_as_many_numbers_and_what_keeps_its_inputs_is_left_out():
+    settings = atlas.Settings(forms=("state",), columns=("copy_30", "parity"))
+    models = list(settings.models())
+    assert {column for *_, column in models} == {"copy_30"}
+    assert {cell for _, cell, _ in models} == set(cells.names()) - set(bench.UNBOUNDED)
+    for name in ("rnn", "lstm", "mamba2"):
+        config = bench.config(COLUMNS["copy_30"], name, "state")
+        spec = config.task.spec(config.task.load())
+        assert build(config.cell, spec, config.model).state_size == bench.STATE
 
 
 @pytest.mark.slow
