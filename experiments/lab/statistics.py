@@ -8,6 +8,8 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 2000
+PERMUTATIONS = 9999
+LEAST = 10  # seeds; with fewer nothing is decided
 BEYOND = 1e30  # in place of infinity: NumPy makes NaN out of what lies at a number, next to infinity
 
 
@@ -34,7 +36,7 @@ def median(values) -> Estimate:
     middle = _lower_median(ranks, axis=0)
     if len(set(ranks)) == 1:
         return Estimate(*[float(ordered[middle])] * 3)
-    low, high = _bootstrap((ranks.astype(float),), _lower_median)
+    low, high = bootstrap((ranks.astype(float),), _lower_median)
     return Estimate(*(float(ordered[int(i)]) for i in (middle, np.floor(low), np.ceil(high))))
 
 
@@ -53,7 +55,7 @@ def score(values) -> Estimate:
     The interval is a percentile bootstrap over seeds.
     """
     values = np.clip(np.asarray(values, float), -BEYOND, BEYOND)
-    ends = _bootstrap((values,), np.median) if len(set(values)) > 1 else [values[0]] * 2
+    ends = bootstrap((values,), np.median) if len(set(values)) > 1 else [values[0]] * 2
     return Estimate(*map(float, _unclipped([np.median(values), *ends])))
 
 
@@ -71,7 +73,7 @@ def worst_last(scores: pd.Series, higher_is_better: bool) -> pd.Series:
     return scores.astype(float).fillna(-np.inf if higher_is_better else np.inf)
 
 
-def _bootstrap(data, statistic, paired=False) -> tuple[float, float]:
+def bootstrap(data, statistic, paired=False) -> tuple[float, float]:
     done = stats.bootstrap(
         data,
         statistic,
@@ -83,6 +85,92 @@ def _bootstrap(data, statistic, paired=False) -> tuple[float, float]:
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(done.low), float(done.high)
+
+
+def mean(values) -> Estimate:
+    """The mean with Student's interval; a single value has none (NaN).
+
+    At 10 seeds 93 to 95 % of the intervals cover the true mean of normal, lognormal, geometric or half
+    censored values, 88 to 90 % where one seed in ten stands far off; of bootstraps 83 to 95 %.
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return Estimate(float(values.mean()) if len(values) else np.nan, np.nan, np.nan)
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * error
+    return Estimate(*(float(values.mean() + side * half) for side in (0, -1, 1)))
+
+
+class Effect(NamedTuple):
+    """The mean of paired differences, and the p-value of Wilcoxon's signed ranks, two-sided."""
+
+    mean: Estimate
+    p: float
+
+
+def paired_effect(differences) -> Effect:
+    """What pairs differ by, ours - theirs, a difference for each seed or task."""
+    return Effect(mean(differences), signed_ranks(differences))
+
+
+def signed_ranks(differences) -> float:
+    """p-value of Wilcoxon's signed-rank test, two-sided; differences of 0 are left out, 1 without any other.
+
+    By permutation, so that it is exact with ties, too, of up to 13 differences.
+    """
+    differences = np.asarray(differences, float)
+    if np.isnan(differences).any():
+        raise ValueError("a difference is NaN")
+    differences = differences[differences != 0]
+    ranks = np.sign(differences) * stats.rankdata(abs(differences))
+    return permuted(ranks) if len(ranks) else 1.0
+
+
+def permuted(scores, *others) -> float:
+    """p-value, two-sided, of a sum of scores, by permutation: were they dealt at random to this group and the
+    other; of one group alone, were their signs random. Exact where there are few permutations."""
+    found = stats.permutation_test(
+        (scores, *others),
+        lambda one, *others, axis: one.sum(axis),
+        permutation_type="independent" if others else "samples",
+        n_resamples=PERMUTATIONS,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def holm(p_values) -> np.ndarray:
+    """p-values adjusted for how many there are (Holm 1979): below 0.05 the chance is at most 5 % that any one
+    of those is wrong.
+
+    Raises:
+      ValueError: one is no number from 0 to 1.
+    """
+    p_values = np.asarray(p_values, float)
+    if not ((p_values >= 0) & (p_values <= 1)).all():
+        raise ValueError("p-values must be 0 to 1")
+    order = np.argsort(p_values)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
+    return np.minimum(adjusted, 1)
+
+
+def decide(estimate: Estimate, edge: float, *, seeds: int, untested: str = "undecided here") -> str:
+    """Whether a value is above an edge: "true here" or "false here" where its whole interval is above or
+    below it, else "undecided here".
+
+    Noise whose true value is the edge is called true in 2.5 % of all experiments, and false in as many.
+
+    Args:
+      seeds: that the estimate comes from, of the smaller group.
+      untested: what is said with fewer than `LEAST`, or where the estimate is not a number.
+    """
+    if seeds < LEAST or np.isnan(estimate).any():
+        return untested
+    if estimate.low > edge:
+        return "true here"
+    return "false here" if estimate.high < edge else "undecided here"
 
 
 def share(count: int, of: int) -> Estimate:
