@@ -184,7 +184,7 @@ def measured(tmp_path, monkeypatch):
         for name in one.figures(frames):
             assert (tmp_path / f"{name}.png").stat().st_size > 0
         assert one.judge(experiment.load(tmp_path)) == one.judge(frames)
-        assert set(one.judge(frames)) == set(one.claims)
+        assert set(one.judge(frames)) == set(one.parts)
         return frames
 
     return measured
