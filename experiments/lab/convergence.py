@@ -14,6 +14,7 @@ import cells
 import configs
 from cells.scans.newton import DENSE
 from experiments.lab import probes, timing
+from experiments.lab.critical_path import critical_path
 from train.compile import options
 
 WINDOWS = {0: "sqrt(T)", 1: "1 (DEER)"}
@@ -26,13 +27,12 @@ def cell_of(text, hidden_size) -> cells.Cell:
     return cells.get(name, hidden_size=hidden_size, **options)
 
 
-def initial(cell, seeds, time, dtype=jnp.float32):
-    """Parameters and white noise of each seed."""
+def initial(cell, seeds, time, dtype=jnp.float32, width=None):
+    """Parameters and white noise of each seed, of as many features as units unless told."""
     keys = jax.vmap(jax.random.split)(jax.random.split(jax.random.key(0), seeds))
-    params = jax.vmap(lambda key: cell.init(key, cell.hidden_size, dtype))(keys[:, 0])
-    return params, jax.vmap(lambda key: jax.random.normal(key, (1, time, cell.hidden_size), dtype))(
-        keys[:, 1]
-    )
+    width = width or cell.hidden_size
+    params = jax.vmap(lambda key: cell.init(key, width, dtype))(keys[:, 0])
+    return params, jax.vmap(lambda key: jax.random.normal(key, (1, time, width), dtype))(keys[:, 1])
 
 
 def methods(cell, time) -> list[tuple[int, str]]:
@@ -72,6 +72,23 @@ def iterations(cell, params, xs, fields) -> Iterator[dict]:
             row = fields | {"cell": cells.CELLS.name_of(cell), "seed": seed, "time": time, "window": window}
             row |= {"jacobian": jacobian, "exponent": exponents[seed].item(), "error": error[seed].item()}
             yield row | did | {"depth": depth(time, window, did["iterations"], did["fallback"])}
+
+
+def chains(cell, params, xs) -> Iterator[dict]:
+    """The longest chain of operations of a forward run, by Newton's method with the iterations that it took,
+    and step by step, on every seed's params and xs (seeds, 1, time, features)."""
+    report, error = jax.device_get(_run(cell, 0, "auto", xs.shape[2] < QUICK)(params, xs))
+
+    def chain(strategy, turns=()):
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (params, xs))
+        run = lambda params, xs: cells.scan(cell, params, xs, strategy=strategy)[1]  # noqa: E731
+        return critical_path(run, *one, turns=turns)
+
+    stepwise = chain("sequential")
+    for seed, (count, fell) in enumerate(zip(report.iterations, report.fallback, strict=True)):
+        row = {"seed": seed, "time": xs.shape[2], "iterations": int(count), "fallback": bool(fell)}
+        row |= {"error": float(error[seed]), "newton": chain("newton", (int(count), int(fell)))}
+        yield row | {"stepwise": stepwise}
 
 
 @functools.cache
@@ -139,6 +156,15 @@ def count_text(group: pd.DataFrame) -> str:
     fell, most = int(group["fallback"].sum()), group["iterations"].max()
     text = f"{group['iterations'].median():.0f} ({most})"
     return text + f", {fell}/{len(group)} fell back" * bool(fell)
+
+
+def chain_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per time of the rows of `chains`."""
+    return pd.DataFrame(
+        {"steps": f"{time:,}", "iterations": count_text(group)}
+        | {name: f"{group[name].median():,.0f} operations" for name in ("newton", "stepwise")}
+        for time, group in rows.groupby("time")
+    )
 
 
 def depth_text(group: pd.DataFrame) -> str:
