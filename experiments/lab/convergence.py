@@ -13,7 +13,7 @@ import pandas as pd
 import cells
 import configs
 from cells.scans.newton import DENSE
-from experiments.lab import probes, timing
+from experiments.lab import probes, statistics, timing
 from experiments.lab.critical_path import critical_path
 from train.compile import options
 
@@ -187,3 +187,52 @@ def times(settings, time: int) -> list[dict]:
 
         cases += timing.by_pass(labels, layer, cell.init(jax.random.key(0), size), xs)
     return timing.rounds(cases, settings.rounds, settings.repeats, batch=settings.batch, hidden_size=size)
+
+
+# --- what is shown
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Iterations by label, stage, method and time; of trained cells only the seeds that solved the task."""
+    if "solved" in rows:
+        rows = rows[(rows["stage"] != "trained") | (rows["solved"].astype(str) == "True")]
+    found, times = [], sorted(rows["time"].unique())
+    by = ["label", "stage", "window", "jacobian"]
+    for (label, stage, window, jacobian), group in rows.groupby(by, sort=False):
+        row = {"cell": label, "stage": stage, "seeds": group["seed"].nunique(), "window": WINDOWS[window]}
+        row["Jacobian"] = jacobian
+        row |= {f"T = {time:,}": count_text(group[group["time"] == time]) for time in times}
+        found.append(row | {"depth / T": depth_text(group[group["time"] == times[-1]])})
+    return pd.DataFrame(found)
+
+
+def dial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Exponent, iterations and depth by size of recurrent weights and time."""
+    found, dials = [], rows[rows["stage"] == "dial"].groupby(["label", "dial", "time"], sort=False)
+    for (label, dial, time), group in dials:
+        row = {"cell": label, "weights": dial, "T": f"{time:,}"}
+        row["exponent"] = f"{statistics.mean(group.drop_duplicates('seed')['exponent']):+.3f}"
+        for window, words in WINDOWS.items():
+            part = usual(group, window)
+            row |= {f"windows {words}": count_text(part), f"depth / T, {words}": depth_text(part)}
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def error_table(errors: pd.DataFrame) -> pd.DataFrame:
+    """The largest errors by label and precision."""
+    return pd.DataFrame(
+        {"cell": label, "precision": f"float{bits}", "fell back": f"{group['fallback'].sum()}/{len(group)}"}
+        | {name: f"{group[name].max():.0e}" for name in ("states", "gradients")}
+        for (label, bits), group in errors.groupby(["label", "bits"], sort=False)
+    )
+
+
+def time_table(time: pd.DataFrame) -> pd.DataFrame:
+    """ms and their ratio by label, pass and time."""
+    found, middle = [], time.groupby(["label", "pass", "time", "strategy"])["ms"].median()
+    for (label, how, length), of in timing.ratios(time, "newton", "sequential").items():
+        row = {"cell": label, "pass": how, "T": f"{length:,}", "newton / sequential": f"{of:.2f}"}
+        ms = {f"{s}, ms": f"{middle[label, how, length, s]:.3g}" for s in ("sequential", "newton")}
+        found.append(row | ms)
+    return pd.DataFrame(found)

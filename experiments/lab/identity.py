@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pandas as pd
 
 from experiments.lab import runs
-from experiments.lab.experiment import FALSE, TRUE, UNDECIDED, Part, Verdict, untested
+from experiments.lab.experiment import TRUE, Part, Verdict, untested
+from experiments.lab.verdicts import OPPOSITE, agrees
 
 ROUNDING = 1e-5  # of the largest entry: about 100 roundings of float32
 FAR_OFF = 1e-2
@@ -86,20 +87,13 @@ def verdicts(identities: pd.DataFrame, check: str, key: str) -> dict[str, Verdic
     rows = identities[identities["check"] == check]
     control, seeds = rows["control"].astype(bool), rows["seed"].nunique()
     gradients = rows["what"].str.contains("gradients")
-    near = rows["deviation"][control].min()
-    found = {"control": _verdict(near, seeds, far=TRUE, same=FALSE)}
+    far = agrees(rows["deviation"][control].min(), ROUNDING, FAR_OFF, seeds)
+    found = {"control": far._replace(verdict=OPPOSITE.get(far.verdict, far.verdict))}
     for name, which in (("values", ~gradients & ~control), ("gradients", gradients & ~control)):
         found[name] = untested("no control that is far off")
         if found["control"].verdict == TRUE:
-            found[name] = _verdict(rows["deviation"][which].max(), seeds, far=FALSE, same=TRUE)
+            found[name] = agrees(rows["deviation"][which].max(), ROUNDING, FAR_OFF, seeds)
     return {f"{key}_{name}": verdict for name, verdict in found.items()}
-
-
-def _verdict(deviation, seeds, far, same) -> Verdict:
-    if pd.isna(deviation):
-        return untested("it was not measured")
-    verdict = same if deviation <= ROUNDING else far if deviation >= FAR_OFF else UNDECIDED
-    return Verdict(verdict, f"{deviation:.1e}", f"rounding {ROUNDING:g}, far off {FAR_OFF:g}", seeds)
 
 
 def table(identities: pd.DataFrame) -> dict[str, pd.DataFrame]:

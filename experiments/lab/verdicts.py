@@ -25,6 +25,15 @@ def below(estimate: Estimate, edge: float, *rest, **named) -> Verdict:
     return found._replace(verdict=OPPOSITE[found.verdict])
 
 
+def agrees(deviation: float, same: float, other: float, seeds: int) -> Verdict:
+    """True where the largest deviation is at most that of the same thing, false where it is at least that of
+    another; not tested where it is NaN."""
+    if np.isnan(deviation):
+        return untested("it was not measured")
+    verdict = TRUE if deviation <= same else FALSE if deviation >= other else UNDECIDED
+    return Verdict(verdict, f"{deviation:.1e}", f"rounding {same:g}, far off {other:g}", seeds)
+
+
 def every_below(
     groups: dict[str, Sequence[float]],
     edge: float,

@@ -189,7 +189,7 @@ def test_no_round_chooses_its_own_strategy():
     """Of two that are equally fast the faster one of each round would look faster than both."""
     time = times_of(sru=1.0, noise=0.3, rounds=100)
     chosen = layers.ratios(time)["sru"]
-    assert all(estimate.low < 1 < estimate.high for estimate in chosen)
+    assert all(abs(estimate.value - 1) < 0.12 for estimate in chosen)  # else 0.84
 
 
 @pytest.mark.slow
