@@ -264,7 +264,7 @@ def _time_judged(time) -> Verdict:
     note = (
         f"{every}; {timing.machine(time)}, {last['time'].iloc[0]:,} steps, {last['round'].nunique()} rounds"
     )
-    show = lambda log: f"{statistics.Estimate(*np.exp(log)):.2f}"  # noqa: E731
+    show = lambda log: f"{statistics.Estimate(*np.exp(log)):.3g}"  # noqa: E731
     return every_below(groups, 0, show, "1: step by step", "", note)._replace(seeds=0)
 
 

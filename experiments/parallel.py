@@ -224,7 +224,7 @@ def _newton_judged(newton) -> Verdict:
     note = f"at {last['time'].max():,} steps, {last['iterations'].max()} iterations at most"
     if last["error"].max() > SAME:
         return untested(f"its states are others: {last['error'].max():.0e} off, {note}")
-    return above(value, 1, len(last), f"{value:.3f} ({middle}, {note})", "step by step")
+    return above(value, 1, len(last), f"{value:.3g} ({middle}, {note})", "step by step")
 
 
 def _times_judged(time) -> dict[str, Verdict]:
@@ -234,8 +234,8 @@ def _times_judged(time) -> dict[str, Verdict]:
     for part, (name, side, edge, against) in TIMED.items():
         if name in last:
             estimate, other = (last.loc[which, name] for which in (DECIDES, "forward"))
-            number = f"{estimate:.2f}" + f", {last.loc[DECIDES, 'fastest']}" * (name == "sru")
-            number += f" (forward alone {other:.2f})"
+            number = f"{estimate:.3g}" + f", {last.loc[DECIDES, 'fastest']}" * (name == "sru")
+            number += f" (forward alone {other:.3g})"
             verdict = side(estimate, edge, time["round"].nunique(), number, against, note)
             found[part] = verdict._replace(seeds=0)  # rounds are none
     return found

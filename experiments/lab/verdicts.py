@@ -25,6 +25,15 @@ def below(estimate: Estimate, edge: float, *rest, **named) -> Verdict:
     return found._replace(verdict=OPPOSITE[found.verdict])
 
 
+def within(estimate: Estimate, edge: float, seeds: int, number: str, against: str, note: str = "") -> Verdict:
+    """True where the whole interval is from -edge to edge, false where it is outside."""
+    side, other = (above(Estimate(*values), edge, seeds, number, against, note) for values in (
+        estimate, [-x for x in (estimate.value, estimate.high, estimate.low)],
+    ))  # fmt: skip
+    sides = {side.verdict, other.verdict}
+    return side._replace(verdict=FALSE if TRUE in sides else TRUE if sides == {FALSE} else UNDECIDED)
+
+
 def agrees(deviation: float, same: float, other: float, seeds: int) -> Verdict:
     """True where the largest deviation is at most that of the same thing, false where it is at least that of
     another; not tested where it is NaN."""
