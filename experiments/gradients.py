@@ -70,7 +70,7 @@ class Settings(tuning.Settings):
     rows: int = 8  # sequences, averaged
     gap: int = 20  # that cells are trained on
     steps: int = 600
-    forget_biases: tuple = (0, 1, 3, 5)  # of the LSTM
+    biased: tuple = tuple(f"lstm:forget_bias={bias}" for bias in (0, 1, 3, 5))
     reach_time: int = 3000
     scales: tuple = (0.5, 0.9, 1.0, 1.5, 2.0, 4.0)  # of the RNN's recurrent matrix
     input_scales: tuple = (0.01, 0.1, 1.0)  # standard deviations
@@ -78,7 +78,7 @@ class Settings(tuning.Settings):
     clip_rates: tuple = (0.01, 0.03, 0.1)  # of SGD
     clip_gap: int = 10
 
-    least: ClassVar = tuning.Settings.least | {"time": 3, "reach_time": 3, "forget_biases": 0}
+    least: ClassVar = tuning.Settings.least | {"time": 3, "reach_time": 3}
 
     def runs(self, ended=lambda name, config: None):
         known = Known(ended)
@@ -87,27 +87,30 @@ class Settings(tuning.Settings):
         return known.runs | dict(_clipped(self, *of) for of in itertools.product(self.clip_scales, CLIPS))
 
     def configs(self):
-        biases = (f"lstm:forget_bias={bias}" for bias in self.forget_biases)
-        return (_config(text, self) for text in (*self.cells, *biases))
+        biased = [_config(text, self) for text in self.biased]
+        ok = all(hasattr(config.cell, "forget_bias") for config in biased)
+        self.require("biased", ok, "cells that have the option forget_bias")
+        return biased + [_config(text, self) for text in self.cells]
 
 
 PRESETS = {
     "quick": Settings(
         cells=("rnn", "lstm"), seeds=2, tuning_seeds=1, initialisations=1, widenings=0,
-        learning_rates=(0.01,), hidden_size=4, time=110, rows=2, gap=3, steps=20, forget_biases=(0, 3),
-        reach_time=50, scales=(1.0, 4.0), input_scales=(1.0,), clip_scales=(4.0,), clip_rates=(0.1,),
-        clip_gap=3,
+        learning_rates=(0.01,), hidden_size=4, time=110, rows=2, gap=3, steps=20,
+        biased=("lstm:forget_bias=3",), reach_time=50, scales=(1.0, 4.0), input_scales=(1.0,), clip_gap=3,
+        clip_scales=(4.0,), clip_rates=(0.1,),
     ),
     "fast": Settings(),
     "full": Settings(
         cells=tuple(name for name in cells.names() if probes.kind(name) not in ("window", "attention")),
-        hidden_size=64, time=1000, rows=32, gap=50, steps=3000, forget_biases=(0, 1, 2, 3, 4, 5),
+        hidden_size=64, time=1000, rows=32, gap=50, steps=3000,
+        biased=tuple(f"lstm:forget_bias={bias}" for bias in range(6)),
     ),
 }  # fmt: skip
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
-    """`gains`: log10 of both gradients by cell, stage, seed and k; `reach`: of LSTMs by forget bias;
+    """`gains`: log10 of both gradients by cell, stage, seed and k; `reach`: of cells by forget bias;
     `training`: the runs of the trained stage, `tuning`: those before; `scaled`: gains of RNNs by scale;
     `clipping`: training runs of scaled RNNs."""
     rows, tuned, reach, fields = [], [], [], settings.of("time", "rows")
@@ -120,9 +123,9 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
         tuned += [runs.labels(text) | row for row in trials]
         picked = next(row["trial"] for row in trials if row["picked"])
         rows += [runs.labels(text) | {"trial": picked} | row for row in found]
-    for bias in settings.forget_biases:
-        found = _initial(lab, settings, f"lstm:forget_bias={bias}", settings.reach_time)
-        reach += [{"bias": bias} | row for row in found]
+    for text in settings.biased:
+        told = runs.labels(text) | {"bias": _config(text, settings).cell.forget_bias}
+        reach += [told | row for row in _initial(lab, settings, text, settings.reach_time)]
     frames = runs.by_kind(rows, gain="gains", run="training")
     frames |= {"tuning": pd.DataFrame(tuned), "reach": pd.DataFrame(reach)}
     fields |= settings.of("scales", "input_scales", "seeds", "hidden_size")
@@ -182,13 +185,10 @@ def _look(config, spec, time, rows):
         return state, jnp.log10(norms).mean(0)[::-1]
 
     def rows_of(params, seed):
-        # Zero gains are minus infinity; JSON and CSV both know it.
-        state, inputs = jax.device_get(look(params))
+        state, inputs = jax.device_get(look(params))  # minus infinity where they are zero
         inputs = [*inputs, np.nan]  # there are time inputs, time + 1 states
-        return [
-            {"seed": int(seed), "k": k, "state": float(state[k]), "inputs": float(inputs[k])}
-            for k in _distances(time)
-        ]
+        rows = ({"k": k, "state": float(state[k]), "inputs": float(inputs[k])} for k in _distances(time))
+        return [{"seed": int(seed)} | row for row in rows]
 
     return rows_of
 
@@ -226,8 +226,8 @@ def _clipping(settings, lab) -> pd.DataFrame:
 
 
 def _clipped(settings, scale, clip):
-    sgd = {"optimizer": "sgd", "schedule": "constant", "clip_norm": clip}
-    sgd |= {"learning_rates": settings.clip_rates}
+    rates = {"schedule": "constant", "learning_rates": settings.clip_rates}
+    sgd = {"optimizer": "sgd", "clip_norm": clip} | rates
     config = _config(f"rnn:recurrent_scale={scale}", settings, task={"gap": settings.clip_gap}, optim=sgd)
     return f"clip-{scale:g}-{clip:g}", config
 
@@ -284,7 +284,7 @@ def tables(frames) -> dict[str, pd.DataFrame]:
 
 def figures(frames) -> dict[str, Figure]:
     """`gradients`: both quantities against k, before and after training, a panel per cell; `scaled`: RNNs by
-    scale; `reach`: LSTMs by forget bias."""
+    scale; `reach`: by forget bias."""
     return {
         "gradients": gain_figures.by_cell(frames["gains"], FLOOR),
         "scaled": gain_figures.scaled(frames["scaled"], SMALL, LARGE),
