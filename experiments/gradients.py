@@ -2,12 +2,12 @@
 
   python -m experiments.gradients
   python -m experiments.gradients --cells=rnn,lstm,lstm:chrono=200 --config.time=1000
-  python -m experiments.gradients --config.lyapunov=true
 
 Measures the gain of d s_T / d s_{T-k} (s: the whole state; 1 is the identity's) and || d loss / d x_{T-k} ||
-against k on delayed recall, at initialisation and after training on a short gap, with the rate of decay and
-where each falls below 1e-6; how a plain RNN's gain depends on the scale of its recurrent matrix and of its
-inputs; and what clipping does for an RNN that starts with a scaled-up matrix.
+against k on delayed recall, where each falls below 1e-6, and the slope of the gain's logarithm, which is the
+largest Lyapunov exponent: as initialised, and after training on a short gap, each cell tuned alike, of the
+seeds that solved it. Then an LSTM's against its forget gate's bias, a plain RNN's against the scale of its
+recurrent matrix and of its inputs; and what clipping does for an RNN that starts with a scaled-up matrix.
 """
 
 import dataclasses
@@ -17,117 +17,180 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-from experiments.lab import experiment, probes, protocol, runs, statistics, style
-from experiments.lab.experiment import Claim, Experiment, Verdict
+from experiments.lab import experiment, gain_figures, gains, probes, runs, statistics, tuning
+from experiments.lab.experiment import Claim, Experiment, Part, Verdict, untested
+from experiments.lab.protocol import Known
+from experiments.lab.verdicts import above, below, within
 
-CLAIMS = {"rnn_gradient": Claim("A plain RNN's gradients vanish or explode", "scaled")}
 FLOOR = 1e-6  # a gradient below it is lost in the sum over time in float32
+KEPT = float(np.log(1 / FLOOR)) / 1000  # an exponent that takes 1,000 steps to get there
 FAR = 100  # the distance, in steps, at which RNNs of all scales are compared
 SMALL, LARGE = -3, 3  # decades of gain within which a gradient counts as kept
 CLIPS = (0.0, 1.0)  # norms to which gradients are clipped; 0: they are not
+RELU, SCALED = "rnn:activation=relu:recurrent_init=identity", "rnn:recurrent_scale=4"  # as initialised only
+RULE = "largest Lyapunov exponent on delayed recall, 95 % interval of the mean over seeds: {} true, {} false"
+VANISHES = RULE.format("below 0", "above 0")
+CLAIMS = {
+    "rnn_gradient": Claim(
+        "A plain RNN's gradients vanish or explode",
+        {
+            "rnn_vanishes": Part("as initialised (orthogonal, tanh) they vanish", VANISHES),
+            "rnn_explodes": Part(
+                "with a matrix 4 times as large they explode", RULE.format("above 0", "below 0")
+            ),
+            "rnn_keeps": Part(
+                "with the identity and relu they do neither, as initialised",
+                RULE.format(f"within {KEPT:.4f} of 0 (a factor of 1e6 takes 1,000 steps)", "outside"),
+            ),
+            "rnn_trained": Part(
+                "tuned and trained to recall over a gap, they vanish over longer ones",
+                VANISHES + "; solved seeds",
+            ),
+            "lstm_reach": Part(
+                "an LSTM's reach further the larger the bias of its forget gate, as initialised",
+                f"rank correlation of the bias with the distance from which on the gain is below {FLOOR:g}, "
+                "95 % interval over seeds: above 0 true, below 0 false",
+            ),
+        },
+        "gradients",
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(protocol.Settings):
+class Settings(tuning.Settings):
     cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
-    seeds: int = 5
     hidden_size: int = 32
     time: int = 300  # steps of the sequences that are probed
     rows: int = 8  # sequences, averaged
     gap: int = 20  # that cells are trained on
     steps: int = 600
-    learning_rates: tuple = (0.001, 0.003, 0.01)
-    scales: tuple = (0.5, 0.9, 1.0, 1.1, 1.5, 2.0, 4.0)  # of the RNN's recurrent matrix
+    biased: tuple = tuple(f"lstm:forget_bias={bias}" for bias in (0, 1, 3, 5))
+    reach_time: int = 3000
+    scales: tuple = (0.5, 0.9, 1.0, 1.5, 2.0, 4.0)  # of the RNN's recurrent matrix
     input_scales: tuple = (0.01, 0.1, 1.0)  # standard deviations
     clip_scales: tuple = (1.0, 2.0, 4.0)
     clip_rates: tuple = (0.01, 0.03, 0.1)  # of SGD
     clip_gap: int = 10
-    lyapunov: bool = False
 
-    least: ClassVar = {"time": 3}
+    least: ClassVar = tuning.Settings.least | {"time": 3, "reach_time": 3}
 
-    def runs(self, ended=None):
-        cells = {f"train-{runs.file_name(cell)}": _config(cell, self, self.gap) for cell in self.cells}
-        return cells | dict(_clipped(self, *of) for of in itertools.product(self.clip_scales, CLIPS))
+    def runs(self, ended=lambda name, config: None):
+        known = Known(ended)
+        for text in self.cells:
+            known.follow(_trained, self, text)
+        return known.runs | dict(_clipped(self, *of) for of in itertools.product(self.clip_scales, CLIPS))
+
+    def configs(self):
+        biased = [_config(text, self) for text in self.biased]
+        ok = all(hasattr(config.cell, "forget_bias") for config in biased)
+        self.require("biased", ok, "cells that have the option forget_bias")
+        return biased + [_config(text, self) for text in self.cells]
 
 
 PRESETS = {
     "quick": Settings(
-        cells=("rnn", "lstm"), seeds=2, hidden_size=4, time=110, rows=2, gap=3, steps=20, clip_gap=3,
-        learning_rates=(0.01,), scales=(1.0, 4.0), input_scales=(1.0,), clip_scales=(4.0,), clip_rates=(0.1,),
+        cells=("rnn", "lstm"), seeds=2, tuning_seeds=1, initialisations=1, widenings=0,
+        learning_rates=(0.01,), hidden_size=4, time=110, rows=2, gap=3, steps=20,
+        biased=("lstm:forget_bias=3",), reach_time=50, scales=(1.0, 4.0), input_scales=(1.0,), clip_gap=3,
+        clip_scales=(4.0,), clip_rates=(0.1,),
     ),
     "fast": Settings(),
     "full": Settings(
-        seeds=10, hidden_size=64, time=1000, rows=32, gap=50, steps=3000,
-        learning_rates=(0.0003, 0.001, 0.003, 0.01), lyapunov=True,
+        cells=tuple(name for name in cells.names() if probes.kind(name) not in ("window", "attention")),
+        hidden_size=64, time=1000, rows=32, gap=50, steps=3000,
+        biased=tuple(f"lstm:forget_bias={bias}" for bias in range(6)),
     ),
 }  # fmt: skip
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
-    """`gains`: log10 of both gradients by cell, stage, seed and k; `scaled`: gains of RNNs by scale;
-    `clipping`: training runs of scaled RNNs; `lyapunov`: exponents, if asked for; `training`: which runs
-    the trained stage is of."""
-    rows, probe, fields = [], functools.partial(_probe, settings), settings.of("time", "rows", "lyapunov")
-    for cell, run in zip(settings.cells, settings.runs().items(), strict=False):
-        rows += [runs.labels(cell) | row for row in lab.train(*run, probe, fields)]
-    names = {"gain": "gains", "run": "training"} | ({"exponent": "lyapunov"} if settings.lyapunov else {})
-    frames = runs.by_kind(rows, **names)
-    frames["scaled"] = pd.DataFrame(lab.do("scaled", dataclasses.asdict(settings), lambda: _scaled(settings)))
+    """`gains`: log10 of both gradients by cell, stage, seed and k; `reach`: of cells by forget bias;
+    `training`: the runs of the trained stage, `tuning`: those before; `scaled`: gains of RNNs by scale;
+    `clipping`: training runs of scaled RNNs."""
+    rows, tuned, reach, fields = [], [], [], settings.of("time", "rows")
+    for text in dict.fromkeys((*settings.cells, RELU, SCALED)):
+        told = runs.labels(text) | {"kind": "gain", "stage": "initial"}
+        rows += [told | row for row in _initial(lab, settings, text, settings.time)]
+    for text in settings.cells:
+        probe = functools.partial(_probe, settings)
+        trials, found = _trained(lab.train, settings, text, probe, fields)
+        tuned += [runs.labels(text) | row for row in trials]
+        picked = next(row["trial"] for row in trials if row["picked"])
+        rows += [runs.labels(text) | {"trial": picked} | row for row in found]
+    for text in settings.biased:
+        told = runs.labels(text) | {"bias": _config(text, settings).cell.forget_bias}
+        reach += [told | row for row in _initial(lab, settings, text, settings.reach_time)]
+    frames = runs.by_kind(rows, gain="gains", run="training")
+    frames |= {"tuning": pd.DataFrame(tuned), "reach": pd.DataFrame(reach)}
+    fields |= settings.of("scales", "input_scales", "seeds", "hidden_size")
+    frames["scaled"] = pd.DataFrame(lab.do("scaled", fields, lambda: _scaled(settings)))
     return frames | {"clipping": _clipping(settings, lab)}
 
 
-def _config(cell, settings, gap, **optim):
+def _config(text, settings, **sections):
     """Delayed recall over a short gap, every gate where the cell has it by default."""
-    return runs.config(
-        cell,
-        "delayed_recall",
-        cell={"hidden_size": settings.hidden_size},
-        task={"gap": gap},
-        optim={"learning_rates": settings.learning_rates} | optim,
-        train={"steps": settings.steps, "seeds": settings.seeds, "eval_every": 50},
-    )
+    train = {"steps": settings.steps, "eval_every": min(25, settings.steps), "seeds": settings.seeds}
+    sections = {"task": {"gap": settings.gap}, "train": train} | sections
+    return runs.config(text, "delayed_recall", cell={"hidden_size": settings.hidden_size}, **sections)
+
+
+def _trained(train, settings, text, *probe) -> tuple[list, list]:
+    make, name = (lambda label: _config(label, settings)), runs.file_name(text)
+    return tuning.tuned_and_trained(train, name, make, text, settings, *probe)
+
+
+def _initial(lab, settings, text, time) -> list[dict]:
+    """Both gradients of each seed, as initialised."""
+    config = _config(text, settings)
+    fields = {"config": config.to_dict(), "time": time, "rows": settings.rows}
+
+    def make():
+        run = runs.make_run(config)
+        params = runs.initial_state(run).params
+        look = _look(config, run.spec, time, settings.rows)
+        return [row for seed in range(settings.seeds) for row in look(runs.lane(params, seed), seed)]
+
+    return lab.do(f"initial-{runs.file_name(text)}-{time}", fields, make)
 
 
 def _probe(settings, result) -> list[dict]:
-    """Both gradients of each seed, as initialised and as trained with the learning rate of the other seeds'
-    choice."""
-    config, spec, lanes = result.run.config, result.run.spec, runs.lanes(result)
-    task = dataclasses.replace(config.task, gap=settings.time - 2, max_gap=0)
-    batch = task.eval_batch({}, "test", 0, settings.rows)
+    """Both gradients of each seed, before and after training, and whether it solved the task."""
+    config, seeds = result.run.config, runs.seeds(result)
+    look = _look(config, result.run.spec, settings.time, settings.rows)
+    names = ["seed", "learning_rate", "solved", "solved_step", "test_metric"]
+    rows = [{"kind": "run"} | {name: seed[name] for name in names} for seed in seeds]
+    for stage, params in (("untrained", runs.initial(result)), ("trained", runs.trained(result))):
+        for lane, seed in enumerate(seeds):
+            told = {"kind": "gain", "stage": stage, "solved": bool(seed["solved"])}
+            rows += [told | row for row in look(runs.lane(params, lane), seed["seed"])]
+    return rows
+
+
+def _look(config, spec, time, rows):
+    """(parameters, seed) -> rows of both gradients by k, geometric means over sequences."""
+    task = dataclasses.replace(config.task, gap=time - 2, max_gap=0)
+    batch = task.eval_batch({}, "test", 0, rows)
 
     @runs.compiled
     def look(params):
-        cell_params = probes.layer_params(params)
         xs = probes.embedded(spec, params, batch.xs)
-        state = probes.state_gains(config.cell, cell_params, xs).mean(0)  # geometric mean over rows
+        state = probes.state_gains(config.cell, probes.layer_params(params), xs).mean(0)
         norms = probes.input_gradients(config.cell, spec, config.model, params, batch)[1]
-        spectrum = ()
-        if settings.lyapunov:
-            spectrum = probes.lyapunov_spectrum(config.cell, cell_params, xs[:2], skip=settings.time // 10)
-        return state, jnp.log10(norms).mean(0)[::-1], spectrum
+        return state, jnp.log10(norms).mean(0)[::-1]
 
-    names = ["seed", "learning_rate", "solved", "solved_step", "test_metric"]
-    rows = [{"kind": "run"} | row for row in lanes.loc[lanes["chosen"], names].to_dict("records")]
-    stages = {"initial": runs.initial(result), "trained": runs.trained(result)}
-    for lane, seed in lanes["seed"][lanes["chosen"]].items():
-        for stage, params in stages.items():
-            # Zero gains are minus infinity; JSON and CSV both know it.
-            state, inputs, spectrum = jax.device_get(look(runs.lane(params, lane)))
-            inputs = [*inputs, np.nan]  # there are time inputs, time + 1 states
-            shared = {"stage": stage, "seed": int(seed)}
-            for k in _distances(settings.time):
-                gains = {"k": k, "state": float(state[k]), "inputs": float(inputs[k])}
-                rows.append({"kind": "gain"} | shared | gains)
-            for i, value in enumerate(spectrum):
-                rows.append({"kind": "exponent"} | shared | {"rank": i, "exponent": float(value)})
-    return rows
+    def rows_of(params, seed):
+        state, inputs = jax.device_get(look(params))  # minus infinity where they are zero
+        inputs = [*inputs, np.nan]  # there are time inputs, time + 1 states
+        rows = ({"k": k, "state": float(state[k]), "inputs": float(inputs[k])} for k in _distances(time))
+        return [{"seed": int(seed)} | row for row in rows]
+
+    return rows_of
 
 
 def _distances(time: int) -> list[int]:
@@ -163,133 +226,70 @@ def _clipping(settings, lab) -> pd.DataFrame:
 
 
 def _clipped(settings, scale, clip):
-    cell, rates = f"rnn:recurrent_scale={scale}", settings.clip_rates
-    sgd = {"optimizer": "sgd", "schedule": "constant", "learning_rates": rates, "clip_norm": clip}
-    return f"clip-{scale:g}-{clip:g}", _config(cell, settings, settings.clip_gap, **sgd)
+    rates = {"schedule": "constant", "learning_rates": settings.clip_rates}
+    sgd = {"optimizer": "sgd", "clip_norm": clip} | rates
+    config = _config(f"rnn:recurrent_scale={scale}", settings, task={"gap": settings.clip_gap}, optim=sgd)
+    return f"clip-{scale:g}-{clip:g}", config
 
 
 # --- the rule
 
 
 def judge(frames) -> dict[str, Verdict]:
-    """`rnn_gradient`: an RNN's gain over FAR steps, at initialisation, for every scale of its matrix and
-    inputs. A setting keeps its gradient if the interval of the median lies within 1e-3..1e3, loses it if the
-    interval lies outside. Holds: no setting keeps it, or may; does not hold: most settings keep it; else in
-    part.
-    """
-    at = _far(frames["scaled"])
-    kept, vanished, exploded = [], [], []
-    for (scale, input_scale), group in at.groupby(["scale", "input_scale"]):
-        gain = statistics.median(group["state"])
-        fate = vanished if gain.high < SMALL else exploded if gain.low > LARGE else kept
-        fate.append(f"U x {scale:g}, inputs x {input_scale:g}: 1e{gain.value:.1f}")
-    settings = len(kept) + len(vanished) + len(exploded)
-    verdict = "holds" if not kept else "does not hold here" if 2 * len(kept) > settings else "holds in part"
-    evidence = (
-        f"Over {int(at['k'].iloc[0])} steps, at initialisation, the gain of {settings} settings vanishes in "
-        f"{len(vanished)}, explodes in {len(exploded)} and stays within a factor of 1000 in {len(kept)}"
-        f"{' (' + '; '.join(kept) + ')' if kept else ''}. "
-    )
-    fitted = decays(frames["gains"])
-    fitted = fitted[(fitted["quantity"] == "state") & (fitted["stage"] == "initial")]
-    rates = {label: statistics.median(100 * group["rate"]) for label, group in fitted.groupby("label")}
-    rates = ", ".join(f"{label} {rate:.2g}" for label, rate in rates.items())
-    evidence += f"Decades per 100 steps on delayed recall: {rates}."
-    return {"rnn_gradient": Verdict(verdict, evidence)}
-
-
-def _far(scaled: pd.DataFrame) -> pd.DataFrame:
-    return scaled[scaled["k"] == min(FAR, scaled["k"].max())]
-
-
-def decays(gains: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, stage, seed and quantity: `rate` and `reach` of `statistics.decay`."""
-    rows = []
-    for keys, group in gains.groupby(["label", "cell", "stage", "seed"]):
-        row = dict(zip(("label", "cell", "stage", "seed"), keys, strict=True))
-        for quantity in ("state", "inputs"):
-            rate, reach = statistics.decay(group["k"], group[quantity], np.log10(FLOOR))
-            rows.append(row | {"quantity": quantity, "rate": rate, "reach": reach})
-    return pd.DataFrame(rows)
+    """The parts of `rnn_gradient`; what was not measured is not tested."""
+    fitted = gains.exponents(frames["gains"], FLOOR)
+    found = {part: untested("it is not among what was measured") for part in EXPERIMENT.parts}
+    for part, label, stage, rule, edge, against in (
+        ("rnn_vanishes", "rnn", "initial", below, 0, "0"),
+        ("rnn_explodes", SCALED, "initial", above, 0, "0"),
+        ("rnn_keeps", RELU, "initial", within, KEPT, f"0, give or take {KEPT:.4f}"),
+        ("rnn_trained", "rnn", "trained", below, 0, "0"),
+    ):
+        rows = fitted[(fitted["label"] == label) & (fitted["stage"] == stage)]
+        if len(rows):
+            value = statistics.mean(rows["exponent"])
+            reach = statistics.censored(
+                statistics.median(rows["state"]), f">{frames['gains']['k'].max():.0f}"
+            )
+            note = f"gain below {FLOOR:g} from k = {reach} on"
+            note += f"; tuned: {rows['trial'].iloc[0]}" * (stage == "trained")
+            found[part] = rule(value, edge, len(rows), f"{value:+.4f} a step", against, note)
+    if "reach" in frames and frames["reach"]["bias"].nunique() > 1:
+        rows = gains.reaches(frames["reach"], FLOOR)
+        value, seeds = statistics.rank_correlation(rows, "bias", "state"), rows["seed"].nunique()
+        limit = f">{frames['reach']['k'].max():.0f}"
+        steps = (
+            f"{bias:g}: {statistics.censored(statistics.median(group['state']), limit)}"
+            for bias, group in rows.groupby("bias")
+        )
+        found["lstm_reach"] = above(value, 0, seeds, f"{value:.2f}", "0", f"steps by bias {', '.join(steps)}")
+    return found
 
 
 # --- what is shown
 
 
 def tables(frames) -> dict[str, pd.DataFrame]:
-    """Decay and reach by cell and stage; gains by scale; clipping."""
-    by, limit, shown = ["label", "stage"], f">{frames['gains']['k'].max():.0f}", {}
-    for quantity, fitted in decays(frames["gains"]).groupby("quantity", sort=False):
-        rows = []
-        for (label, stage), group in fitted.groupby(by):
-            row = {"cell": label, "stage": stage}
-            row["decades per 100 steps"] = f"{statistics.median(100 * group['rate']):.2g}"
-            reach = statistics.censored(statistics.median(group["reach"]), limit)
-            rows.append(row | {"below 1e-6 from k =": reach})
-        name = {"state": "Gain of ds_T / ds_{T-k}", "inputs": "|| d loss / d x_{T-k} ||"}[quantity]
-        shown[f"{name}: median over seeds [95 %]"] = pd.DataFrame(rows)
-    at = _far(frames["scaled"])
-    wide = at.pivot_table(index="scale", columns="input_scale", values="state", aggfunc="median")
-    wide = wide.map("{:.1f}".format).rename(columns="inputs x {:g}".format).reset_index(names="scale of U")
-    shown[f"RNN: log10 gain over {int(at['k'].iloc[0])} steps, median over seeds"] = wide
-    clipped = []
-    for (scale, clip), group in frames["clipping"].groupby(["scale", "clip_norm"]):
-        row = {"scale of U": f"{scale:g}", "clipped to norm": f"{clip:g}" if clip else "no"}
-        for rate, seeds in group.groupby("learning_rate"):
-            gone = int(seeds["diverged_step"].notna().sum())
-            solved = f"{int(seeds['solved'].sum())}/{len(seeds)}"
-            row[f"rate {rate:g}"] = solved + f", {gone} NaN" * bool(gone)
-        clipped.append(row)
+    """Exponents and reaches by cell and stage; tuning; gains by scale; clipping."""
+    title = "Largest Lyapunov exponent per step: mean over seeds [95 %]; trained: seeds that solved the task"
+    shown = {title: gains.exponent_table(frames["gains"], FLOOR)}
+    shown["Tuning"] = tuning.picked_table(frames["tuning"])
+    at = min(FAR, frames["scaled"]["k"].max())
+    wide = gains.scaled_table(frames["scaled"][frames["scaled"]["k"] == at])
+    shown[f"RNN on white noise: log10 gain over {at} steps, median over seeds"] = wide
     gap = int(frames["clipping"]["gap"].iloc[0])
-    shown[f"RNN from a scaled-up matrix, SGD: seeds that learn a gap of {gap}"] = pd.DataFrame(clipped)
-    if "lyapunov" in frames:
-        top = frames["lyapunov"][frames["lyapunov"]["rank"] == 0].groupby(by)["exponent"]
-        top = top.agg(lambda values: f"{statistics.median(values):.3f}").reset_index()
-        shown["Largest Lyapunov exponent per step"] = top.rename(columns={"label": "cell"})
-    return shown
+    title = f"RNN from a scaled-up matrix, SGD: seeds that learn a gap of {gap}"
+    return shown | {title: gains.clipping_table(frames["clipping"])}
 
 
 def figures(frames) -> dict[str, Figure]:
-    """`gradients`: both quantities against k, before and after training; `scaled`: RNNs by scale."""
-    gains = frames["gains"]
-    look, titles = (
-        style.styles(gains),
-        {"initial": "at initialisation", "trained": "after training on a short gap"},
-    )
-    stages = [stage for stage in titles if stage in set(gains["stage"])]
-    names = {"state": "log10 gain of $ds_T / ds_{T-k}$", "inputs": r"log10 $\|d\,loss / dx_{T-k}\|$"}
-    figure, axes = style.panels(2, len(stages), (4.5, 3.4), sharex=True, sharey="row")
-    for line, (quantity, name) in zip(axes, names.items(), strict=True):
-        for ax, stage in zip(line, stages, strict=True):
-            for label, group in gains[gains["stage"] == stage].groupby("label"):
-                group = group.dropna(subset=[quantity])
-                every = max(1, group["k"].nunique() // 8)
-                style.line(ax, group, "k", quantity, look[label], label=label, markevery=every)
-            ax.axhline(np.log10(FLOOR), color=style.MUTED, lw=1, ls="--")
-            ax.set_ylim(max(-40, gains[quantity].replace(-np.inf, np.nan).min()) - 1, None)
-            style.title(ax, titles[stage] if quantity == "state" else "")
-            ax.set_xlabel("distance k, steps back from the end" if quantity == "inputs" else "")
-        line[0].set_ylabel(name)
-    note = f"Line: median over {gains['seed'].nunique()} seeds; band: all seeds. Dashed: 1e-6."
-    style.legend(figure, axes[0, 0], [note])
-    return {"gradients": figure, "scaled": _scaled_figure(frames["scaled"])}
-
-
-def _scaled_figure(scaled) -> Figure:
-    inputs, scales = (sorted(scaled[name].unique()) for name in ("input_scale", "scale"))
-    figure, axes = style.panels(1, len(inputs), (3.6, 3.5), sharey=True)
-    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(scales)))
-    for ax, input_scale in zip(axes[0], inputs, strict=True):
-        for scale, colour in zip(scales, shades, strict=True):
-            rows = scaled[(scaled["scale"] == scale) & (scaled["input_scale"] == input_scale)]
-            style.line(ax, rows, "k", "state", {"color": colour}, label=f"{scale:g}")
-        ax.axhspan(SMALL, LARGE, color="#DDDDDD", alpha=0.5, zorder=0, lw=0)
-        style.title(ax, f"inputs of standard deviation {input_scale:g}")
-        ax.set(xlabel="distance k, steps", ylim=(-40, 40))
-    axes[0, 0].set_ylabel("RNN: log10 gain of $dh_T / dh_{T-k}$")
-    note = f"Scale of the orthogonal recurrent matrix; median and range of {scaled['seed'].nunique()} seeds; "
-    style.legend(figure, axes[0, 0], [f"{note}grey: within a factor 1000 of 1."])
-    return figure
+    """`gradients`: both quantities against k, before and after training, a panel per cell; `scaled`: RNNs by
+    scale; `reach`: by forget bias."""
+    return {
+        "gradients": gain_figures.by_cell(frames["gains"], FLOOR),
+        "scaled": gain_figures.scaled(frames["scaled"], SMALL, LARGE),
+        "reach": gain_figures.reach(gains.reaches(frames["reach"], FLOOR), frames["reach"]["k"].max(), FLOOR),
+    }
 
 
 EXPERIMENT = Experiment(

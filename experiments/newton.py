@@ -14,24 +14,65 @@ is a run of the cell and of its tangents.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterator
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-from experiments.lab import convergence, experiment, probes, protocol, runs, statistics, style, timing
-from experiments.lab.convergence import WINDOWS, count_text, depth_text, usual
-from experiments.lab.experiment import Claim, Experiment, Verdict
+from experiments.lab import convergence, experiment, probes, runs, statistics, timing, tuning
+from experiments.lab.convergence import usual
+from experiments.lab.convergence_figures import both
+from experiments.lab.experiment import Claim, Experiment, Part, Verdict, untested
+from experiments.lab.protocol import Known
+from experiments.lab.statistics import LEAST
+from experiments.lab.verdicts import agrees, every_below
 
-CLAIMS = {"newton": Claim("A nonlinear cell runs in parallel over time by Newton's method", "newton")}
 SHARE = 0.25  # of the steps of a sequential run: a depth below it counts as parallel
-MORE = 1  # iterations at the longest time beyond those at the shortest: they count as not growing with time
+EXACT, WRONG = 1e-4, 1e-2  # errors over the largest entry: rounding, and other states
+RULE = (
+    "steps one after the other over T, longest T: {}, 95 % interval of the mean over seeds below "
+    f"{SHARE:g} for every one true, above it for one false"
+)
+TIME = "it takes less time than step by step, {}"
+TIME_RULE = (
+    "time over that step by step, forward and gradients, longest T: 95 % interval of the geometric mean over "
+    "rounds below 1 for every cell true, above 1 for one false"
+)
+CLAIMS = {
+    "newton": Claim(
+        "A nonlinear cell runs in parallel over time by Newton's method",
+        {
+            "newton_initial": Part("as initialised, on white noise", RULE.format("cells")),
+            "newton_trained": Part(
+                "trained to recall over a gap, on longer gaps",
+                RULE.format(f"cells with {LEAST} seeds that solved it, those seeds"),
+            ),
+            "newton_calm": Part(
+                "with weights of any size whose largest Lyapunov exponent is below 0",
+                RULE.format("sizes of v of sru_feedback and U of rnn with the exponent's interval below 0"),
+            ),
+            "newton_chaos": Part(
+                "with weights whose largest Lyapunov exponent is above 0",
+                RULE.format("those sizes with the exponent's interval above 0"),
+            ),
+            "newton_exact": Part(
+                "its outputs and gradients are those of a sequential run, in float32",
+                f"largest error of all cells and seeds, over the largest entry: at most {EXACT:g} true, at "
+                f"least {WRONG:g} false; where it did not fall back",
+            ),
+            "newton_time": Part(TIME.format("on CPU cores"), TIME_RULE),
+            "newton_time_gpu": Part(TIME.format("on a GPU"), TIME_RULE),
+        },
+        "newton",
+    )
+}
 DIALS = {"sru_feedback": ("|v|", "feedback"), "rnn": ("U x", "scales")}  # sizes of weights, and the setting
+DIAGONAL = ("gru:diagonal=true", "lstm:diagonal=true")
 STAGES = {"initial": "initial, noise", "untrained": "initial, task", "trained": "trained"}
 
 
@@ -41,30 +82,32 @@ def eligible() -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(protocol.Settings):
-    cells: tuple = tuple(eligible())
-    seeds: int = 5
-    hidden_size: int = 8
+class Settings(tuning.Settings):
+    cells: tuple = (*eligible(), *DIAGONAL)
+    hidden_size: int = 64
     times: tuple = (64, 512, 16384)
-    trained: tuple = ("rnn", "gru", "sru_feedback")
+    trained: tuple = ("rnn", "lstm", "gru", "sru_feedback", *DIAGONAL)
     gap: int = 10  # of delayed recall, that they are trained on
-    steps: int = 1500
+    steps: int = 600
     feedback: tuple = (0.5, 1.0, 1.7, 2.5, 4.0, 8.0)  # |v| of sru_feedback
     scales: tuple = (1.0, 2.0, 4.0)  # of the RNN's orthogonal matrix
     sized: int = 16  # hidden size of those two
     error_time: int = 512
-    timed: tuple = ("gru", "sru_feedback")
+    timed: tuple = ("lstm", "gru", "sru_feedback", *DIAGONAL)
     timed_lengths: tuple = (4096,)
-    timed_hidden_size: int = 32
+    timed_hidden_size: int = 64
     batch: int = 4  # of what is timed
-    rounds: int = 5
+    rounds: int = 12
     repeats: int = 3
 
-    least: ClassVar = {"times": 3, "error_time": 2}
+    least: ClassVar = tuning.Settings.least | {"times": 3, "error_time": 2}
     optional: ClassVar = ("feedback", "scales")
 
-    def runs(self, ended=None):
-        return {f"train-{runs.file_name(text)}": _config(self, text) for text in self.trained}
+    def runs(self, ended=lambda name, config: None):
+        known = Known(ended)
+        for text in self.trained:
+            known.follow(_trained, self, text)
+        return known.runs
 
     def configs(self):
         return [_config(self, text) for text in {*self.cells, *self.trained, *self.timed}]
@@ -72,31 +115,36 @@ class Settings(protocol.Settings):
 
 PRESETS = {
     "quick": Settings(
-        cells=("sru_feedback",), seeds=2, hidden_size=4, times=(8, 40), trained=("sru_feedback",), gap=2,
-        steps=20, feedback=(6.0,), scales=(1.0,), sized=4, error_time=20, timed=("sru_feedback",),
-        timed_lengths=(30,), timed_hidden_size=4, batch=2, rounds=2, repeats=1,
+        cells=("sru_feedback",), seeds=2, tuning_seeds=1, learning_rates=(0.01,), initialisations=1,
+        widenings=0, hidden_size=4, times=(8, 40), trained=("sru_feedback",), gap=2, steps=20,
+        feedback=(6.0,), scales=(1.0,), sized=4, error_time=20, timed=("sru_feedback",), timed_lengths=(30,),
+        timed_hidden_size=4, batch=2, rounds=2, repeats=1,
     ),
     "fast": Settings(),
     "full": Settings(
-        seeds=10, times=(64, 256, 1024, 4096, 16384, 65536), trained=tuple(eligible()), gap=30, steps=3000,
+        times=(64, 256, 1024, 4096, 16384, 65536), trained=(*eligible(), *DIAGONAL), gap=30, steps=3000,
         feedback=(0.5, 1.0, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0), scales=(1.0, 1.5, 2.0, 3.0, 4.0, 8.0),
-        error_time=4096, timed=tuple(eligible()), timed_lengths=(512, 4096, 16384), rounds=15, repeats=5,
+        error_time=4096, timed=(*eligible(), *DIAGONAL), timed_lengths=(512, 4096, 16384),
+        rounds=20, repeats=5,
     ),
 }  # fmt: skip
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     """`iterations`: by label, stage, dial (a size of recurrent weights), method, time and seed, with the
-    exponent and depth; `errors`: against a sequential run, gradients too; `time`: ms by round."""
+    exponent and depth; `tuning`: every trial of what was trained; `errors`: against a sequential run,
+    gradients too; `time`: ms by round."""
     shared = settings.of("seeds", "hidden_size", "times")
-    rows, errors, times = [], [], []
+    rows, tuned, errors, times = [], [], [], []
     for text in settings.cells:
         rows += lab.do(f"start-{runs.file_name(text)}", shared, lambda text=text: [*_start(settings, text)])
     for text, (_, name) in DIALS.items():
         fields = shared | {"values": getattr(settings, name), "hidden_size": settings.sized}
         rows += lab.do(f"dial-{text}", fields, lambda text=text: [*_dial(settings, text)])
-    for name, config in settings.runs().items():
-        rows += lab.train(name, config, lambda result: [*_probe(settings, result)], shared)
+    for text in settings.trained:
+        probe = lambda result: [*_probe(settings, result)]  # noqa: E731
+        trials, probed = _trained(lab.train, settings, text, probe, shared)
+        rows, tuned = rows + probed, tuned + [runs.labels(text) | row for row in trials]
     for text in settings.cells:
         fields = {"time": settings.error_time, "seeds": settings.seeds, "hidden_size": settings.hidden_size}
         compare = lambda text=text, fields=fields: [*convergence.errors(text, **fields)]  # noqa: E731
@@ -105,15 +153,20 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     fields["backend"] = jax.default_backend()
     for time in settings.timed_lengths:
         times += lab.do(f"time-{time}", fields, lambda time=time: convergence.times(settings, time))
-    return {"iterations": pd.DataFrame(rows), "errors": pd.DataFrame(errors), "time": pd.DataFrame(times)}
+    frames = {"iterations": rows, "tuning": tuned, "errors": errors, "time": times}
+    return {name: pd.DataFrame(rows) for name, rows in frames.items()}
+
+
+def _trained(train, settings, text, *probe) -> tuple[list, list]:
+    make = lambda label: _config(settings, label)  # noqa: E731
+    return tuning.tuned_and_trained(train, runs.file_name(text), make, text, settings, *probe)
 
 
 def _config(settings, text):
     return runs.config(
         text, "delayed_recall",
         cell={"hidden_size": settings.hidden_size}, model={"embedding_size": settings.hidden_size},
-        task={"gap": settings.gap}, optim={"learning_rate": 0.01},
-        train={"steps": settings.steps, "seeds": settings.seeds, "eval_every": 50},
+        task={"gap": settings.gap}, train={"steps": settings.steps, "eval_every": min(25, settings.steps)},
     )  # fmt: skip
 
 
@@ -137,153 +190,103 @@ def _dial(settings, text) -> Iterator[dict]:
 
 
 def _probe(settings, result) -> Iterator[dict]:
-    """Every seed on its task over longer gaps, as initialised and as trained."""
+    """Every seed on its task over longer gaps, as initialised and as trained, and whether it solved it."""
     config, spec = result.run.config, result.run.spec
-    solved = sum(seed["solved"] for seed in runs.seeds(result))
+    solved = {row["seed"]: bool(row["solved"]) for row in runs.seeds(result)}
     for stage, params in (("untrained", runs.initial(result)), ("trained", runs.trained(result))):
-        fields = {"label": config.label, "stage": stage, "dial": "-", "solved": solved}
+        fields = {"label": config.label, "stage": stage, "dial": "-"}
         for time in settings.times:
             task = dataclasses.replace(config.task, gap=time - 2, max_gap=0)
             tokens = task.eval_batch({}, "test", 0, 1).xs
             xs = jax.vmap(lambda params, tokens=tokens: probes.embedded(spec, params, tokens))(params)
-            yield from convergence.iterations(config.cell, probes.layer_params(params), xs, fields)
+            for row in convergence.iterations(config.cell, probes.layer_params(params), xs, fields):
+                yield row | {"solved": solved[row["seed"]]}
 
 
 # --- the rule
 
 
 def judge(frames) -> dict[str, Verdict]:
-    """`newton`, by `judged`. Holds: every cell passes at every stage, and with recurrent weights of every
-    size. Does not hold here: less than half of the cells pass at initialisation. Else in part.
-    """
-    rows, parts = judged(frames["iterations"]), []
-    longest = f"{frames['iterations']['time'].max():,} steps"
-    for stage, words in (("initial", "At initialisation"), ("trained", "After training")):
-        part = rows[rows["stage"] == stage]
-        if len(part):
-            counts = ", ".join(f"{row.label} {row.iterations}" for row in part.itertuples())
-            parts.append(
-                f"{words} {part['passes'].sum()} of {len(part)} cells converge at every length up to "
-                f"{longest} in counts that do not grow ({counts} iterations at most); depth at most "
-                f"{100 * part['depth'].max():.1f} % of a sequential run's{_failed(part)}"
-            )
-    sized = rows[rows["stage"] == "dial"]
-    calm = sized["exponent"] <= 0
-    for part, words in ((sized[calm], "up to 0"), (sized[~calm], "above 0")):
-        text = f"{part['passes'].sum()} of {len(part)} pass{_failed(part)}" if len(part) else "none was there"
-        parts.append(f"Of sizes of recurrent weights with a largest Lyapunov exponent {words}, {text}")
-    worst = frames["errors"].groupby("bits")[["states", "gradients"]].max().itertuples()
-    text = (f"float{bits} {states:.0e} and {gradients:.0e}" for bits, states, gradients in worst)
-    parts.append(f"Largest relative error of outputs and gradients: {', '.join(text)}")
-    time, ratios = frames["time"], timing.ratios(frames["time"], "newton", "sequential")
-    text = ", ".join(f"{label} {which} {ratio:.2f}" for (label, which, _), ratio in ratios.items())
-    where = f"{timing.machine(time)}, {time['time'].max():,} steps"
-    parts.append(f"Time over a sequential run's ({where}): {text}")
-    few = rows["passes"][rows["stage"] == "initial"].mean() < 0.5
-    verdict = "does not hold here" if few else "holds" if rows["passes"].all() else "holds in part"
-    return {"newton": Verdict(verdict, ". ".join(parts) + ".")}
+    """The parts of `newton`, of `cells.Newton()` as it is; what was not measured is not tested."""
+    rows, errors, time = (frames.get(name, pd.DataFrame()) for name in ("iterations", "errors", "time"))
+    found = {part: untested("it is not among what was measured") for part in EXPERIMENT.parts}
+    found |= _depths_judged(rows) if len(rows) else {}
+    if len(errors) and len(same := errors[(errors["bits"] == 32) & ~errors["fallback"].astype(bool)]):
+        worst = same[["states", "gradients"]].max(axis=1).max()
+        found["newton_exact"] = agrees(worst, EXACT, WRONG, same["seed"].nunique())
+    found["newton_time_gpu"] = untested("no GPU: `python -m experiments.newton --preset=full` on one")
+    for backend, suffix in (("cpu", ""), ("gpu", "_gpu")):
+        if len(time) and len(here := time[time["backend"] == backend]):
+            found["newton_time" + suffix] = _time_judged(here)
+    return found
 
 
-def _failed(part: pd.DataFrame) -> str:
-    """What does not pass, and why."""
-    failed = []
-    for row in part[~part["passes"]].to_dict("records"):
-        why = ["counts grow"] * row["growing"] + [f"{row['fallbacks']} fell back"] * (row["fallbacks"] > 0)
-        why += [f"depth {100 * row['depth']:.0f} %"] * (row["depth"] > SHARE)
-        name = row["label"] if row["dial"] == "-" else f"{row['label']} {row['dial']}"
-        failed.append(f"{name} ({', '.join(why)}; exponent {row['exponent']:+.2f})")
-    return f"; not {', '.join(failed)}" if failed else ""
+def _depths_judged(rows) -> dict[str, Verdict]:
+    longest = rows["time"].max()
+    last = usual(rows[rows["time"] == longest])
+    last = last.assign(share=last["depth"] / last["time"], name=last["label"])
+    last["name"] = last["name"].where(last["dial"] == "-", last["label"] + " " + last["dial"])
+
+    def judged(part, lacks, note="") -> Verdict:
+        groups = {name: group["share"].to_numpy() for name, group in part.groupby("name", sort=False)}
+        show = lambda of: "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * share for share in of))  # noqa: E731
+        fell = int(part["fallback"].sum())
+        notes = [f"T = {longest:,}", note, f"{fell} of {len(part)} runs fell back" * bool(fell)]
+        return every_below(groups, SHARE, show, f"{SHARE:.0%}", lacks, "; ".join(filter(None, notes)))
+
+    found = {"newton_initial": judged(last[last["stage"] == "initial"], "nothing was measured")}
+    trained = last[last["stage"] == "trained"]
+    solved = trained[trained["solved"].astype(bool)] if len(trained) else trained
+    counts = solved["name"].value_counts()
+    told = "seeds that solved it: " + ", ".join(
+        f"{name} {counts.get(name, 0)}" for name in dict.fromkeys(trained["name"])
+    )
+    enough = solved[solved["name"].map(counts) >= LEAST]
+    found["newton_trained"] = judged(enough, told, told)
+    sized = last[last["stage"] == "dial"]
+    signs = {name: statistics.mean(group["exponent"]) for name, group in sized.groupby("name")}
+    for part, names in (
+        ("newton_calm", [name for name, exponent in signs.items() if exponent.high < 0]),
+        ("newton_chaos", [name for name, exponent in signs.items() if exponent.low > 0]),
+    ):
+        told = ", ".join(f"{name} {signs[name].value:+.3f}" for name in names)
+        part_of = sized[sized["name"].isin(names)]
+        found[part] = judged(part_of, "no size had such an exponent", f"exponents {told}")
+    return found
 
 
-def judged(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per label, stage and dial, of `cells.Newton()` as it is.
-
-    `depth`: over that of a sequential run, at the longest time, of the worst seed. `growing`: the median
-    count at the longest time is more than MORE above that at the shortest. `passes`: no seed fell back at any
-    length, the count does not grow, and the depth is at most SHARE.
-    """
-    found, by = [], ["label", "stage", "dial"]
-    for (label, stage, dial), group in usual(rows).groupby(["label", "stage", "dial"], sort=False):
-        by = {time: part for time, part in group.groupby("time")}
-        first, last = by[min(by)], by[max(by)]
-        growth = last["iterations"].median() - first["iterations"].median()
-        row = {"label": label, "stage": stage, "dial": dial, "iterations": group["iterations"].max()}
-        row |= {"exponent": last["exponent"].median(), "depth": (last["depth"] / max(by)).max()}
-        row |= {"growing": growth > MORE, "fallbacks": int(group["fallback"].sum())}
-        found.append(row | {"passes": not (row["growing"] or row["fallbacks"]) and row["depth"] <= SHARE})
-    return pd.DataFrame(found)
+def _time_judged(time) -> Verdict:
+    last = time[(time["pass"] == "gradient") & (time["time"] == time["time"].max())]
+    by = last.pivot(index=["label", "round"], columns="strategy", values="ms")
+    logs = np.log(by["newton"] / by["sequential"]).groupby("label", sort=False)
+    groups = {label: values.to_numpy() for label, values in logs}
+    every = ", ".join(f"{label} {np.exp(values.mean()):.2f}" for label, values in groups.items())
+    note = (
+        f"{every}; {timing.machine(time)}, {last['time'].iloc[0]:,} steps, {last['round'].nunique()} rounds"
+    )
+    show = lambda log: f"{statistics.Estimate(*np.exp(log)):.3g}"  # noqa: E731
+    return every_below(groups, 0, show, "1: step by step", "", note)._replace(seeds=0)
 
 
 # --- what is shown
 
 
 def tables(frames) -> dict[str, pd.DataFrame]:
-    """Iterations by method and time; into chaos; errors; time."""
-    rows, counts, chaos, ms = frames["iterations"], [], [], []
-    times, by = sorted(rows["time"].unique()), ["label", "stage", "window", "jacobian"]
-    for (label, stage, window, jacobian), group in rows[rows["stage"] != "dial"].groupby(by, sort=False):
-        row = {"cell": label, "stage": stage, "window": WINDOWS[window], "Jacobian": jacobian}
-        row |= {f"T = {time:,}": count_text(group[group["time"] == time]) for time in times}
-        counts.append(row | {"depth / T": depth_text(group[group["time"] == times[-1]])})
-    dials = rows[rows["stage"] == "dial"].groupby(["label", "dial", "time"], sort=False)
-    for (label, dial, time), group in dials:
-        row = {"cell": label, "weights": dial, "T": f"{time:,}"}
-        row["exponent"] = f"{statistics.median(group.drop_duplicates('seed')['exponent']):+.3f}"
-        for window, words in WINDOWS.items():
-            part = usual(group, window)
-            row |= {f"windows {words}": count_text(part), f"depth / T, {words}": depth_text(part)}
-        chaos.append(row)
-    errors = pd.DataFrame(
-        {"cell": label, "precision": f"float{bits}", "fell back": f"{group['fallback'].sum()}/{len(group)}"}
-        | {name: f"{group[name].max():.0e}" for name in ("states", "gradients")}
-        for (label, bits), group in frames["errors"].groupby(["label", "bits"], sort=False)
-    )
-    middle = frames["time"].groupby(["label", "pass", "time", "strategy"])["ms"].median()
-    for (label, how, time), of in timing.ratios(frames["time"], "newton", "sequential").items():
-        row = {"cell": label, "pass": how, "T": f"{time:,}", "newton / sequential": f"{of:.2f}"}
-        ms.append(row | {f"{s}, ms": f"{middle[label, how, time, s]:.3g}" for s in ("sequential", "newton")})
+    """Iterations by method and time; into chaos; errors; time; tuning."""
+    rows, errors, time = frames["iterations"], frames["errors"], frames["time"]
     title = "Iterations: median (most) over seeds; depth at the longest time, over sequential"
-    return {
-        title: pd.DataFrame(counts),
-        "Into chaos: largest Lyapunov exponent per step above 0": pd.DataFrame(chaos),
-        f"Largest error against sequential at {frames['errors']['time'].max():,} steps, relative": errors,
-        f"Measured time, {timing.machine(frames['time'])} (median of rounds [95 %])": pd.DataFrame(ms),
-    }
+    shown = {title: convergence.table(rows[rows["stage"] != "dial"])}
+    shown["Into chaos: largest Lyapunov exponent per step above 0"] = convergence.dial_table(rows)
+    title = f"Largest error against sequential at {errors['time'].max():,} steps, relative"
+    shown[title] = convergence.error_table(errors)
+    title = f"Measured time, {timing.machine(time)} (median of rounds [95 %])"
+    shown[title] = convergence.time_table(time)
+    return shown | {"Tuning: what was picked for each trained cell": tuning.picked_table(frames["tuning"])}
 
 
 def figures(frames) -> dict[str, Figure]:
-    """`newton`: iterations against time by stage and window; `chaos`: depth against the exponent."""
-    rows = frames["iterations"]
-    look, stages = style.styles(rows), [name for name in STAGES if name in set(rows["stage"])]
-    figure, axes = style.panels(len(WINDOWS), len(stages), (3.1, 3), sharex=True, sharey=True)
-    for (row, window), (column, stage) in itertools.product(enumerate(WINDOWS), enumerate(stages)):
-        ax, here = axes[row, column], rows[(rows["stage"] == stage) & (rows["window"] == window)]
-        dense = set(here[here["jacobian"] == "dense"]["label"])
-        for (label, jacobian), group in here.groupby(["label", "jacobian"]):
-            quasi = {"linestyle": ":", "lw": 1} if jacobian == "diagonal" and label in dense else {}
-            style.line(ax, group, "time", "iterations", look[label] | quasi)
-        style.lengths(ax, rows["time"])
-        style.log(ax)
-        style.title(ax, f"{STAGES[stage]}: windows {WINDOWS[window]}")
-    handles = [style.handle(label, ms=4, **look[label]) for label in sorted(look)]
-    style.names(axes, "length T, steps", "iterations")
-    style.legend(figure, handles, ["Line: median of seeds; band: all. Dotted: diagonal Jacobians."])
-    if not (times := sorted(rows[rows["stage"] == "dial"]["time"].unique())[-2:]):
-        return {"newton": figure}  # of one length there is no dial
-    chaos, axes = style.panels(len(times), len(WINDOWS), (4.1, 3.2), sharex=True, sharey="row")
-    for (row, time), (column, window) in itertools.product(enumerate(times), enumerate(WINDOWS)):
-        ax, here = axes[row, column], usual(rows[rows["time"] == time], window)
-        for (label, fell), group in here.groupby(["label", "fallback"]):
-            hollow = {"markerfacecolor": "none"} if fell else {}
-            mark = look[label] | {"linestyle": "", "ms": 5, "alpha": 0.8} | hollow
-            ax.plot(group["exponent"], group["depth"] / time, **mark)
-        ax.axvline(0, color=style.MUTED, lw=1, ls="--")
-        ax.axhline(1, color=style.MUTED, lw=1, ls=":")
-        style.log(ax)
-        style.title(ax, f"T = {time:,}: windows {WINDOWS[window]}")
-    style.names(axes, "largest Lyapunov exponent per step", "depth / T")
-    style.legend(chaos, handles, ["A point per cell, size and seed. Hollow: fell back. Dotted: sequential."])
-    return {"newton": figure, "chaos": chaos}
+    """`newton`: depth against time by cell and stage; `chaos`: depth against the exponent."""
+    return both(frames["iterations"], SHARE, STAGES)
 
 
 EXPERIMENT = Experiment(

@@ -1,14 +1,13 @@
 """What can run in parallel over time: the longest chain of operations, and measured time, against length.
 
   python -m experiments.parallel
-  python -m experiments.parallel --preset=full --config.batch=1
   python -m experiments.parallel --cells=lstm,sru --config.times=256,1024,4096
 
 Every cell and strategy next to a causal convolution and a feed-forward layer of equal size: as many
 parameters as an SRU of `width` units, all on `width` features; hidden sizes follow from that. Each weight is
 used once a step, so the work of the matmuls is equal too. The critical path is counted in the program
-(jaxpr): it is what time would be on a machine without end; Newton's method has none, its iterations depend on
-the numbers. Measured time also has the work, and how the machine does it: on few CPU cores that decides.
+(jaxpr): it is what time would be on a machine without end; of an LSTM by Newton's method with the iterations
+that it took. Measured time also has the work, and how the machine does it: on few CPU cores that decides.
 """
 
 import dataclasses
@@ -19,31 +18,80 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.lab import experiment, protocol, statistics, style, timing
+import cells
+from experiments.lab import convergence, experiment, protocol, timing
 from experiments.lab.critical_path import NoCriticalPath, critical_path, growths
-from experiments.lab.experiment import Claim, Experiment, Verdict
-from experiments.lab.layers import OTHERS, Layer, all_layers
+from experiments.lab.experiment import FALSE, TRUE, Claim, Experiment, Part, Verdict, untested
+from experiments.lab.layer_figures import by_cell, lstm_ratios
+from experiments.lab.layers import Layer, all_layers, ratio_table, ratios
 from experiments.lab.timing import PASSES
+from experiments.lab.verdicts import above, below, ratio
 from train.model import count
 
+LACKS = "it is not among what was measured"
+DECIDES = "gradient"  # the pass whose times decide: forward and gradients, as in training
+SHARE = 0.5  # of a layer's time
+SAME = 1e-3  # of the largest entry: states further off are others
+RULE = "forward and gradients, longest length: 95 % interval over rounds {} {:g} true, {} {:g} false"
+LESS, MORE = RULE.format("below", 1, "above", 1), RULE.format("above", 1, "below", 1)
+COUNT = "counted in the program, in both passes: {} fits better than {}"
+FAST = "its fastest strategy takes no longer than a convolution of as many parameters"
+NEWTON = "Newton's method takes longer than step by step"
 CLAIMS = {
-    "lstm_cost": Claim("LSTM's gates cost compute that cannot be parallelised", "time"),
+    "lstm_cost": Claim(
+        "LSTM's gates cost compute that cannot be parallelised",
+        {
+            "lstm_path": Part(
+                "step by step its path grows linearly with T", COUNT.format("a + b T", "a + b log2 T")
+            ),
+            "lstm_newton": Part(
+                "Newton's method needs no fewer operations one after the other (at initialisation)",
+                "forward, with the iterations of each seed, over those step by step, longest length: 95 % "
+                f"interval of the geometric mean above 1 true, below 1 false; states the same to {SAME:g}",
+            ),
+            "lstm_newton_time": Part(f"{NEWTON}, on CPU cores", MORE),
+            "lstm_newton_time_gpu": Part(f"{NEWTON}, on a GPU", MORE),
+            "lstm_serial": Part(
+                f"more than {SHARE:.0%} of its time goes outside W x, which needs no state",
+                RULE.format("above", SHARE, "below", SHARE),
+            ),
+            "lstm_units": Part("it takes longer than an RNN of as many units", MORE),
+            "lstm_size": Part("it takes longer than an RNN of as many parameters", MORE),
+        },
+        "lstm",
+    ),
     "sru_parallel": Claim(
-        "SRU matches convolution's parallelism, since each state dimension is independent", "time"
+        "SRU matches convolution's parallelism, since each state dimension is independent",
+        {
+            "sru_path": Part(
+                "a strategy has a path that grows no faster than log T",
+                COUNT.format("a constant, or a + b log2 T", "a + b T"),
+            ),
+            "sru_others": Part(
+                "those of all other recurrent cells grow linearly (Newton's method apart)",
+                COUNT.format("a + b T", "a + b log2 T"),
+            ),
+            "sru_reason": Part(
+                "independent dimensions suffice for a short path",
+                "every other cell whose units see no other's past has one: true; one has none: false",
+            ),
+            "sru_time": Part(f"{FAST}, on CPU cores", LESS),
+            "sru_time_gpu": Part(f"{FAST}, on a GPU", LESS),
+        },
+        "time",
     ),
 }
-MATCH = 2  # as fast as: at most so many times as slow
-SHARE = 0.5  # of a layer's time
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(protocol.Settings):
-    cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback")
+    cells: tuple = ("rnn", "lstm", "gru", "sru", "sru_feedback", "gru:diagonal=true", "lstm:diagonal=true")
+    seeds: int = 10  # of Newton's iterations
     width: int = 64
     batch: int = 4
     path_times: tuple = (16, 64, 256, 1024, 4096, 16384)  # to which a power of time is fitted
     times: tuple = (128, 512, 2048)
-    rounds: int = 7  # each the median of `repeats` runs
+    rounds: int = 12  # each the median of `repeats` runs
     repeats: int = 3
 
     def configs(self):
@@ -53,7 +101,8 @@ class Settings(protocol.Settings):
 
 PRESETS = {
     "quick": Settings(
-        cells=("lstm", "sru"), width=4, batch=2, path_times=(4, 16, 64), times=(8, 16), rounds=2, repeats=1
+        cells=("lstm", "sru"), seeds=2, width=4, batch=2, path_times=(4, 16, 64), times=(8, 16),
+        rounds=2, repeats=1,
     ),
     "fast": Settings(),
     "full": Settings(
@@ -64,16 +113,28 @@ PRESETS = {
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
-    """`path`: operations by layer, pass and time; `time`: ms by layer, pass, time and round."""
-    paths, times, fields = [], [], settings.of("cells", "width")
+    """`path`: operations by layer, pass and time; `newton`: those of LSTM's forward run by Newton's method,
+    and step by step, by time and seed; `time`: ms by layer, pass, time and round."""
+    paths, newton, times, fields = [], [], [], settings.of("cells", "width")
     for time in settings.path_times:
         paths += lab.do(f"path-{time}", fields, lambda time=time: _paths(settings, time))
+    for time in settings.path_times * ("lstm" in settings.cells):
+        fields = settings.of("width", "seeds")
+        newton += lab.do(f"newton-{time}", fields, lambda time=time: _newton(settings, time))
     for time in settings.times:
         fields = settings.of("cells", "width", "batch", "rounds", "repeats")
         fields["backend"] = jax.default_backend()
         times += lab.do(f"time-{time}", fields, lambda time=time: _times(settings, time))
         lab.console.print(f"{time} steps are measured")
-    return {"path": pd.DataFrame(paths), "time": pd.DataFrame(times)}
+    frames = {"path": pd.DataFrame(paths), "time": pd.DataFrame(times)}
+    return frames | ({"newton": pd.DataFrame(newton)} if newton else {})
+
+
+def _newton(settings, time) -> list[dict]:
+    layer = next(layer for layer in all_layers(("lstm",), settings.width) if layer.label == "lstm")
+    cell = cells.get("lstm", hidden_size=layer.hidden_size)
+    args = convergence.initial(cell, settings.seeds, time, width=settings.width)
+    return [{"label": "lstm"} | row for row in convergence.chains(cell, *args)]
 
 
 def _labels(layer: Layer, time, which) -> dict:
@@ -105,108 +166,85 @@ def _times(settings, time) -> list[dict]:
 
 # --- the rule
 
+# part: a column of `ratios`, the side of the edge that is true, the edge, whose it is
+TIMED = {
+    "lstm_newton_time": ("newton", above, 1, "step by step"),
+    "lstm_serial": ("serial", above, SHARE, f"a share of {SHARE:g}"),
+    "lstm_units": ("units", above, 1, "an RNN of as many units"),
+    "lstm_size": ("size", above, 1, "an RNN of as many parameters"),
+    "sru_time": ("sru", below, 1, "the convolution"),
+}
+
 
 def judge(frames) -> dict[str, Verdict]:
-    """`sru_parallel` has three parts. Path: some strategy of SRU has a path that grows no faster than
-    log T, in both passes. Reason: so has every other cell whose state dimensions are independent. Time: at
-    the longest length SRU's fastest strategy takes at most MATCH times as long as the convolution of its
-    size, the whole interval, in both passes. Holds: all three. Does not hold here: no such path. Else in
-    part.
-
-    `lstm_cost` has three parts. Path: the LSTM's grows linearly with T in both passes. Serial: at the longest
-    length more than SHARE of its time goes outside the input projection, the whole interval, in both passes.
-    Gates: it takes longer than an RNN of as many units, likewise. Holds: all three. Does not hold here: the
-    path is not linear, or neither of the others. Else in part.
-    """
-    paths, compared = growths(frames["path"]), ratios(frames["time"])
-    last = compared[compared["time"] == compared["time"].max()].set_index("pass")
-    machine = f"{timing.machine(frames['time'])}, {last['time'].iloc[0]:,} steps"
-    return {"sru_parallel": _sru(paths, last, machine), "lstm_cost": _lstm(frames, paths, last, machine)}
+    """The parts of `lstm_cost` and `sru_parallel`."""
+    gpu = untested("no GPU was here: `python -m experiments.parallel --preset=full` on one")
+    found = {part: gpu if part.endswith("_gpu") else untested(LACKS) for part in EXPERIMENT.parts}
+    found |= _paths_judged(growths(frames["path"]))
+    if "newton" in frames:
+        found["lstm_newton"] = _newton_judged(frames["newton"])
+    for backend, suffix in (("cpu", ""), ("gpu", "_gpu")):
+        time = frames["time"][frames["time"]["backend"] == backend]
+        judged = _times_judged(time) if len(time) else {}
+        found |= {part + suffix: verdict for part, verdict in judged.items() if part + suffix in found}
+    return found
 
 
-def _sru(paths, last, machine) -> Verdict:
-    if "sru" not in set(paths["cell"]) or "sru" not in last:
-        return Verdict("not tested here", "no SRU among the cells")
-    fast = _fast_path(paths, "sru")
-    others = paths[paths["independent"].astype(bool)]
-    others = sorted(set(others["cell"]) - {"sru", "convolution", "feed_forward"})
-    slow = [cell for cell in others if not _fast_path(paths, cell)]
-    matches = all(last.loc[which, "sru"].high <= MATCH for which in PASSES)
-    shown = [fast or paths[paths["cell"] == "sru"]["label"].iloc[0], "convolution", *slow]
-    shown = "; ".join(_path(paths, label) for label in shown if label in set(paths["label"]))
-    evidence = f"Path at {paths['time'].max():,} steps, forward and gradient: {shown}. "
-    if slow:
-        evidence += (
-            f"The state dimensions of {', '.join(slow)} are independent too, and its path is linear in T: it "
-            "takes a state that is linear in the last one. "
-        )
-    elif not others:
-        evidence += "No other cell with independent dimensions was there, so the reason is not tested. "
-    times = (f"{which} {last.loc[which, 'sru']:.2f} ({last.loc[which, 'fastest']})" for which in PASSES)
-    evidence += f"Time of SRU's fastest strategy over the convolution's ({machine}): {', '.join(times)}."
-    if fast and fast not in set(last["fastest"]):
-        evidence += (
-            " The strategy of the short path is not the fastest there: the work decides, not the path."
-        )
-    verdict = "holds" if others and not slow and matches else "holds in part"
-    return Verdict(verdict if fast else "does not hold here", evidence)
+def _paths_judged(paths) -> dict[str, Verdict]:
+    paths, found = paths[paths["part"] == "layer"], {}
+    paths = paths.assign(text=paths["label"].str.split().str[0])  # a cell without its strategy
+    short = paths.groupby("label")["growth"].agg(lambda growth: "linear" not in set(growth))
+    fast = set(paths["text"][paths["label"].isin(short.index[short])])
+    others = paths[~paths["cell"].isin(["sru", "convolution", "feed_forward"])]
+
+    def decided(ok, labels) -> Verdict:
+        told = "; ".join(_path(paths, label) for label in dict.fromkeys(labels))
+        return Verdict(TRUE if ok else FALSE, told, f"{paths['time'].max():,} steps")
+
+    if "lstm" in set(paths["label"]):
+        linear = paths["growth"][paths["label"] == "lstm"] == "linear"
+        found["lstm_path"] = decided(linear.all(), ["lstm"])
+    if "sru" in set(paths["text"]):
+        labels = paths["label"][paths["text"] == "sru"]
+        found["sru_path"] = decided("sru" in fast, [*labels, "convolution"])
+    odd = others["label"][others["growth"] != "linear"]
+    if len(others):
+        found["sru_others"] = decided(odd.empty, odd if len(odd) else others["label"])
+    alike = others[others["independent"].astype(bool)]
+    if "sru" in fast and len(alike):
+        slow = alike["label"][~alike["text"].isin(fast)]
+        found["sru_reason"] = decided(slow.empty, slow if len(slow) else alike["label"])
+    return found
 
 
-def _lstm(frames, paths, last, machine) -> Verdict:
-    if "lstm" not in set(paths["label"]) or "serial" not in last:
-        return Verdict("not tested here", "no LSTM among the cells")
-    linear = set(paths[paths["label"] == "lstm"]["growth"]) == {"linear"}
-    serial = all(last.loc[which, "serial"].low > SHARE for which in PASSES)
-    gates = all(last.loc[which, "gates"].low > 1 for which in PASSES)
-    shown = [_path(paths, label) for label in ("lstm", "rnn as wide") if label in set(paths["label"])]
-    evidence = [f"Path at {frames['path']['time'].max():,} steps, forward and gradient: {'; '.join(shown)}"]
-    words = {"serial": "Share of time outside W x", "gates": "Time over an RNN of as many units"}
-    for name, text in words.items():
-        times = ", ".join(f"{which} {last.loc[which, name]:.2f}" for which in PASSES)
-        evidence.append(f"{text} ({machine}): {times}")
-    if "lstm newton" in set(frames["time"]["label"]):
-        at, text = frames["time"]["time"].max(), "Time of Newton's method, parallel over time at the cost of "
-        here = frames["time"][frames["time"]["time"] == at].groupby("pass")
-        ratio = {p: timing.by_round(of, "lstm newton") / timing.by_round(of, "lstm") for p, of in here}
-        times = (f"{which} {statistics.median(ratio[which]):.2f}" for which in PASSES)
-        evidence.append(f"{text}iterations, over step by step: {', '.join(times)}")
-    verdict = "holds" if serial and gates else "holds in part" if serial or gates else "does not hold here"
-    return Verdict(verdict if linear else "does not hold here", ". ".join(evidence) + ".")
+def _newton_judged(newton) -> Verdict:
+    last = newton[newton["time"] == newton["time"].max()]
+    value = ratio(last["newton"], last["stepwise"])
+    middle = f"{last['newton'].median():,.0f} of {last['stepwise'].median():,.0f} operations"
+    note = f"at {last['time'].max():,} steps, {last['iterations'].max()} iterations at most"
+    if last["error"].max() > SAME:
+        return untested(f"its states are others: {last['error'].max():.0e} off, {note}")
+    return above(value, 1, len(last), f"{value:.3g} ({middle}, {note})", "step by step")
 
 
-def _fast_path(paths: pd.DataFrame, cell) -> str | None:
-    """The label of a strategy of a cell whose path grows no faster than log T, in both passes."""
-    for label, group in paths[(paths["cell"] == cell) & (paths["part"] == "layer")].groupby("label"):
-        if set(group["growth"]) <= {"constant", "logarithmic"}:
-            return label
-    return None
+def _times_judged(time) -> dict[str, Verdict]:
+    last = ratios(time[time["time"] == time["time"].max()]).set_index("pass")
+    note = f"{timing.machine(time)}, {time['time'].max():,} steps, {time['round'].nunique()} rounds"
+    found = {}
+    for part, (name, side, edge, against) in TIMED.items():
+        if name in last:
+            estimate, other = (last.loc[which, name] for which in (DECIDES, "forward"))
+            number = f"{estimate:.3g}" + f", {last.loc[DECIDES, 'fastest']}" * (name == "sru")
+            number += f" (forward alone {other:.3g})"
+            verdict = side(estimate, edge, time["round"].nunique(), number, against, note)
+            found[part] = verdict._replace(seeds=0)  # rounds are none
+    return found
 
 
 def _path(paths: pd.DataFrame, label) -> str:
-    rows = paths[paths["label"] == label].set_index("pass").loc[list(PASSES)]
-    lengths = " and ".join(f"{length:,}" for length in rows["operations"])
-    return f"{label} {lengths} operations ({', '.join(dict.fromkeys(rows['growth']))})"
-
-
-def ratios(time: pd.DataFrame) -> pd.DataFrame:
-    """Ratios of times by pass and length, an Estimate over rounds each: `sru`, its fastest strategy over the
-    convolution; `serial`, the share of the LSTM's time outside its projection, taken to cost there what it
-    costs alone; `gates`, the LSTM over the RNN."""
-    rows = []
-    for (which, at), here in time.groupby(["pass", "time"], sort=False):
-        row = {"pass": which, "time": at}
-        sru = here[(here["cell"] == "sru") & (here["part"] == "layer")]
-        if len(sru):
-            row["fastest"] = sru.groupby("label")["ms"].median().idxmin()
-            ours, theirs = (timing.by_round(here, label) for label in (row["fastest"], "convolution"))
-            row["sru"] = statistics.median(ours / theirs)
-        if "lstm" in set(here["label"]):
-            names = ("lstm", "lstm projection", "rnn as wide")
-            lstm, projection, rnn = (timing.by_round(here, label) for label in names)
-            row["serial"] = statistics.median(1 - projection / lstm)
-            row["gates"] = statistics.median(lstm / rnn)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    rows = paths[paths["label"] == label].set_index("pass")
+    counts = " and ".join(f"{rows.loc[which, 'operations']:,}" for which in PASSES)
+    return f"{label.replace('_', ' ')} {counts} ({'/'.join(dict.fromkeys(rows['growth']))})"
 
 
 # --- what is shown
@@ -222,74 +260,36 @@ def tables(frames) -> dict[str, pd.DataFrame]:
             row[f"{one['pass']}, operations"] = f"{one['operations']:,}"
             row[f"{one['pass']}, growth"] = one["growth"]
         rows.append(row)
-    longest = path["time"].max()
-    shown = {f"Critical path: the longest chain of operations at {longest:,} steps": pd.DataFrame(rows)}
-    rows, longest = [], time["time"].max()
-    for label, group in time.groupby("label", sort=False):
-        row = {"layer": label}
-        for which, of in group.groupby("pass", sort=False):
-            middle = of.groupby("time")["ms"].median()
-            row[f"{which}, ms"] = f"{statistics.median(of['ms'][of['time'] == longest])}"
-            row[f"{which}, time ~ T^"] = f"{statistics.exponent(middle.index, middle):.2f}"
-        rows.append(row)
-    title = f"Measured time at {longest:,} steps, {timing.machine(time)} (median of rounds [95 %])"
-    shown[title] = pd.DataFrame(rows)
-    names = {"sru": "SRU's fastest / convolution", "serial": "LSTM: share outside W x"}
-    names |= {"gates": "LSTM / RNN as wide", "fastest": "fastest"}
-    table = ratios(time).sort_values(["pass", "time"])
-    for name in {"sru", "serial", "gates"} & set(table):
-        table[name] = [f"{value:.2f}" for value in table[name]]
-    table = table[["pass", "time", *(name for name in names if name in table)]]
-    return shown | {"Ratios of times": table.rename(columns=names | {"time": "steps"})}
+    title = f"Critical path: the longest chain of operations at {path['time'].max():,} steps"
+    shown = {title: pd.DataFrame(rows)}
+    if "newton" in frames:
+        title = "LSTM by Newton's method, forward, and step by step: median (most) over seeds"
+        shown[title] = convergence.chain_table(frames["newton"])
+    title = f"Measured time at {time['time'].max():,} steps, {timing.machine(time)} (median of rounds [95 %])"
+    return shown | {title: timing.table(time), "Ratios of times": ratio_table(ratios(time))}
 
 
 def figures(frames) -> dict[str, Figure]:
-    """`critical_path` and `time` against length, by layer; `lstm`: what its time is spent on."""
+    """`critical_path` and `time` against length, a panel per cell; `lstm`: what its time is spent on."""
     layers, time = (frames[name][frames[name]["part"] == "layer"] for name in ("path", "time"))
-    size = f"ayers of about {int(layers['parameters'].median()):,} parameters."
-    rounds = f"Line: median of {time['round'].nunique()} rounds; band: their middle half. "
-    rounds += f"{timing.machine(time)}; l{size}"
-    chain = "longest chain of dependent operations"
+    size = f"ayers of about {int(layers['parameters'].median()):,} parameters"
+    note, path = f"Forward, counted in the program. L{size}.", layers[layers["pass"] == "forward"]
+    if "newton" in frames:
+        newton = frames["newton"].assign(label="lstm newton", cell="lstm")
+        path = pd.concat([path, newton.assign(operations=newton["newton"])])
+        note += f" Newton's method: median and range of {newton['seed'].nunique()} seeds, as initialised."
+    machine, rounds = timing.machine(time), time["round"].nunique()
+    told = f"Forward and gradients. Line: median of {rounds} rounds; band: middle half. {machine}; l{size}."
+    decide = time[time["pass"] == DECIDES]
     made = {
-        "critical_path": _lines(layers, "operations", chain, f"Counted in the program. L{size}"),
-        "time": _lines(time, "ms", "time of one run, ms", rounds),
+        "critical_path": by_cell(path, "operations", "operations one after the other", note, (0, 1)),
+        "time": by_cell(decide, "ms", "time of one run, ms", told, (0.25, 0.75)),
     }
-    return made | ({"lstm": _lstm_time(frames["time"])} if "lstm" in set(frames["time"]["label"]) else {})
-
-
-def _lines(frame, value, name, note) -> Figure:
-    look = style.styles(frame) | OTHERS
-    figure, axes = style.panels(1, len(PASSES), (4.7, 3.6), sharey=True)
-    for ax, which in zip(axes[0], PASSES, strict=True):
-        for label, group in frame[frame["pass"] == which].groupby("label", sort=False):
-            style.line(ax, group, "time", value, look[label], (0.25, 0.75), label=label.replace("_", " "))
-        style.lengths(ax, frame["time"])
-        ax.set_yscale("log")
-        style.title(ax, {"forward": "forward", "gradient": "forward and gradient"}[which])
-    axes[0, 0].set_ylabel(name)
-    style.legend(figure, axes[0, 0], [note])
-    return figure
-
-
-def _lstm_time(time) -> Figure:
-    figure, axes = style.panels(1, 2, (4, 3.3))
-    colour = style.known()["lstm"][0]
-    for which, line in zip(PASSES, ("-", "--"), strict=True):
-        rows = ratios(time).query("`pass` == @which").sort_values("time")
-        for ax, name in zip(axes[0], ("serial", "gates"), strict=True):
-            values, low, high = np.array(rows[name].tolist()).T
-            ax.plot(rows["time"], values, line, color=colour, marker="s", ms=4, label=which)
-            ax.fill_between(rows["time"], low, high, color=colour, alpha=0.15, lw=0)
-            style.lengths(ax, time["time"])
-    left, right = axes[0]
-    left.set(ylabel="share of the LSTM's time", ylim=(min(0, left.get_ylim()[0]), 1))
-    style.title(left, "outside its input projection W x")
-    right.axhline(1, color=style.MUTED, lw=1, ls=":")
-    right.set(ylabel="time of LSTM / time of RNN", ylim=(0, None))
-    style.title(right, "against an RNN of as many units")
-    note = f"Line: median of {time['round'].nunique()} rounds; band: its 95 % interval. "
-    style.legend(figure, left, [note + timing.machine(time) + "."])
-    return figure
+    if "lstm" in set(time["label"]):
+        note = f"Line: geometric mean of {rounds} rounds; band: its 95 % interval. Dotted: the rule's edge. "
+        edges = {name: edge for name, _, edge, _ in TIMED.values()}
+        made["lstm"] = lstm_ratios(ratios(frames["time"]), edges, f"{note}{machine}.")
+    return made
 
 
 EXPERIMENT = Experiment(

@@ -13,7 +13,8 @@ import pandas as pd
 import cells
 import configs
 from cells.scans.newton import DENSE
-from experiments.lab import probes, timing
+from experiments.lab import probes, statistics, timing
+from experiments.lab.critical_path import critical_path
 from train.compile import options
 
 WINDOWS = {0: "sqrt(T)", 1: "1 (DEER)"}
@@ -26,13 +27,12 @@ def cell_of(text, hidden_size) -> cells.Cell:
     return cells.get(name, hidden_size=hidden_size, **options)
 
 
-def initial(cell, seeds, time, dtype=jnp.float32):
-    """Parameters and white noise of each seed."""
+def initial(cell, seeds, time, dtype=jnp.float32, width=None):
+    """Parameters and white noise of each seed, of as many features as units unless told."""
     keys = jax.vmap(jax.random.split)(jax.random.split(jax.random.key(0), seeds))
-    params = jax.vmap(lambda key: cell.init(key, cell.hidden_size, dtype))(keys[:, 0])
-    return params, jax.vmap(lambda key: jax.random.normal(key, (1, time, cell.hidden_size), dtype))(
-        keys[:, 1]
-    )
+    width = width or cell.hidden_size
+    params = jax.vmap(lambda key: cell.init(key, width, dtype))(keys[:, 0])
+    return params, jax.vmap(lambda key: jax.random.normal(key, (1, time, width), dtype))(keys[:, 1])
 
 
 def methods(cell, time) -> list[tuple[int, str]]:
@@ -72,6 +72,23 @@ def iterations(cell, params, xs, fields) -> Iterator[dict]:
             row = fields | {"cell": cells.CELLS.name_of(cell), "seed": seed, "time": time, "window": window}
             row |= {"jacobian": jacobian, "exponent": exponents[seed].item(), "error": error[seed].item()}
             yield row | did | {"depth": depth(time, window, did["iterations"], did["fallback"])}
+
+
+def chains(cell, params, xs) -> Iterator[dict]:
+    """The longest chain of operations of a forward run, by Newton's method with the iterations that it took,
+    and step by step, on every seed's params and xs (seeds, 1, time, features)."""
+    report, error = jax.device_get(_run(cell, 0, "auto", xs.shape[2] < QUICK)(params, xs))
+
+    def chain(strategy, turns=()):
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (params, xs))
+        run = lambda params, xs: cells.scan(cell, params, xs, strategy=strategy)[1]  # noqa: E731
+        return critical_path(run, *one, turns=turns)
+
+    stepwise = chain("sequential")
+    for seed, (count, fell) in enumerate(zip(report.iterations, report.fallback, strict=True)):
+        row = {"seed": seed, "time": xs.shape[2], "iterations": int(count), "fallback": bool(fell)}
+        row |= {"error": float(error[seed]), "newton": chain("newton", (int(count), int(fell)))}
+        yield row | {"stepwise": stepwise}
 
 
 @functools.cache
@@ -141,6 +158,15 @@ def count_text(group: pd.DataFrame) -> str:
     return text + f", {fell}/{len(group)} fell back" * bool(fell)
 
 
+def chain_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per time of the rows of `chains`."""
+    return pd.DataFrame(
+        {"steps": f"{time:,}", "iterations": count_text(group)}
+        | {name: f"{group[name].median():,.0f} operations" for name in ("newton", "stepwise")}
+        for time, group in rows.groupby("time")
+    )
+
+
 def depth_text(group: pd.DataFrame) -> str:
     """Median over seeds of the depth, over that of a sequential run."""
     return f"{100 * (group['depth'] / group['time']).median():.1f} %" if len(group) else "–"
@@ -161,3 +187,52 @@ def times(settings, time: int) -> list[dict]:
 
         cases += timing.by_pass(labels, layer, cell.init(jax.random.key(0), size), xs)
     return timing.rounds(cases, settings.rounds, settings.repeats, batch=settings.batch, hidden_size=size)
+
+
+# --- what is shown
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Iterations by label, stage, method and time; of trained cells only the seeds that solved the task."""
+    if "solved" in rows:
+        rows = rows[(rows["stage"] != "trained") | (rows["solved"].astype(str) == "True")]
+    found, times = [], sorted(rows["time"].unique())
+    by = ["label", "stage", "window", "jacobian"]
+    for (label, stage, window, jacobian), group in rows.groupby(by, sort=False):
+        row = {"cell": label, "stage": stage, "seeds": group["seed"].nunique(), "window": WINDOWS[window]}
+        row["Jacobian"] = jacobian
+        row |= {f"T = {time:,}": count_text(group[group["time"] == time]) for time in times}
+        found.append(row | {"depth / T": depth_text(group[group["time"] == times[-1]])})
+    return pd.DataFrame(found)
+
+
+def dial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Exponent, iterations and depth by size of recurrent weights and time."""
+    found, dials = [], rows[rows["stage"] == "dial"].groupby(["label", "dial", "time"], sort=False)
+    for (label, dial, time), group in dials:
+        row = {"cell": label, "weights": dial, "T": f"{time:,}"}
+        row["exponent"] = f"{statistics.mean(group.drop_duplicates('seed')['exponent']):+.3f}"
+        for window, words in WINDOWS.items():
+            part = usual(group, window)
+            row |= {f"windows {words}": count_text(part), f"depth / T, {words}": depth_text(part)}
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def error_table(errors: pd.DataFrame) -> pd.DataFrame:
+    """The largest errors by label and precision."""
+    return pd.DataFrame(
+        {"cell": label, "precision": f"float{bits}", "fell back": f"{group['fallback'].sum()}/{len(group)}"}
+        | {name: f"{group[name].max():.0e}" for name in ("states", "gradients")}
+        for (label, bits), group in errors.groupby(["label", "bits"], sort=False)
+    )
+
+
+def time_table(time: pd.DataFrame) -> pd.DataFrame:
+    """ms and their ratio by label, pass and time."""
+    found, middle = [], time.groupby(["label", "pass", "time", "strategy"])["ms"].median()
+    for (label, how, length), of in timing.ratios(time, "newton", "sequential").items():
+        row = {"cell": label, "pass": how, "T": f"{length:,}", "newton / sequential": f"{of:.2f}"}
+        ms = {f"{s}, ms": f"{middle[label, how, length, s]:.3g}" for s in ("sequential", "newton")}
+        found.append(row | ms)
+    return pd.DataFrame(found)

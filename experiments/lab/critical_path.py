@@ -21,18 +21,21 @@ class NoCriticalPath(ValueError):
     """How long a program takes depends on its numbers."""
 
 
-def critical_path(function: Callable, *args) -> int:
+def critical_path(function: Callable, *args, turns: tuple[int, ...] = ()) -> int:
     """The longest chain of operations, each of which needs the last one's result, in the program of
     `function`; `args` are arrays, or their shapes.
 
     An operation is one primitive on whole arrays, a matmul, convolution or sum among them; moving numbers is
     none. Arrays count as wholes: where only a part of one is late, all of it is, a bound from above.
 
+    Args:
+      turns: how often its loops of unknown length turned, in the order of the program.
+
     Raises:
-      NoCriticalPath: the program has a loop of unknown length.
+      NoCriticalPath: the program has more loops of unknown length.
     """
     program = jax.make_jaxpr(function)(*args)
-    return int(max(0, _paths(program.jaxpr, {}).max(initial=0)))
+    return int(max(0, _paths(program.jaxpr, _Known(turns)).max(initial=0)))
 
 
 def growths(path: pd.DataFrame) -> pd.DataFrame:
@@ -45,7 +48,14 @@ def growths(path: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _paths(jaxpr, known: dict):
+class _Known(dict):
+    """Paths by program, and the turns of the loops to come."""
+
+    def __init__(self, turns):
+        self.turns = list(turns)
+
+
+def _paths(jaxpr, known: _Known):
     """The longest path from each input to each output, (outputs, inputs); NEVER where there is none.
 
     All of it is linear in the algebra of max and +, so a scan is a power of its body's matrix.
@@ -87,7 +97,9 @@ def _equation(eqn, known):
         found[:, sum(lengths) :] = inner[:, lengths.solve :]
         return found
     if name == "while":
-        raise NoCriticalPath("a loop of unknown length has no critical path")
+        if not known.turns:
+            raise NoCriticalPath("a loop of unknown length has no critical path")
+        return _while(params, known, known.turns.pop(0))
     for inner in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if inner in params:
             return _paths(getattr(params[inner], "jaxpr", params[inner]), known)
@@ -95,6 +107,19 @@ def _equation(eqn, known):
     if name.startswith("cum"):  # done in parallel at best
         cost = int(np.ceil(np.log2(max(2, eqn.invars[0].aval.shape[params["axis"]]))))
     return np.full((len(eqn.outvars), len(eqn.invars)), cost)
+
+
+def _while(params, known, turns):
+    """A loop that turned so often: body and condition side by side in each turn, then the condition."""
+    asked, body = (_paths(params[name].jaxpr, known) for name in ("cond_jaxpr", "body_jaxpr"))
+    consts, num_carry = params["cond_nconsts"], len(body)
+    wait = np.concatenate(
+        [asked[:, :consts], np.full((1, params["body_nconsts"]), NEVER), asked[:, consts:]], 1
+    )
+    body = np.concatenate([np.full((num_carry, consts), NEVER), body], 1)
+    turned = _scan(np.maximum(body, wait), body.shape[1] - num_carry, num_carry, turns)
+    consts_too = np.concatenate([_identity(body.shape[1])[:-num_carry], turned])
+    return np.maximum(turned, _times(wait, consts_too))
 
 
 def _inputs(params) -> tuple[int, int]:

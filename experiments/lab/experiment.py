@@ -34,7 +34,7 @@ flags.DEFINE_string("workdir", None, "Where everything is written (default: runs
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
 
-OF_CELLS = ("cells", "trained", "timed")  # settings that hold labels of cells
+OF_CELLS = ("cells", "trained", "timed", "biased")  # settings that hold labels of cells
 TRUE, FALSE, UNDECIDED, NOT_TESTED = "true here", "false here", "undecided here", "not tested here"
 VERDICTS = (TRUE, FALSE, UNDECIDED, NOT_TESTED)
 Frames = dict[str, pd.DataFrame]

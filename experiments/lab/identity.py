@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import pandas as pd
 
 from experiments.lab import runs
+from experiments.lab.experiment import TRUE, Part, Verdict, untested
+from experiments.lab.verdicts import OPPOSITE, agrees
 
 ROUNDING = 1e-5  # of the largest entry: about 100 roundings of float32
 FAR_OFF = 1e-2
@@ -59,6 +61,39 @@ def agreement(identities: pd.DataFrame, check: str) -> tuple[bool, bool, bool, s
         f"{worst[0]:.1e}, gradients {worst[1]:.1e}; control {near:.1e}."
     )
     return near >= FAR_OFF, *(value <= ROUNDING for value in worst), numbers
+
+
+def parts(key: str, same: str, other: str) -> dict[str, Part]:
+    """Those of an identity: KEY_values, KEY_gradients, KEY_control.
+
+    Args:
+      same: what it is the same as. other: the control.
+    """
+    rule = (
+        f"the largest deviation over all seeds and ways to run it, over the largest entry, is at most "
+        f"{ROUNDING:g} (rounding): true; at least {FAR_OFF:g}: false; between: undecided; without a control "
+        "that is far off: not tested"
+    )
+    control = f"the smallest deviation is at least {FAR_OFF:g}: true; at most {ROUNDING:g}: false"
+    return {
+        f"{key}_values": Part(f"its values are {same}", rule),
+        f"{key}_gradients": Part(f"its gradients are {same}", rule),
+        f"{key}_control": Part(f"{other} is not: the comparison could have failed", control),
+    }
+
+
+def verdicts(identities: pd.DataFrame, check: str, key: str) -> dict[str, Verdict]:
+    """Those of `parts`."""
+    rows = identities[identities["check"] == check]
+    control, seeds = rows["control"].astype(bool), rows["seed"].nunique()
+    gradients = rows["what"].str.contains("gradients")
+    far = agrees(rows["deviation"][control].min(), ROUNDING, FAR_OFF, seeds)
+    found = {"control": far._replace(verdict=OPPOSITE.get(far.verdict, far.verdict))}
+    for name, which in (("values", ~gradients & ~control), ("gradients", gradients & ~control)):
+        found[name] = untested("no control that is far off")
+        if found["control"].verdict == TRUE:
+            found[name] = agrees(rows["deviation"][which].max(), ROUNDING, FAR_OFF, seeds)
+    return {f"{key}_{name}": verdict for name, verdict in found.items()}
 
 
 def table(identities: pd.DataFrame) -> dict[str, pd.DataFrame]:

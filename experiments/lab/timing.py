@@ -97,16 +97,24 @@ def by_pass(labels: Callable[[str], dict], layer, params, xs) -> list[Case]:
     return [case(which) for which in PASSES]
 
 
-def by_round(time: pd.DataFrame, label: str) -> pd.Series:
-    """ms of a label by round, of rows of one pass and length."""
-    return time[time["label"] == label].set_index("round")["ms"].sort_index()
-
-
 def ratios(time: pd.DataFrame, one: str, other: str) -> dict:
     """The time of one strategy over another's, an Estimate over rounds, by (label, pass, time)."""
     by = time.pivot(index=["label", "pass", "time", "round"], columns="strategy", values="ms")
     of = (by[one] / by[other]).groupby(level=[0, 1, 2], sort=False)
     return {key: statistics.median(values) for key, values in of}
+
+
+def table(time: pd.DataFrame) -> pd.DataFrame:
+    """A line per label: ms at the longest time by pass, and the power of time that they grow with."""
+    rows, longest = [], time["time"].max()
+    for label, group in time.groupby("label", sort=False):
+        row = {"layer": label}
+        for which, of in group.groupby("pass", sort=False):
+            middle = of.groupby("time")["ms"].median()
+            row[f"{which}, ms"] = f"{statistics.median(of['ms'][of['time'] == longest])}"
+            row[f"{which}, time ~ T^"] = f"{statistics.exponent(middle.index, middle):.2f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def machine(time: pd.DataFrame) -> str:

@@ -117,6 +117,16 @@ def tuned(train: Callable, name: str, make: Callable[[str], RunConfig], text: st
     return Tuned(rows, _final(make(label), text, settings, rate))
 
 
+def tuned_and_trained(train: Callable, name: str, make, text: str, settings: Settings, *probe):
+    """As `tuned`: its rows, and those of the run with what was picked, `name`-final.
+
+    Args:
+      probe: as for `store.Lab.train`, with what it depends on.
+    """
+    rows, final = tuned(train, name, make, text, settings)
+    return rows, train(f"{name}-final", final, *probe)
+
+
 def best(rows: pd.DataFrame) -> tuple[str, float]:
     """The trial and learning rate that solve the task with most seeds, then in the fewest steps, then have
     the best validation metric; where solving is not what ends a run, by that metric alone."""
@@ -186,3 +196,15 @@ def by_rate(rows: pd.DataFrame) -> pd.DataFrame:
     return found.groupby(["trial", "learning_rate"], as_index=False, sort=False).agg(
         steps=("steps", "mean"), solved=("solved", "sum"), metric=("metric", "mean"), picked=("picked", "any")
     )
+
+
+def picked_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per label: what was picked, out of how many trials, whether inside of the grid, and the cost."""
+    found = []
+    for label, group in rows.groupby("label", sort=False):
+        trials = by_rate(group)
+        one = trials[trials["picked"].astype(bool)].iloc[0]
+        row = {"cell": label, "picked": one["trial"], "learning rate": f"{one['learning_rate']:g}"}
+        row |= {"of trials": len(trials), "inside": "yes" if group["inside"].all() else "no"}
+        found.append(row | {"steps of all": f"{cost(group):,}"})
+    return pd.DataFrame(found)

@@ -67,6 +67,31 @@ def test_a_loop_of_unknown_length_is_refused():
         critical_path(lambda x: jax.lax.while_loop(lambda x: x.sum() < 3, jnp.sin, x), X)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 5])
+def test_a_loop_whose_turns_are_known_counts_like_the_one_written_out(turns):
+    """The condition and the body side by side in every turn, and the condition once more."""
+
+    def goes_on(a, x):
+        return x.sum() < jnp.sin(a[0, 0])
+
+    def body(a, x):
+        return jnp.cos(x * jnp.exp(a))
+
+    def loop(a, x):
+        x = jax.lax.while_loop(lambda x: goes_on(a, x), lambda x: body(a, x), x)
+        return jax.lax.while_loop(lambda y: y[0, 0] < 3, jnp.sin, x)  # which is asked once
+
+    def written_out(a, x):
+        for _ in range(turns):
+            x = jax.lax.cond(goes_on(a, x), body, lambda a, x: x, a, x)
+        return goes_on(a, x) & (x[0, 0] < 3)  # one more, as the other loop asks
+
+    wanted = critical_path(written_out, START, START)
+    assert critical_path(loop, START, START, turns=(turns, 0)) == wanted
+    with pytest.raises(NoCriticalPath):
+        critical_path(loop, START, START, turns=(turns,))
+
+
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "sru", "sru_feedback", "lru"])
 @pytest.mark.parametrize("how", ["forward", "gradient"])
 def test_a_scan_counts_like_the_loop_written_out(name, how):

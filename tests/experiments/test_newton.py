@@ -1,6 +1,7 @@
 """Newton's method: what is counted and judged, and the quick preset end to end."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ import pytest
 
 import cells
 from experiments import newton
-from experiments.lab import convergence, probes
+from experiments.lab import convergence, convergence_figures, probes
+from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, UNDECIDED
 
 
 @pytest.mark.slow
 def test_runs_end_to_end(measured, monkeypatch):
-    for module in (newton, convergence):  # windows of one step are for the tests of the cells
+    for module in (convergence_figures, convergence):  # windows of one step are for the tests of the cells
         monkeypatch.setattr(module, "WINDOWS", {0: "sqrt(T)"})
     settings = dataclasses.replace(newton.PRESETS["quick"], times=(8, 20), scales=())
     frames = measured(newton.EXPERIMENT, settings)
@@ -84,53 +86,89 @@ def test_the_exponent_of_a_plain_decay_is_its_logarithm():
 # --- verdicts on made-up numbers
 
 
-def made_up(**cases):
-    """Frames of "label, stage, dial" -> iterations at three lengths (the last may be None: it fell back)."""
-    rows = []
-    for key, (exponent, *counts) in cases.items():
+def made_up(
+    noise=0.0, seed=0, seeds=10, solved=None, ratio=0.5, rounds=12, backend="cpu", error=1e-6, **cases
+):
+    """Frames of "label__stage__dial" -> depth over T at the longest length, or that and the exponent."""
+    rng, rows = np.random.default_rng(seed), []
+    for key, told in cases.items():
         label, stage, dial = (*key.split("__"), "-")[:3]
-        for time, count in zip((64, 1024, 16384), counts, strict=True):
-            for seed in range(3):
-                did = {"iterations": count or 100, "fallback": count is None}
-                row = {
-                    "label": label,
-                    "cell": label,
-                    "stage": stage,
-                    "dial": dial,
-                    "seed": seed,
-                    "time": time,
-                }
-                row |= {"window": 0, "jacobian": "diagonal", "exponent": exponent}
-                rows.append(row | did | {"depth": convergence.depth(time, 0, *did.values())})
-    errors = pd.DataFrame({"label": ["gru"] * 2, "bits": [32, 64], "states": 1e-7, "gradients": 1e-6})
-    ms = {"label": "gru", "pass": "forward", "time": 512, "batch": 4, "hidden_size": 8, "backend": "cpu"}
-    times = [
-        ms | {"cores": 2, "strategy": strategy, "round": number, "ms": value}
-        for number in range(3)
-        for strategy, value in (("sequential", 2.0), ("newton", 3.0))
-    ]
-    return {"iterations": pd.DataFrame(rows), "errors": errors, "time": pd.DataFrame(times)}
+        share, exponent = told if isinstance(told, tuple) else (told, -1.0)
+        for number, time in itertools.product(range(seeds), (64, 1024)):
+            row = {"label": label, "cell": label, "stage": stage, "dial": dial, "seed": number, "time": time}
+            row |= {"window": 0, "jacobian": "diagonal", "exponent": exponent + noise * rng.normal()}
+            row |= {
+                "fallback": share > 1,
+                "iterations": 3,
+                "solved": number < (seeds if solved is None else solved),
+            }
+            rows.append(row | {"depth": time * share * (1 + noise * rng.normal())})
+    errors = pd.DataFrame({"label": "gru", "bits": 32, "states": 1e-7, "gradients": [error, error / 2]})
+    errors = errors.assign(fallback=False, seed=[0, 1], time=64)
+    keys = itertools.product(
+        ("gru", "lstm"), ("forward", "gradient"), ("sequential", "newton"), range(rounds)
+    )
+    times = pd.DataFrame(list(keys), columns=["label", "pass", "strategy", "round"])
+    ms = np.where(times["strategy"] == "newton", 2 * ratio, 2.0) * np.exp(noise * rng.normal(size=len(times)))
+    times = times.assign(ms=ms, time=512, batch=4, hidden_size=8, backend=backend, cores=2)
+    return {"iterations": pd.DataFrame(rows), "errors": errors, "time": times}
 
 
-GOOD, GROWS, FELL = (-0.5, 4, 3, 2), (-0.1, 4, 6, 9), (0.2, 8, 20, None)
+def verdict(part, **numbers):
+    return newton.judge(made_up(**numbers))[part].verdict
+
+
+LOW, HIGH = 0.9 * newton.SHARE, 1.1 * newton.SHARE
+DEPTHS = {"newton_initial": ("initial", -1.0), "newton_trained": ("trained", -1.0)}
+DEPTHS |= {"newton_calm": ("dial__a", -0.5), "newton_chaos": ("dial__a", 0.5)}
+
+
+@pytest.mark.parametrize("part", DEPTHS)
+def test_depths_decide_on_both_sides_of_their_edge_and_not_in_noise(part):
+    stage, exponent = DEPTHS[part]
+
+    def of(gru, rnn, **more):
+        return verdict(part, **{f"gru__{stage}": (gru, exponent), f"rnn__{stage}": (rnn, exponent)}, **more)
+
+    assert of(LOW, LOW) == TRUE and of(LOW, HIGH) == FALSE and of(HIGH, HIGH) == FALSE
+    assert of(LOW, LOW, seeds=9) == (NOT_TESTED if part == "newton_trained" else UNDECIDED)
+    assert verdict(part, gru__other=LOW) == NOT_TESTED
+    edge = newton.SHARE
+    draws = [of(edge, edge, noise=0.1, seed=seed) for seed in range(12)]
+    assert draws.count(UNDECIDED) >= 10  # one may be decided
+
+
+def test_only_cells_with_enough_seeds_that_solved_it_count():
+    assert verdict("newton_trained", gru__trained=HIGH, solved=9) == NOT_TESTED
+    assert verdict("newton_trained", gru__trained=HIGH, seeds=12, solved=10) == FALSE
+    found = newton.judge(made_up(gru__trained=LOW, seeds=12, solved=10))["newton_trained"]
+    assert found.verdict == TRUE and found.seeds == 10 and "gru 10" in found.note
+
+
+def test_a_size_counts_by_the_sign_of_its_exponent():
+    cases = dict(gru__dial__a=(LOW, -0.5), gru__dial__b=(HIGH, 0.5))
+    assert verdict("newton_calm", **cases) == TRUE and verdict("newton_chaos", **cases) == FALSE
+    unclear = dict(gru__dial__a=(HIGH, 0.0), noise=0.01)
+    assert {verdict(part, **unclear) for part in ("newton_calm", "newton_chaos")} == {NOT_TESTED}
 
 
 @pytest.mark.parametrize(
-    "cases, verdict",
-    [
-        (dict(gru__initial=GOOD, rnn__initial=GOOD), "holds"),
-        (dict(gru__initial=GOOD, rnn__initial=GROWS), "holds in part"),
-        (dict(gru__initial=GOOD, gru__trained=FELL), "holds in part"),
-        (dict(gru__initial=GOOD, rnn__dial__big=FELL), "holds in part"),
-        (dict(gru__initial=(-0.5, 40, 40, 40)), "does not hold here"),  # too deep
-        (dict(gru__initial=GROWS, rnn__initial=FELL, lstm__initial=GOOD), "does not hold here"),
-    ],
+    "error, wanted", [(0.9e-4, TRUE), (1.1e-4, UNDECIDED), (0.9e-2, UNDECIDED), (1.1e-2, FALSE)]
 )
-def test_the_verdict_follows_the_numbers(cases, verdict):
-    assert newton.judge(made_up(**cases))["newton"].verdict == verdict
+def test_errors_decide(error, wanted):
+    assert verdict("newton_exact", gru__initial=LOW, error=error) == wanted
 
 
-def test_the_evidence_says_what_was_found():
-    told = newton.judge(made_up(gru__initial=GOOD, rnn__dial__big=FELL))["newton"].evidence
-    assert "1 of 1 cells" in told and "gru 4" in told and "rnn big" in told and "3 fell back" in told
-    assert "gru forward 1.5" in told and "exponent +0.20" in told
+def test_times_decide_on_a_machine_of_their_kind():
+    def of(part="newton_time", **numbers):
+        return verdict(part, gru__initial=LOW, **numbers)
+
+    assert of(ratio=0.9) == TRUE and of(ratio=1.1) == FALSE and of(ratio=0.9, rounds=5) == UNDECIDED
+    draws = [of(ratio=1.0, noise=0.2, seed=seed) for seed in range(12)]
+    assert draws.count(UNDECIDED) >= 10
+    assert of("newton_time_gpu") == NOT_TESTED and of("newton_time_gpu", backend="gpu") == TRUE
+    assert of(backend="gpu") == NOT_TESTED
+
+
+def test_nothing_is_said_without_evidence():
+    assert {found.verdict for found in newton.judge({}).values()} == {NOT_TESTED}
