@@ -147,11 +147,12 @@ def train_nothing(config, workdir, data_dir=None, watch=None):
     from train.loop import Result
 
     run = runs.make_run(config, data_dir)
-    fields = {"parameters": 9, "hidden_size": 3, "budget_steps": config.train.steps, "baseline": 0.1}
+    fields = {"parameters": 9, "hidden_size": 3, "state_size": 3, "budget_steps": config.train.steps}
+    fields |= {"baseline": 0.1, "threshold": 0.99}
     fields |= {"status": "finished", "higher_is_better": True, "run_seconds": 0.1, "compile_seconds": 0.1}
     seeds = [
         {"seed": seed, "learning_rate": rate, "solved": True, "solved_step": 10, "diverged_step": None}
-        | {"valid_metric": 0.995, "test_metric": 0.99}
+        | {"valid_metric": 0.995, "best_valid_metric": 0.995, "test_metric": 0.99, "final_step": 10}
         for seed, rate in run.config.lanes
     ]
     lines = [json.dumps(seed | {"step": 10}) + "\n" for seed in seeds]
@@ -184,7 +185,7 @@ def measured(tmp_path, monkeypatch):
         for name in one.figures(frames):
             assert (tmp_path / f"{name}.png").stat().st_size > 0
         assert one.judge(experiment.load(tmp_path)) == one.judge(frames)
-        assert set(one.judge(frames)) == set(one.claims)
+        assert set(one.judge(frames)) == set(one.parts)
         return frames
 
     return measured
