@@ -55,7 +55,7 @@ def test_a_variant_is_the_help_in_its_name():
 
 def made(deep, shallow=None, seeds=10, noise=10.0, budget=400, tasks=("pixels",), depths=(2, 8), draw=None):
     """Runs from {variant: steps, None for never} at both depths; the test accuracy goes with them."""
-    draw, rows = draw or np.random.default_rng(0), []
+    draw, rows = draw or np.random.default_rng(1), []
     for task, number in ((task, number) for task in tasks for number in range(len(depths))):
         for label, at in (deep if number else shallow or dict.fromkeys(deep, 100)).items():
             for seed in range(seeds):
@@ -127,7 +127,7 @@ def test_tasks_that_disagree_decide_nothing_and_one_that_tells_nothing_does_not_
 
 def test_noise_at_the_edge_decides_nothing():
     """Seeds whose true values are the edges, spread by as much as half of what they need."""
-    draw, wrong, rounds = np.random.default_rng(0), 0, 30
+    draw, wrong, rounds = np.random.default_rng(1), 0, 40
     deep = {DESIGNED: 200, HIGHWAY: 250, INIT: 250, PLAIN: 312.5, BLOCK: 250, LSTM: 800}
     shallow = {DESIGNED: 200, HIGHWAY: 250, INIT: 250}
     parts = set(depth.EXPERIMENT.parts) - {part for part in depth.EXPERIMENT.parts if "enough" in part}
