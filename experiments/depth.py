@@ -1,299 +1,296 @@
-"""How deep stacks of SRU train: with and without highway, tailored initialisation and alpha, beside LSTM.
+"""What deep stacks need to train: highway connections, an initialisation made for them, a residual block.
 
   python -m experiments.depth
-  python -m experiments.depth --cells=sru,sru:rescale=false,sru:highway_bias=-3 --config.depths=2,12
-  python -m experiments.depth --preset=full
+  python -m experiments.depth --config.variants=sru+highway+init,sru+highway --config.depths=2,12
+  python -m experiments.depth --preset=full --workers=2
 
-Stacks of one hidden size (parameters are in the table) learn scikit-learn's digits, some pixels a step. Every
-seed trains with a grid of learning rates, the whole budget, and counts with the one that was best for the
-other seeds. The variants are options of cells/sru.py: highway (h = r c + (1 - r) x alpha, else h = r c),
-rescale (alpha, else 1), tailored (weights of variance 1 / d, else torch's). For the deepest stacks the
-variance of every layer's output and the gradient of its parameters are measured before training, too.
+Stacks of SRU and LSTM of one hidden size learn scikit-learn's digits, a pixel a step, and questions (TREC,
+see train/README.md for its data). A variant names the help that it has:
+
+  highway  SRU's own, h = r c + (1 - r) x alpha, else h = r c; around LSTM layers `model.connection=highway`
+  init     SRU: weights of variance 1 / d and alpha = sqrt(3), else torch's weights and alpha = 1; LSTM: a
+           forget bias of 1, else 0
+  block    `model.block=residual`: x + cell(norm(x)), a norm before the head
+
+sru+highway+init is SRU as designed. The learning rate of each variant is tuned for each depth and task
+(`lab/tuning.py`), with as many trials; then ten other seeds train for the whole budget. A seed is trained
+once its accuracy on validation has been the task's THRESHOLD; which of two is slower is told by the
+restricted means of the steps to it. Before training, the variance of every layer's output and the gradient of
+its parameters are measured.
 """
 
 import dataclasses
 import functools
 import itertools
+from typing import ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.lab import experiment, probes, protocol, runs, statistics, style
-from experiments.lab.experiment import Claim, Experiment, Verdict
-from train import metrics
+import configs
+from experiments.lab import experiment, probes, rules, runs, stacks, statistics, style, survival, tuning
+from experiments.lab.experiment import Claim, Experiment, Part, Verdict
+from experiments.lab.protocol import Known
+from experiments.lab.stacks import Stacks
 
-DEEP = "Highway connections and a tailored initialisation let SRU train deep"
-CLAIMS = {"sru_deep": Claim(DEEP, "depth")}
-WHOLE = "sru"
-# What the claim says SRU needs, and the variant that goes without.
-PARTS = {"highway": "sru:highway=false", "initialisation and alpha": "sru:tailored=false:rescale=false"}
+
+class Help(NamedTuple):
+    """What a variant of a cell has."""
+
+    cell: str
+    highway: bool
+    init: bool
+    block: bool
+
+    @property
+    def name(self) -> str:
+        return "+".join([self.cell, *(name for name in self._fields[1:] if getattr(self, name))])
+
+    @property
+    def text(self) -> str:
+        """The cell."""
+        if self.cell == "lstm":
+            return "lstm" if self.init else "lstm:forget_bias=0"
+        highway = "" if self.highway else ":highway=false"
+        plain = ":tailored=false" + ":rescale=false" * self.highway  # without highway there is no alpha
+        return "sru" + highway + plain * (not self.init)
+
+    @property
+    def model(self) -> dict:
+        """What is around it."""
+        if self.block:
+            return {"block": "residual"}
+        return {"connection": "highway"} if self.cell == "lstm" and self.highway else {}
+
+
+EVERY = (Help(*parts) for parts in itertools.product(("sru", "lstm"), *[(False, True)] * 3))
+# A block is LSTM's connection: it has no highway beside it.
+VARIANTS = {one.name: one for one in EVERY if not (one.cell == "lstm" and one.highway and one.block)}
+DESIGNED, PLAIN = "sru+highway+init", "sru"
+HIGHWAY, INIT, BLOCK = "sru+highway", "sru+init", "sru+block"
+TASKS = {"pixels": "digits:pixels_per_step=1", "questions": "sentence:dataset=trec:min_count=2"}
+THRESHOLD = {"pixels": 0.6, "questions": 0.6}
+LOOKS = [{"color": c, "marker": m} for c, m in (("#56B4E9", "o"), ("#0072B2", "s"), ("#222222", "D"))]
+NEEDED = 1.25  # times the steps that it takes without, from which on a help is called needed
+
+HALF = "The interval (Wilson) of the share of seeds that are trained is above (below) a half, on every task."
+SLOWER = (
+    "The interval of the ratio of restricted mean steps, without it over with it, is above (below) "
+    f"{NEEDED}, on every task where most seeds of SRU as designed are trained, in a budget that could tell."
+)
+MORE = "The interval of the ratio of that ratio, {}, is above (below) 1, on every task."
+DEEPER, ALONE = MORE.format("deepest over shallowest"), MORE.format("without the initialisation over with it")
+CLAIMS = {
+    "sru_deep": Claim(
+        "Highway connections and a tailored initialisation let SRU train deep",
+        {
+            "depth_sru": Part("SRU as designed trains deep", HALF),
+            "depth_highway_needed": Part("It needs its highway, where nothing stands in for it", SLOWER),
+            "depth_init_needed": Part("It needs its initialisation, where nothing stands in for it", SLOWER),
+            "depth_highway_enough": Part("The highway is enough, without the initialisation", HALF),
+            "depth_init_enough": Part("The initialisation is enough, without the highway", HALF),
+            "depth_highway_deep": Part("The highway helps more in deep stacks", DEEPER),
+            "depth_init_deep": Part("The initialisation helps more in deep stacks", DEEPER),
+            "depth_either": Part("The highway helps more where the initialisation is missing", ALONE),
+            "depth_block": Part(
+                "A pre-norm residual block does as well, without either",
+                "The interval of the ratio of restricted mean steps, block over SRU as designed, is below "
+                f"(above) {NEEDED}, on every task where that can be told, as above.",
+            ),
+            "depth_lstm": Part(
+                "An LSTM as deep trains with highway connections and a forget bias of 1", HALF
+            ),
+        },
+        "depth",
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(protocol.Settings):
-    cells: tuple = (WHOLE, *PARTS.values(), "lstm")
-    depths: tuple = (1, 4, 12)
-    seeds: int = 5
-    hidden_size: int = 24
-    pixels_per_step: int = 8
-    steps: int = 300
+class Settings(tuning.Settings):
+    variants: tuple = (
+        DESIGNED, HIGHWAY, INIT, PLAIN, BLOCK, "lstm+init", "lstm+highway+init", "lstm+init+block",
+    )  # fmt: skip
+    data: tuple = ("pixels",)
+    depths: tuple = (2, 8)
+    hidden_size: int = 16
+    steps: int = 400
     batch_size: int = 32
-    learning_rates: tuple = (0.005, 0.02, 0.08)
-    threshold: float = 0.9  # validation accuracy from which on a stack counts as trained
-    rows: int = 128  # images for what is measured before training
+    eval_every: int = 20
+    initialisations: int = 1  # it is what is compared
+    rows: int = 128  # sequences for what is measured before training
 
-    def runs(self, ended=None):
-        self.require("threshold", self.threshold <= 1, "at most 1")
-        stacks = itertools.product(self.depths, self.cells)
-        return {f"{runs.file_name(cell)}-{depth}": _config(self, depth, cell) for depth, cell in stacks}
+    choices: ClassVar = {"variants": tuple(VARIANTS), "data": tuple(TASKS)}
+
+    def models(self):
+        """Task, variant, depth."""
+        return itertools.product(self.data, self.variants, self.depths)
+
+    def runs(self, ended=lambda name, config: None):
+        known = Known(ended)
+        for model in self.models():
+            known.follow(_tuned_and_trained, self, *model)
+        return known.runs
+
+    def configs(self):
+        return (_config(self, *model) for model in self.models())
 
 
 PRESETS = {
     "quick": Settings(
-        cells=(WHOLE, "sru:highway=false"), depths=(1, 2), seeds=2, hidden_size=4, pixels_per_step=32,
-        steps=20, batch_size=8, learning_rates=(0.01, 0.03), rows=8,
+        variants=(DESIGNED, PLAIN), depths=(1, 2), seeds=2, tuning_seeds=1, hidden_size=4, steps=20,
+        batch_size=8, eval_every=10, learning_rates=(0.01, 0.03), widenings=0, rows=8,
     ),
     "fast": Settings(),
     "full": Settings(
-        cells=(
-            WHOLE, "sru:highway_bias=-3.0", *PARTS.values(), "sru:tailored=false", "sru:rescale=false",
-            "lstm",
-        ),
-        depths=(1, 2, 4, 6, 8, 10, 12), seeds=10, hidden_size=64, pixels_per_step=4, steps=3000,
-        batch_size=64, learning_rates=(0.001, 0.003, 0.01, 0.03, 0.1), rows=180,
+        variants=tuple(VARIANTS), data=("pixels", "questions"), depths=(2, 12), hidden_size=24, steps=600,
     ),
 }  # fmt: skip
 
 
 def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
-    """`runs`: every seed and learning rate at every depth, and which were `chosen`; `layers`: variance of the
-    output and norm of the gradient of each layer of the deepest stacks, at initialisation (layer 0: what the
-    first one sees)."""
-    rows = []
-    stacks = itertools.product(settings.depths, settings.cells)
-    for (depth, cell), (name, config) in zip(stacks, settings.runs().items(), strict=True):
-        deepest = depth == max(settings.depths)
-        probe = functools.partial(_probe, settings, lab.folder(name), deepest)
-        fields = settings.of("rows", "threshold") | {"layers": deepest}
-        found = lab.train(name, config, probe, fields)
-        rows += [{**runs.labels(cell), "depth": depth} | row for row in found]
-    return runs.by_kind(rows, run="runs", layer="layers")
+    """`tuning`: every trial; `runs`: the seeds that count, with the steps to THRESHOLD; `layers`: variance of
+    the output and norm of the gradient of each layer of the deepest stacks, before training (layer 0: what
+    the first one sees)."""
+    tuned, found = [], []
+    for task, variant, depth in settings.models():
+        told = {"task": task, "cell": VARIANTS[variant].cell, "label": variant, "depth": depth}
+        trials, rows = _tuned_and_trained(lab.train, settings, task, variant, depth, lab.folder)
+        tuned += [row | told for row in trials]
+        found += [row | told | {"inside": trials[0]["inside"]} for row in rows]
+    return {"tuning": pd.DataFrame(tuned)} | runs.by_kind(found, run="runs", layer="layers")
 
 
-def _config(settings, depth, cell):
+def _tuned_and_trained(train, settings, task, variant, depth, folder=str) -> tuple[list, list]:
+    name, text = f"{task}-{variant}-{depth}", VARIANTS[variant].text
+    make = functools.partial(_config, settings, task, variant, depth)
+    trials, final = tuning.tuned(train, name, lambda _: make(), text, settings)
+    deepest = depth == max(settings.depths)
+    probe = functools.partial(_probe, settings, task, deepest, folder(name))
+    return trials, train(name, final, probe, {"rows": settings.rows, "threshold": THRESHOLD[task]})
+
+
+def _config(settings, task, variant, depth):
+    one, (name, options) = VARIANTS[variant], configs.with_options(TASKS[task])
+    # As wide as the cells: no layer of SRU needs a projection in its highway.
+    width = {} if one.block else {"embedding_size": settings.hidden_size}
     return runs.config(
-        cell,
-        "digits",
+        one.text, name, task=options,
         cell={"hidden_size": settings.hidden_size},
-        task={"pixels_per_step": settings.pixels_per_step},
-        # As wide as the cells: no layer of SRU needs a projection in its highway.
-        model={"depth": depth, "embedding_size": settings.hidden_size, "dropout": 0.0},
-        optim={"learning_rates": settings.learning_rates},
-        train={
-            "steps": settings.steps, "seeds": settings.seeds, "batch_size": settings.batch_size,
-            "eval_every": max(1, min(25, settings.steps // 4)), "stop_when_solved": False,
-        },
-        chrono="cell",  # alpha is derived for gates that start at 1/2
+        model={"depth": depth, "dropout": 0.0} | width | one.model,
+        train=settings.of("steps", "batch_size", "eval_every") | {"stop_when_solved": False},
     )  # fmt: skip
 
 
-def _probe(settings, folder, deepest, result) -> list[dict]:
-    fields = runs.fields(result, "parameters", "hidden_size", "budget_steps", "baseline")
-    frame = pd.DataFrame(runs.seeds(result)).assign(**fields, threshold=settings.threshold)
-    # The task's own threshold, 0.95, is near what the smallest stacks can do at all.
+def _probe(settings, task, deepest, folder, result) -> list[dict]:
+    fields = runs.fields(result, "parameters", "budget_steps", "baseline")
+    fields |= {"kind": "run", "threshold": THRESHOLD[task]} | settings.of("hidden_size")
     curves = pd.read_json(folder / "metrics.jsonl", lines=True)
-    reached = curves[curves["valid_metric"] >= settings.threshold]
-    first = reached.groupby(["seed", "learning_rate"])["step"].min().rename("solved_step").astype(float)
-    frame = frame.drop(columns="solved_step").join(first, on=["seed", "learning_rate"])
-    frame = runs.with_chosen(frame.assign(solved=frame["solved_step"].notna()), better=True)
-    columns = ["seed", "learning_rate", "chosen", "solved", "solved_step", "valid_metric", "test_metric"]
-    frame = frame[[*columns, *fields, "threshold"]].assign(kind="run")
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return rows + (_layers(settings, result) if deepest else [])
-
-
-def _layers(settings, result) -> list[dict]:
-    """Variance and gradient of every layer at initialisation, one row per seed and layer."""
-    run = result.run
-
-    def loss(params, batch):
-        return metrics.loss(run.spec, run.model.apply(params, batch.xs, lengths=batch.lengths), batch)
-
-    def of(params, data):
-        batch = run.config.task.eval_batch(data, "valid", 0, settings.rows)
-        outputs = run.model.hidden_states(params, batch.xs, lengths=batch.lengths)
-        outputs = [probes.embedded(run.spec, params, batch.xs), *outputs]
-        gradients = jax.grad(loss)(params, batch)["layers"]
-        norms = [optax.tree.norm(gradients[str(i)]) for i in range(len(outputs) - 1)]
-        return jnp.stack([jnp.var(ys) for ys in outputs]), jnp.stack(norms)
-
-    params = jax.tree.map(lambda p: p[: settings.seeds], runs.initial(result))
-    of = runs.compiled(jax.vmap(of, (0, None)))
-    variances, norms = jax.device_get(of(params, jax.device_get(run.data)))
-    return [
-        {"kind": "layer", "seed": seed, "layer": layer, "variance": float(variances[i, layer])}
-        | {"gradient": float(norms[i, layer - 1]) if layer else None}
-        for i, (seed, _) in enumerate(run.config.lanes[: settings.seeds])
-        for layer in range(variances.shape[1])
+    # The tasks' own thresholds are near what such small stacks can do at all.
+    reached = curves[curves["valid_metric"] >= THRESHOLD[task]].groupby("seed")["step"].min()
+    rows = [
+        fields
+        | {name: seed[name] for name in ("seed", "learning_rate", "test_metric")}
+        | {"solved_step": float(reached[seed["seed"]]) if seed["seed"] in reached else None}
+        for seed in runs.seeds(result)
     ]
+    return rows + (probes.before_training(result, settings.rows) if deepest else [])
 
 
-# --- the rule
+# --- the rules
 
 
 def judge(frames) -> dict[str, Verdict]:
-    """`sru_deep`. At the deepest stacks tried,
-
-    * SRU trains if the interval of its median steps to the threshold ends within the budget;
-    * a part (PARTS) is needed if without it that interval lies wholly above SRU's, not solved being infinite;
-    * it is needed for depth if, moreover, leaving it out costs more test accuracy in the deepest stacks than
-      in the shallowest: the interval of the median over seeds of the difference is above 0.
-
-    Holds: SRU trains, and both parts are needed for depth. Does not hold: SRU does not train, or neither part
-    is needed. In part: anything else. Not tested: one depth, or a variant is missing.
-    """
-    rows = _chosen(frames)
-    deep, shallow = rows["depth"].max(), rows["depth"].min()
-    if deep == shallow or not {WHOLE, *PARTS.values()} <= set(rows["label"]):
-        missing = "needs two depths, and SRU with and without each part."
-        return {"sru_deep": Verdict("not tested here", missing)}
-    last = dict(list(rows[rows["depth"] == deep].groupby("label")))
-    steps = {label: statistics.median(seeds["steps"]) for label, seeds in last.items()}
-    accuracy = rows.pivot(index="seed", columns=["label", "depth"], values="test_metric")
-    trains, needed, costs = np.isfinite(steps[WHOLE].high), [], []
-    for part, label in PARTS.items():
-        cost = {depth: accuracy[WHOLE, depth] - accuracy[label, depth] for depth in (shallow, deep)}
-        grows = statistics.median(cost[deep] - cost[shallow])
-        slower = steps[label].low > steps[WHOLE].high
-        needed.append((slower, slower and grows.low > 0))
-        at = (f"{statistics.median(cost[d]):.3f} of test accuracy at {d}" for d in (shallow, deep))
-        costs.append(
-            f"without {part} {_steps(last[label])}; it costs {' and '.join(at)} (difference {grows:.3f})"
-        )
-    verdict = "holds in part"
-    if trains and all(for_depth for _, for_depth in needed):
-        verdict = "holds"
-    elif not trains or not any(slower for slower, _ in needed):
-        verdict = "does not hold here"
-    evidence = f"{deep} layers: SRU {_steps(last[WHOLE])} steps to the threshold; {'; '.join(costs)}."
-    if "lstm" in steps:
-        evidence += f" LSTM of the same width: {_steps(last['lstm'])} steps."
-    return {"sru_deep": Verdict(verdict, evidence)}
-
-
-def _chosen(frames) -> pd.DataFrame:
-    rows = frames["runs"][frames["runs"]["chosen"]]
-    return rows.assign(steps=rows["solved_step"].astype(float).fillna(np.inf))
-
-
-def _steps(rows) -> str:
-    return statistics.censored(
-        statistics.median(rows["steps"]), f">{rows['budget_steps'].iloc[0]:,}", "{:,.0f}"
-    )
+    """`sru_deep`: its parts, each for every task that was trained; the rules are theirs."""
+    of = {
+        "depth_sru": lambda s: s.trains(DESIGNED),
+        "depth_highway_needed": lambda s: s.needs(INIT),
+        "depth_init_needed": lambda s: s.needs(HIGHWAY),
+        "depth_highway_enough": lambda s: s.trains(HIGHWAY),
+        "depth_init_enough": lambda s: s.trains(INIT),
+        "depth_highway_deep": lambda s: s.more_when_deep(INIT),
+        "depth_init_deep": lambda s: s.more_when_deep(HIGHWAY),
+        "depth_either": lambda s: s.more_alone((PLAIN, HIGHWAY), (INIT, DESIGNED), "1: as much with it"),
+        "depth_block": lambda s: s.as_well(BLOCK),
+        "depth_lstm": lambda s: s.trains("lstm+highway+init"),
+    }
+    by_task = frames["runs"].groupby("task", sort=False)
+    each = {task: Stacks(rows, DESIGNED, NEEDED) for task, rows in by_task}
+    return {key: rules.everywhere({task: rule(each[task]) for task in each}) for key, rule in of.items()}
 
 
 # --- what is shown
 
 
 def tables(frames) -> dict[str, pd.DataFrame]:
-    """Trainability by depth and variant; layers at initialisation."""
-    chosen, rows = _chosen(frames), []
-    for (depth, label), seeds in chosen.groupby(["depth", "label"], sort=False):
-        rates = seeds["learning_rate"].value_counts().sort_index()
-        rows.append(
-            {
-                "layers": depth,
-                "cell": label,
-                "params": f"{seeds['parameters'].iloc[0]:,}",
-                "chosen rates": ", ".join(f"{rate:g} ({n})" for rate, n in rates.items()),
-                "trained": f"{int(seeds['solved'].sum())}/{len(seeds)}",
-                "steps": _steps(seeds),
-                "test accuracy": f"{statistics.median(seeds['test_metric']):.3f}",
-            }
-        )
-    layers, inside = frames["layers"], []
-    last = layers["layer"].max()
-    for label, group in layers.groupby("label", sort=False):
-        of = {
-            (name, layer): statistics.median(group[name][group["layer"] == layer])
-            for name, layer in (("variance", 0), ("variance", last), ("gradient", 1), ("gradient", last))
-        }
-        row = {f"{name}, layer {layer}": f"{value:.2g}" for (name, layer), value in of.items()}
-        inside.append({"cell": label} | row)
-    threshold = chosen["threshold"].iloc[0]
-    return {
-        f"Digits by depth: trained at validation accuracy {threshold:g} (median [95 %])": pd.DataFrame(rows),
-        f"At initialisation, {last} layers (median [95 %])": pd.DataFrame(inside),
-    }
+    """Steps and scores; effects of each help without and with the other; inside, before training."""
+    shown = {}
+    for task, rows in frames["runs"].groupby("task", sort=False):
+        of, trained = Stacks(rows, DESIGNED, NEEDED), []
+        for (depth, label), seeds in rows.groupby(["depth", "label"], sort=False):
+            one, steps = seeds.iloc[0], of.steps(label, depth)
+            row = {"layers": depth, "variant": label, "params": f"{one['parameters']:,}"}
+            row["tuned rate"] = f"{one['learning_rate']:g}" + " (edge)" * (not one["inside"])
+            row["trained"] = f"{int(np.isfinite(steps).sum())}/{len(steps)}"
+            row["mean steps"] = f"{survival.restricted_mean(steps, of.budget):.0f}"
+            row["test accuracy"] = (
+                f"{statistics.score(statistics.worst_last(seeds['test_metric'], True)):.3f}"
+            )
+            if label != DESIGNED and len(of.of(DESIGNED, depth)):
+                row["times the steps"] = f"{of.ratio(label, depth):.2f}"
+                row["p, log-rank"] = survival.logrank(steps, of.steps(DESIGNED, depth), of.budget)
+                row["SRU as designed scores higher"] = f"{of.better(label, depth):.2f}"
+            trained.append(row)
+        trained = pd.DataFrame(trained).astype(object)
+        trained = trained.where(trained.notna(), "")
+        if "p, log-rank" in trained:
+            compared = trained["p, log-rank"] != ""
+            p = statistics.holm(trained["p, log-rank"][compared].to_numpy(float))
+            trained.loc[compared, "p, log-rank"] = [f"{value:.2g}" for value in p]
+        title = f"{task}: steps to validation accuracy {rows['threshold'].iloc[0]:g}"
+        shown[f"{title}, restricted to {of.budget:,.0f}; [95 %], p by Holm over the table"] = trained
+    return shown | {"Before training, the deepest stacks (median [95 %])": stacks.inside(frames["layers"])}
 
 
 def figures(frames) -> dict[str, Figure]:
-    """`depth`: steps to the threshold and test accuracy against depth; `layers`: inside, before training."""
-    return {"depth": _depth_figure(frames), "layers": _layers_figure(frames["layers"])}
+    """`depth`: steps to the threshold and test accuracy; `layers`: inside, before training."""
+    return {"depth": _depth_figure(frames["runs"]), "layers": stacks.figure(frames["layers"])}
 
 
-def _depth_figure(frames) -> Figure:
-    rows = _chosen(frames)
-    look, budget = style.styles(rows), rows["budget_steps"].iloc[0]
-    depths, labels = sorted(rows["depth"].unique()), list(dict.fromkeys(rows["label"]))
-    figure, ((left, right),) = style.panels(1, 2, (4.6, 4.1))
-    for i, label in enumerate(labels):
-        group, colour = rows[rows["label"] == label], look[label]["color"]
-        shift = (i - (len(labels) - 1) / 2) * 0.12  # side by side, that none hides another
-        group = group.assign(at=group["depth"].map(depths.index) + shift)
-        middle = group.groupby("at")["steps"].apply(lambda steps: statistics.median(steps).value)
-        left.plot(middle.index, middle.replace(np.inf, np.nan), **look[label], ms=6, lw=1.4)
-        for at, seeds in group.groupby("at"):
-            reached = seeds["steps"][np.isfinite(seeds["steps"])]
-            if len(reached):
-                left.vlines(at, reached.min(), reached.max(), color=colour, lw=1.2, alpha=0.7)
-            if missing := len(seeds) - len(reached):
-                left.plot(at, 1.13 * budget, marker=look[label]["marker"], ms=7, mfc="none", color=colour)
-                left.annotate(str(missing), (at, 1.19 * budget), ha="center", va="bottom", fontsize=8)
-        test = group.groupby("at")["test_metric"]
-        right.plot(test.median(), label=label, **look[label], ms=6, lw=1.4)
-        right.vlines(test.min().index, test.min(), test.max(), color=colour, lw=1.2, alpha=0.7)
-    left.axhspan(1.06 * budget, 1.32 * budget, color="#DDDDDD", lw=0, zorder=0)
-    left.set_ylim(0, 1.32 * budget)
-    left.set_yticks([tick for tick in left.get_yticks() if tick <= budget])
-    left.set_ylabel(f"optimiser steps to validation accuracy {rows['threshold'].iloc[0]:g}")
-    style.title(left, "in grey: how many seeds did not reach it")
-    right.axhline(rows["baseline"].iloc[0], color=style.MUTED, lw=1, ls=":")
-    right.set(ylim=(0, 1), ylabel="test accuracy")
-    style.title(right, "dotted: majority class")
-    for ax in (left, right):
-        ax.set_xticks(range(len(depths)), [str(depth) for depth in depths])
-        ax.set_xlabel("depth, layers")
-        ax.grid(axis="x", visible=False)
-    rates = ", ".join(f"{rate:g}" for rate in sorted(frames["runs"]["learning_rate"].unique()))
+def _depth_figure(rows) -> Figure:
+    tasks, depths = list(rows["task"].unique()), sorted(rows["depth"].unique())
+    labels, budget = list(dict.fromkeys(rows["label"])), rows["budget_steps"].iloc[0]
+    figure, axes = style.panels(len(tasks), 2, (5.2, 0.9 + 0.3 * len(labels)), sharey=True)
+    looks = dict(zip(depths, itertools.cycle(LOOKS), strict=False))
+    for (left, right), task in zip(axes, tasks, strict=True):
+        here = rows[rows["task"] == task]
+        of = Stacks(here, DESIGNED, NEEDED)
+        for (i, label), (j, depth) in itertools.product(enumerate(labels), enumerate(depths)):
+            at = i + 0.3 * (j - (len(depths) - 1) / 2)
+            steps, scores = np.minimum(of.steps(label, depth), budget), of.of(label, depth)["test_metric"]
+            for ax, values in ((left, steps), (right, scores.dropna())):
+                ax.plot(values, np.full(len(values), at), **looks[depth], ls="none", ms=3, alpha=0.4)
+                ax.plot(np.mean(values), at, **looks[depth], ms=6)
+        left.axvline(budget, color=style.MUTED, lw=1, ls=":")
+        right.axvline(here["baseline"].iloc[0], color=style.MUTED, lw=1, ls=":")
+        left.set(xlim=(0, 1.03 * budget), xlabel=f"steps to validation accuracy {THRESHOLD[task]:g}")
+        right.set(xlim=(0, 1), xlabel="test accuracy")
+        left.set_yticks(range(len(labels)), labels)
+        left.set_ylim(len(labels) - 0.5, -0.5)
+        style.title(left, task, strong=True)
+    handles = [style.handle(f"{depth} layers", **looks[depth], ls="none") for depth in depths]
     note = (
-        f"Digits. Lines: median over {rows['seed'].nunique()} seeds (left: where at least half reached it); "
-        "bars: all seeds (left: those that did).\n"
-        f"Hidden size {rows['hidden_size'].iloc[0]}, {budget:,} steps, the best of the rates {rates}."
+        f"Small: {rows['seed'].nunique()} seeds, at the budget (dotted) where one did not reach it; large: "
+        f"their mean. Hidden size {rows['hidden_size'].iloc[0]}, {budget:,} steps, the learning rate of each "
+        "tuned. Dotted at the right: the commonest class."
     )
-    style.legend(figure, right, [note])
-    return figure
-
-
-def _layers_figure(layers) -> Figure:
-    look, (figure, axes) = style.styles(layers), style.panels(1, 2, (4.6, 3.9))
-    names = {"variance": "variance of the layer's output", "gradient": "norm of its parameters' gradient"}
-    for ax, (name, text) in zip(axes[0], names.items(), strict=True):
-        for label, group in layers.dropna(subset=[name]).groupby("label", sort=False):
-            style.line(ax, group, "layer", name, look[label], label=label)
-        ax.set(yscale="log", xlabel="layer" + " (0: its input)" * (name == "variance"), ylabel=text)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    note = f"Stacks of {layers['layer'].max()} layers before training, on digits. Line: median over "
-    style.legend(figure, axes[0, 0], [f"{note}{layers['seed'].nunique()} seeds; band: all."])
+    style.legend(figure, handles, [note])
     return figure
 
 
 EXPERIMENT = Experiment(
-    "What lets deep stacks of SRU train?", CLAIMS, PRESETS, measure, judge, tables, figures
+    "What do deep stacks of recurrent cells need to train?", CLAIMS, PRESETS, measure, judge, tables, figures
 )
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -17,9 +17,9 @@ ASIDE = (
     "experiments.describe", "experiments.engines", "experiments.entry", "experiments.loading",
     "experiments.output", "experiments.page", "experiments.plots", "experiments.report",
     "experiments.results", "experiments.screen", "experiments.tables", "experiments.varied",
-    "experiments.lab.experiment", "experiments.lab.freshness", "experiments.lab.panels",
-    "experiments.lab.matrix", "experiments.lab.ranking", "experiments.lab.rules", "experiments.lab.scales",
-    "experiments.lab.style", "experiments.lab.survival",
+    "experiments.lab.experiment", "experiments.lab.forgetting", "experiments.lab.freshness",
+    "experiments.lab.matrix", "experiments.lab.panels", "experiments.lab.ranking", "experiments.lab.rules",
+    "experiments.lab.scales", "experiments.lab.stacks", "experiments.lab.style", "experiments.lab.survival",
     "experiments.lab.workers", "train.environment", "train.exchange", "train.exported", "train.plot_gates",
     "train.sinks", "train.trained",
 )  # fmt: skip

@@ -33,13 +33,14 @@ def deviation(got, wanted):
     return jnp.stack([jnp.abs(g - w).max() / jnp.abs(w).max() for g, w in leaves]).max()
 
 
-def held(params, gates: dict[str, float]):
-    """Gates without weights, so that their bias alone says what they are."""
+def held(params, gates: dict[str, float], units=True):
+    """Gates without weights, so that their bias alone says what they are: of all units, or of those where
+    `units` is true, (hidden_size,)."""
     params = dict(params)
     for gate, bias in gates.items():
-        for name in {f"W_{gate}", f"U_{gate}"} & set(params):
-            params[name] = jnp.zeros_like(params[name])
-        params[f"b_{gate}"] = jnp.full_like(params[f"b_{gate}"], bias)
+        for name in {f"{kind}_{gate}" for kind in "WUvp"} & set(params):
+            params[name] = jnp.where(units, 0, params[name])
+        params[f"b_{gate}"] = jnp.where(units, bias, params[f"b_{gate}"])
     return params
 
 

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
 
 import cells
+from experiments.lab import runs
 from train import metrics
 from train.model import Model, ModelConfig, build
 from train.tasks.base import Batch, Spec
@@ -151,7 +153,7 @@ def largest_exponent(cell: cells.Cell, params, xs) -> jax.Array:
     return jax.lax.scan(body, (start, tangent), xs[0])[1].mean(0).max()
 
 
-def unit_memory(cell: cells.Cell, params, xs, of: str = "output") -> jax.Array:
+def unit_memory(cell: cells.Cell, params, xs, of: str = "output", lag: str = "mean") -> jax.Array:
     """How far back each unit looks, in steps: (hidden_size,).
 
     The mean of k weighted by |d y_T[unit] / d x_{T-k}|, over rows: 0 for a unit that sees only the present
@@ -159,6 +161,7 @@ def unit_memory(cell: cells.Cell, params, xs, of: str = "output") -> jax.Array:
 
     Args:
       of: "output" (y), or "state": what a unit keeps, whether or not it shows it, `unit_states`.
+      lag: "mean", or the "median" of k: little that leaks in from long ago does not count.
     """
 
     def at_end(xs):
@@ -171,9 +174,15 @@ def unit_memory(cell: cells.Cell, params, xs, of: str = "output") -> jax.Array:
         return ys[-1, 0][:, None] if of == "output" else unit_states(cell, carry)[0]
 
     jacobians = jax.vmap(jax.jacrev(at_end))(xs)  # (batch, H, kept by a unit, time, features)
-    sensitivity = jnp.sqrt(jnp.square(jacobians).sum((2, 4))).mean(0)  # (H, time)
-    lags = jnp.arange(xs.shape[1])[::-1]
-    return (sensitivity * lags).sum(1) / jnp.maximum(sensitivity.sum(1), jnp.finfo(xs.dtype).tiny)
+    return _lag(jnp.sqrt(jnp.square(jacobians).sum((2, 4))).mean(0), lag)
+
+
+def _lag(weights, of: str):
+    """Mean or median over steps, the last one of lag 0, of weights (hidden_size, time)."""
+    weights, lags = weights[:, ::-1], jnp.arange(weights.shape[1])
+    if of == "median":
+        return (weights.cumsum(1) < weights.sum(1, keepdims=True) / 2).sum(1).astype(weights.dtype)
+    return (weights * lags).sum(1) / jnp.maximum(weights.sum(1), jnp.finfo(weights.dtype).tiny)
 
 
 def other_tokens(key, tokens, symbols: int, distractors: int):
@@ -183,11 +192,11 @@ def other_tokens(key, tokens, symbols: int, distractors: int):
     return first + (tokens - first + shift) % size
 
 
-def swap_memory(cell: cells.Cell, params, xs, others):
+def swap_memory(cell: cells.Cell, params, xs, others, lag: str = "mean"):
     """How far back each unit's state looks, in steps: (hidden_size,).
 
-    The mean of k weighted by |change of c_T[unit]| where x_{T-k} alone is replaced by that of `others`.
-    Unlike a gradient it also sees what a saturated unit holds.
+    The mean (or median) of k weighted by |change of c_T[unit]| where x_{T-k} alone is replaced by that of
+    `others`. Unlike a gradient it also sees what a saturated unit holds.
 
     Args:
       xs, others: (batch, time, features).
@@ -200,9 +209,7 @@ def swap_memory(cell: cells.Cell, params, xs, others):
         return unit_states(cell, cells.scan(cell, params, xs)[0])
 
     after = at_end(swapped).reshape(time, batch, cell.hidden_size, -1)
-    size = jnp.abs(after - at_end(xs)).mean((1, 3))
-    lags = jnp.arange(time)[::-1]
-    return (size * lags[:, None]).sum(0) / jnp.maximum(size.sum(0), jnp.finfo(xs.dtype).tiny)
+    return _lag(jnp.abs(after - at_end(xs)).mean((1, 3)).T, lag)
 
 
 def unit_states(cell: cells.Cell, carry) -> jax.Array:
@@ -264,6 +271,36 @@ def input_gradients(
     largest = jnp.abs(gradients).max(axis=-1, keepdims=True)  # its square may be too small for float32
     norms = jnp.linalg.norm(gradients / jnp.where(largest > 0, largest, 1), axis=-1)
     return total / len(xs), largest[..., 0] * norms
+
+
+def before_training(result, rows: int) -> list[dict]:
+    """Variance of the output and norm of the parameters' gradient of every layer of a run's models as they
+    began, one row per seed and layer; layer 0 is what the first one sees.
+
+    Args:
+      rows: sequences by which they are measured.
+    """
+    run = result.run
+
+    def loss(params, batch):
+        return metrics.loss(run.spec, run.model.apply(params, batch.xs, lengths=batch.lengths), batch)
+
+    def of(params, data):
+        batch = run.config.task.eval_batch(data, "valid", 0, rows)
+        outputs = run.model.hidden_states(params, batch.xs, lengths=batch.lengths)
+        outputs = [embedded(run.spec, params, batch.xs), *outputs]
+        gradients = jax.grad(loss)(params, batch)["layers"]
+        norms = [optax.tree.norm(gradients[str(i)]) for i in range(len(outputs) - 1)]
+        return jnp.stack([jnp.var(ys) for ys in outputs]), jnp.stack(norms)
+
+    of = runs.compiled(jax.vmap(of, (0, None)))
+    variances, norms = jax.device_get(of(runs.initial(result), jax.device_get(run.data)))
+    return [
+        {"kind": "layer", "seed": seed, "layer": layer, "variance": float(variances[i, layer])}
+        | {"gradient": float(norms[i, layer - 1]) if layer else None}
+        for i, (seed, _) in enumerate(run.config.lanes)
+        for layer in range(variances.shape[1])
+    ]
 
 
 def layer_params(params, number: int = 0) -> dict:

@@ -1,7 +1,7 @@
 """Rules that several experiments share: from an interval and an edge to a verdict."""
 
 from experiments.lab import statistics
-from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, Verdict
+from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, UNDECIDED, Verdict, untested
 from experiments.lab.statistics import Estimate
 
 TURNED = {TRUE: FALSE, FALSE: TRUE}
@@ -34,3 +34,16 @@ def most(count: int, of: int, note: str = "") -> Verdict:
 def few(count: int, of: int, note: str = "") -> Verdict:
     """True where it is below."""
     return below(statistics.share(count, of), 0.5, of, "half of the seeds", note)
+
+
+def everywhere(verdicts: dict[str, Verdict]) -> Verdict:
+    """One verdict of those by task or the like: theirs, where all agree that could be tested."""
+    notes = [f"{name}: {verdict.note}" for name, verdict in verdicts.items() if verdict.note]
+    tested = {name: verdict for name, verdict in verdicts.items() if verdict.verdict != NOT_TESTED}
+    if not tested:
+        return untested("; ".join(notes) or "nothing was measured")
+    found = {verdict.verdict for verdict in tested.values()}
+    number = ", ".join(f"{verdict.number} ({name})" for name, verdict in tested.items())
+    against = " / ".join(dict.fromkeys(verdict.against for verdict in tested.values()))
+    seeds = min(verdict.seeds for verdict in tested.values())
+    return Verdict(found.pop() if len(found) == 1 else UNDECIDED, number, against, seeds, "; ".join(notes))

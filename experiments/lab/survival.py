@@ -57,16 +57,23 @@ def restricted_ratio(ours, theirs, budget: float) -> Estimate:
     return Estimate(ratio, ratio * np.exp(-half), ratio * np.exp(half))
 
 
-def _half(ours, theirs) -> float:
-    """Half of Welch's interval of a difference of means; NaN where a group has one value."""
-    if min(len(ours), len(theirs)) < 2:
+def interaction(one, other, budget: float) -> Estimate:
+    """The `restricted_ratio` of the first pair of groups over that of the second, interval as there: what a
+    difference in differences is of logarithms. 1 where the first of a pair is as much slower in both."""
+    groups = [np.minimum(_within(steps, budget), budget) for steps in (*one, *other)]
+    a, b, c, d = (group.mean() for group in groups)
+    ratio, half = float(a / b / (c / d)), _half(*(group / group.mean() for group in groups))
+    return Estimate(ratio, ratio * np.exp(-half), ratio * np.exp(half))
+
+
+def _half(*groups) -> float:
+    """Half of Welch's interval of a sum of means with signs; NaN where a group has one value."""
+    if min(map(len, groups)) < 2:
         return np.nan
-    errors = np.array([group.var(ddof=1) / len(group) for group in (ours, theirs)])
+    errors = np.array([group.var(ddof=1) / len(group) for group in groups])
     if not errors.any():
         return 0.0
-    freedom = errors.sum() ** 2 / sum(
-        e**2 / (len(g) - 1) for e, g in zip(errors, (ours, theirs), strict=True)
-    )
+    freedom = errors.sum() ** 2 / sum(e**2 / (len(g) - 1) for e, g in zip(errors, groups, strict=True))
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(errors.sum()))
 
 

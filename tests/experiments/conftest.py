@@ -147,7 +147,8 @@ def train_nothing(config, workdir, data_dir=None, watch=None):
     from train.loop import Result
 
     run = runs.make_run(config, data_dir)
-    fields = {"parameters": 9, "hidden_size": 3, "budget_steps": config.train.steps, "baseline": 0.1}
+    fields = {"parameters": 9, "hidden_size": 3, "state_size": 3, "budget_steps": config.train.steps}
+    fields |= {"baseline": 0.1, "threshold": 0.99}
     fields |= {"status": "finished", "higher_is_better": True, "run_seconds": 0.1, "compile_seconds": 0.1}
     seeds = [
         {"seed": seed, "learning_rate": rate, "solved": True, "solved_step": 10, "diverged_step": None}
