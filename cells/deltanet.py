@@ -16,9 +16,9 @@ class DeltaNet(base.Sequence):
 
     q, k, v = silu(W x), q and k over their norms; z = W x; beta = sigma(W x), alpha = exp(-A softplus(W_dt x
     + b_dt)), A > 0, per head: Yang, Kautz & Hatamizadeh 2025, "Gated delta networks: improving Mamba2 with
-    delta rule", eq. 10. The carry S is (batch, heads, hidden_size / heads, state_size). "chunkwise" solves
-    for what the steps of a chunk write (their section 3.3; Yang 2024, "Parallelizing linear transformers
-    with the delta rule over sequence length").
+    delta rule", section 3. The carry S is (batch, heads, hidden_size / heads, state_size). "chunkwise"
+    solves for what the steps of a chunk write (section 3 too, after Yang 2024, "Parallelizing linear
+    transformers with the delta rule over sequence length").
 
     Options:
       heads: a divisor of hidden_size, that of v and z.

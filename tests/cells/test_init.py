@@ -241,13 +241,13 @@ def test_mamba2_time_steps_and_decays():
 
 
 def test_deltanet_starts_its_decays_as_mamba2_but_for_a():
-    p = cells.get("deltanet", hidden_size=2000, heads=2000, state_size=2, products=2).init(KEY, 100)
+    p = cells.get("deltanet", hidden_size=2000, heads=2000, state_size=2, products=2).init(KEY, 30)
     uniform(np.log(np.log1p(np.exp(np.asarray(p["b_dt"], float)))), math.log(0.001) * 1.0001, math.log(0.1))
     uniform(np.exp(p["A_log"]), 0, 16.001)
     sizes = {"q": 2, "k": 4, "v": 2, "z": 1, "beta": 2, "dt": 1}
     for key, size in sizes.items():
-        assert p[f"W_{key}"].shape == (100, size * 2000)
-        close(np.var(p[f"W_{key}"]), 1 / 100)
+        assert p[f"W_{key}"].shape == (30, size * 2000)
+        close(np.var(p[f"W_{key}"]), 1 / 30)
     plain = cells.get("deltanet", hidden_size=3, decay=False).init(KEY, 3)
     assert set(plain) == {"W_q", "W_k", "W_v", "W_z", "W_beta"}
 
