@@ -5,7 +5,7 @@
   python -m experiments.atlas --preset=full --workers=2
 
 Each cell stands by itself ("bare") or in a gated residual block with a short convolution ("block", see
-`train.layers.Gated`), with the same number of parameters; or ("state") bare with as many numbers in its state.
+`train.layers.Gated`), with as many parameters; or ("state") bare, with as many numbers in the state.
 It is tuned on seeds of its own (`lab/tuning.py`), then ten others count. Made-up tasks are trained until
 solved, real data for the whole budget, of which the best result on validation is tested (`lab/needs.py`).
 Attention is the control, the window of eight inputs, which has no recurrence, the floor.
