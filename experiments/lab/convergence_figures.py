@@ -28,8 +28,8 @@ def _by_cell(rows, share, stages) -> Figure:
         rows = rows[(rows["stage"] != "trained") | (rows["solved"].astype(str) == "True")]
     rows = rows.assign(share=rows["depth"] / rows["time"])
     labels = list(dict.fromkeys(rows["label"]))
-    columns, handles = min(4, len(labels)), {}
-    figure, axes = style.panels(-(-len(labels) // columns), columns, (2.9, 2.7), sharex=True, sharey=True)
+    figure, axes = style.multiples(len(labels), (2.9, 2.7))
+    handles = {}
     looks = dict(zip(stages, (("#888888", "o"), ("#0072B2", "^"), ("#D55E00", "s")), strict=True))
     for ax, label in zip(axes.flat, labels, strict=False):
         for (stage, words), (window, name) in itertools.product(stages.items(), WINDOWS.items()):
@@ -43,8 +43,6 @@ def _by_cell(rows, share, stages) -> Figure:
         style.lengths(ax, rows["time"])
         style.log(ax)
         style.title(ax, label)
-    for ax in axes.flat[len(labels) :]:
-        ax.set_visible(False)
     style.names(axes, "length T, steps", "steps one after the other / T")
     note = "Line: median of seeds, of trained cells those that solved it; band: all. Dashed: the rule's edge."
     style.legend(figure, [style.handle(text, ms=4, **look) for text, look in handles.items()], [note])

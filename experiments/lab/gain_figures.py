@@ -1,5 +1,7 @@
 """Gains of gradients against distance, in figures."""
 
+import textwrap
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -20,29 +22,27 @@ def by_cell(gains: pd.DataFrame, floor: float) -> Figure:
       gains: columns cell, label, stage, seed, k, solved, and the quantities as log10.
       floor: a line.
     """
-    gains = counted(gains)
+    every, gains = gains[gains["stage"] == "trained"], counted(gains)
     looks, labels = style.styles(gains), list(dict.fromkeys(gains["label"]))
-    columns = 4 if len(labels) > 6 else min(3, len(labels))
-    figure, axes = style.panels(-(-len(labels) // columns), columns, (3.1, 2.6), sharex=True, sharey=True)
+    solved = gains[gains["stage"] == "trained"]
+    figure, axes = style.multiples(len(labels), (2.9, 2.6))
     for ax, label in zip(axes.flat, labels, strict=False):
-        seeds = {}
         for stage, (_, grey) in STAGES.items():
             rows = gains[(gains["label"] == label) & (gains["stage"] == stage)]
-            seeds[stage] = rows["seed"].nunique()
             for quantity, (_, line) in QUANTITIES.items():
                 look = {"color": grey or looks[label]["color"], "linestyle": line, "marker": ""}
                 style.line(ax, rows.dropna(subset=[quantity]), "k", quantity, look)
         ax.axhline(np.log10(floor), color=style.MUTED, lw=1, ls="--")
-        name = label.replace(":", ": ").replace("=", " ").replace("_", " ")
-        style.title(ax, f"{name} ({seeds['trained'] or 'not'} trained)")
+        seeds = [frame["seed"][frame["label"] == label].nunique() for frame in (solved, every)]
+        name = label.replace("_", " ").replace("=", " ").replace(":", ", ")
+        name += f" ({seeds[0]} of {seeds[1]} seeds solved it)" if seeds[1] else " (not trained)"
+        style.title(ax, textwrap.fill(name, 36))
         ax.set_ylim(max(-40, gains["state"].replace(-np.inf, np.nan).min()) - 1, None)
-    for ax in axes.flat[len(labels) :]:
-        ax.set_visible(False)
     style.names(axes, "distance k, steps back from the end", "log10")
     handles = [style.handle(text, color=colour or style.INK) for text, colour in STAGES.values()]
     handles += [style.handle(text, color=style.MUTED, linestyle=line) for text, line in QUANTITIES.values()]
     seeds = gains[gains["stage"] == "initial"]["seed"].nunique()
-    note = f"Line: median over seeds ({seeds} as initialised); band: all of them. Dashed: {floor:g}."
+    note = f"Line: median over seeds ({seeds} as initialised); band: all; zero is off it. Dashed: {floor:g}."
     style.legend(figure, handles, [note])
     return figure
 

@@ -19,8 +19,8 @@ def by_cell(frame: pd.DataFrame, value: str, name: str, note: str, band: tuple) 
     look = style.styles(frame) | OTHERS
     text = frame["label"].str.split().str[0]
     texts = [one for one in dict.fromkeys(text) if one not in OTHERS]
-    columns, handles = min(4, len(texts)), {}
-    figure, axes = style.panels(-(-len(texts) // columns), columns, (2.9, 2.7), sharex=True, sharey=True)
+    figure, axes = style.multiples(len(texts), (2.9, 2.7))
+    handles = {}
     for ax, one in zip(axes.flat, texts, strict=False):
         for label, group in frame[text.isin([one, *OTHERS])].groupby("label", sort=False):
             other, how = label in OTHERS, label.removeprefix(one).strip() or "step by step"
@@ -30,8 +30,6 @@ def by_cell(frame: pd.DataFrame, value: str, name: str, note: str, band: tuple) 
         style.lengths(ax, frame["time"])
         ax.set_yscale("log")
         style.title(ax, one)
-    for ax in axes.flat[len(texts) :]:
-        ax.set_visible(False)
     style.names(axes, "length T, steps", name)
     handles = [style.handle(label.replace("_", " "), **look) for label, look in handles.items()]
     style.legend(figure, handles, [note])

@@ -82,6 +82,22 @@ def panels(lines: int, columns: int, size: tuple[float, float], **shared):
     return figure, axes
 
 
+def multiples(count: int, size: tuple[float, float], columns: int = 4):
+    """`panels` for so many small ones of shared axes; those that are left over are hidden."""
+    columns = min(columns, count)
+    figure, axes = panels(-(-count // columns), columns, size, sharex=True, sharey=True)
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    for ax in _lowest(axes):
+        ax.tick_params(labelbottom=True)
+    return figure, axes
+
+
+def _lowest(axes) -> list:
+    """The lowest panel of each column."""
+    return [[ax for ax in column if ax.get_visible()][-1] for column in axes.T]
+
+
 def line(ax, rows: pd.DataFrame, x: str, y: str, look: dict, band=(0, 1), **more):
     """The median of y over the rows of each x, and a band between two quantiles: all of them, or fewer."""
     by = rows.groupby(x)[y]
@@ -133,7 +149,7 @@ def names(axes, x: str, y: str):
     """Names the x axis of the lowest panels and the y axis of the leftmost ones, (lines, columns)."""
     for ax in axes.flat:
         ax.set(xlabel="", ylabel="")
-    for ax in axes[-1]:
+    for ax in _lowest(axes):
         ax.set_xlabel(x)
     for ax in axes[:, 0]:
         ax.set_ylabel(y)
