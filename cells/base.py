@@ -137,11 +137,17 @@ class Nonlinear(Stateful):
     """Whether unit i of the next state depends on the last state's unit i alone: its Jacobian is diagonal
     (for a carry of several arrays: a small block per unit)."""
 
+    @property
+    def block(self) -> int:
+        """Units that see each other's last state stand side by side, so many in a block."""
+        return 1 if self.is_elementwise else self.hidden_size
+
     gradient_by_hand: ClassVar[bool] = False
 
     def recurrent_weights(self, params: Params) -> dict[str, Array | tuple[Array, Array]]:
-        """What multiplies the state, by name: a matrix, a vector (elementwise), or (either, bias). Several
-        matrices, or several vectors, may stand side by side."""
+        """What multiplies the state, by name: a matrix, a vector (elementwise), blocks (heads, d, d), or (one
+        of these, bias). Several matrices may stand side by side, several vectors or blocks one after the
+        other."""
         return {}
 
     @abc.abstractmethod
@@ -253,6 +259,8 @@ def check_chrono(cell, overruled: str = "") -> None:
 
 
 def check_heads(cell) -> None:
-    """`heads` divides `hidden_size`."""
+    """`heads` divides `hidden_size`, and is 1 where units are `diagonal`, each a head."""
     ok = type(cell.heads) is int and cell.heads > 0 and cell.hidden_size % cell.heads == 0
     require(cell, "heads", ok, "a divisor of hidden_size")
+    alone = getattr(cell, "diagonal", False)
+    require(cell, "heads", not alone or cell.heads == 1, "1 with diagonal: each unit is a head then")

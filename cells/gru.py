@@ -25,7 +25,9 @@ class GRU(base.HandDifferentiated):
         by itself, with a gain for each number. With reset_after this is Ba 2016 (supplementary material),
         whose biases are b, two of them in one for r and z, and c_n; without, n sees LN(U (r * h')).
       diagonal: each U is a vector, U h' = u * h': no unit sees another one. That is ParaGRU but for its
-        heads (Danieli 2025).
+        heads, blocks of its W (Danieli 2025).
+      heads: each U is block-diagonal, (heads, d, d) with d = hidden_size / heads: units see those of their
+        head.
 
     The first, fourth and fifth make another equation: they are in cells/gru_variants.py.
     """
@@ -36,6 +38,7 @@ class GRU(base.HandDifferentiated):
     reset_gate: bool = True
     layer_norm: bool = False
     diagonal: bool = False
+    heads: int = 1
 
     length_options = ("chrono", "update_bias")
     style = ("#009E73", "-", "^")
@@ -45,6 +48,7 @@ class GRU(base.HandDifferentiated):
         super().__post_init__()
         base.check_finite(self, "update_bias")
         base.check_chrono(self, "update_bias")
+        base.check_heads(self)
 
     def variant(self):
         from cells import gru_variants
@@ -56,13 +60,17 @@ class GRU(base.HandDifferentiated):
 
     @property
     def is_elementwise(self):
-        return self.diagonal
+        return self.block == 1
+
+    @property
+    def block(self):
+        return 1 if self.diagonal else self.hidden_size // self.heads
 
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_U, key_b = jax.random.split(key, 3)
         H, names = self.hidden_size, self.gate_names + "n"
         params = parts.dense_weights(key_W, names, "W", (input_size, H), parts.input_initializer(), dtype)
-        initializer = parts.recurrent_initializer(self.diagonal)
+        initializer = parts.recurrent_initializer(self.diagonal, self.heads)
         params |= parts.dense_weights(key_U, names, "U", (H, H), initializer, dtype)
         params |= {f"b_{name}": jnp.zeros(H, dtype) for name in names if name != "z"}
         params["b_z"] = jnp.full(H, self.update_bias, dtype)
@@ -114,4 +122,5 @@ class GRU(base.HandDifferentiated):
         return {"U": (before, d_us[..., :-H]), "U_n": (r * before, d_us[..., -H:])}
 
     def _stack(self, params, kind, names):
-        return parts.stack(params, *(f"{kind}_{name}" for name in names))
+        axis = 0 if kind == "U" and self.heads > 1 else -1
+        return parts.stack(params, *(f"{kind}_{name}" for name in names), axis=axis)

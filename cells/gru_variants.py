@@ -107,7 +107,10 @@ class NormalisedGRU(GRU):
 
     plain = GRU
     gradient_by_hand = False
-    is_elementwise = False
+
+    @property
+    def block(self):
+        return self.hidden_size  # all units have one mean
 
     @property
     def gate_names(self):

@@ -31,7 +31,9 @@ class LSTM(base.HandDifferentiated):
         and h = o * tanh(LN(c)); c itself and peepholes are not normalised. Each number has a gain, LN(c)
         a bias as well (Ba 2016, eq. 20-22; the biases of the other two are one with b).
       diagonal: each U is a vector, U h' = u * h': no unit sees another one. With coupled and peepholes that
-        is ParaLSTM but for its heads (Danieli 2025).
+        is ParaLSTM but for its heads, blocks of its W (Danieli 2025).
+      heads: each U is block-diagonal, (heads, d, d) with d = hidden_size / heads: units see those of their
+        head.
 
     The third, fourth and fifth make another equation: they are in cells/lstm_variants.py.
     """
@@ -42,6 +44,7 @@ class LSTM(base.HandDifferentiated):
     coupled: bool = False
     layer_norm: bool = False
     diagonal: bool = False
+    heads: int = 1
 
     length_options = ("chrono", "forget_bias")
     style = ("#0072B2", "-", "s")
@@ -50,6 +53,7 @@ class LSTM(base.HandDifferentiated):
         super().__post_init__()
         base.check_finite(self, "forget_bias")
         base.check_chrono(self, "forget_bias")
+        base.check_heads(self)
 
     def variant(self):
         from cells import lstm_variants
@@ -61,7 +65,11 @@ class LSTM(base.HandDifferentiated):
 
     @property
     def is_elementwise(self):
-        return self.diagonal
+        return self.block == 1
+
+    @property
+    def block(self):
+        return 1 if self.diagonal else self.hidden_size // self.heads
 
     def init(self, key, input_size, dtype=jnp.float32):
         return self._init(key, input_size, dtype, "ifgo")
@@ -70,7 +78,7 @@ class LSTM(base.HandDifferentiated):
         key_W, key_U, key_b = jax.random.split(key, 3)
         H = self.hidden_size
         params = parts.dense_weights(key_W, names, "W", (input_size, H), parts.input_initializer(), dtype)
-        initializer = parts.recurrent_initializer(self.diagonal)
+        initializer = parts.recurrent_initializer(self.diagonal, self.heads)
         params |= parts.dense_weights(key_U, names, "U", (H, H), initializer, dtype)
         params |= {f"b_{name}": jnp.zeros(H, dtype) for name in names}
         params["b_f"] = jnp.full(H, self.forget_bias, dtype)
@@ -132,4 +140,5 @@ class LSTM(base.HandDifferentiated):
         return {"U": (before.h, d_us)}
 
     def _stack(self, params, kind, names):
-        return parts.stack(params, *(f"{kind}_{name}" for name in names))
+        axis = 0 if kind == "U" and self.heads > 1 else -1
+        return parts.stack(params, *(f"{kind}_{name}" for name in names), axis=axis)

@@ -108,7 +108,10 @@ class NormalisedLSTM(VariantLSTM):
     """Any of these with LN(W x) + LN(U h') + b in place of W x + U h' + b, and h = o * tanh(LN(c))."""
 
     gradient_by_hand = False
-    is_elementwise = False
+
+    @property
+    def block(self):
+        return self.hidden_size  # all units have one mean
 
     def init(self, key, input_size, dtype=jnp.float32):
         H = self.hidden_size

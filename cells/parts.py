@@ -48,9 +48,16 @@ def orthogonal(key: Array, shape: tuple[int, int], dtype) -> Array:
     return (q * jnp.sign(jnp.diagonal(r))).astype(dtype)
 
 
-def recurrent_initializer(diagonal: bool):
-    """Weights of the state of gated cells: orthogonal matrices; or vectors, uniform in +-1, as the SRU
-    authors' package starts v, which is such a vector too."""
+def recurrent_initializer(diagonal: bool, heads: int = 1):
+    """Weights of the state of gated cells: orthogonal matrices, of several heads one for each, (heads, d, d);
+    or vectors, uniform in +-1, as the SRU authors' package starts v, which is such a vector too."""
+    if heads > 1:
+
+        def blocks(key, shape, dtype):
+            d = shape[-1] // heads
+            return jax.vmap(lambda key: orthogonal(key, (d, d), dtype))(jax.random.split(key, heads))
+
+        return blocks
     if not diagonal:
         return orthogonal
     return lambda key, shape, dtype: jax.random.uniform(key, shape[-1:], dtype, -1.0, 1.0)
@@ -93,16 +100,20 @@ def split(x: Array, parts: int) -> list[Array]:
     return jnp.split(x, parts, axis=-1)
 
 
-def stack(params: Params, *names: str) -> Array:
-    """The named matrices side by side, so that one matmul does for all of them."""
-    return jnp.concatenate([params[name] for name in names], axis=-1)
+def stack(params: Params, *names: str, axis: int = -1) -> Array:
+    """The named matrices side by side, so that one matmul does for all of them; blocks: axis 0."""
+    return jnp.concatenate([params[name] for name in names], axis)
 
 
-# --- weights of the state that may be matrices or, for `diagonal` cells, vectors
+# --- weights of the state that may be matrices, for `diagonal` cells vectors, for several `heads` blocks
 
 
 def product(h: Array, weight: Array) -> Array:
-    """h U for a matrix, h * u for a vector, which stands for diag(u)."""
+    """h U for a matrix, h * u for a vector, which stands for diag(u), each part of h with its own matrix for
+    (heads, d, d)."""
+    if weight.ndim == 3:
+        parts = h.reshape(*h.shape[:-1], *weight.shape[:2])
+        return jnp.einsum("...hi,hij->...hj", parts, weight).reshape(h.shape)
     return h * weight if weight.ndim == 1 else h @ weight
 
 

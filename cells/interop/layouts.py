@@ -40,8 +40,8 @@ INPUT_AXIS = {"weight_ih_l0": 1, "weight": 0, "weight_proj": 0, "dense_i.kernel"
 INPUT_AXIS |= {"i.kernel": 0, "ir.kernel": 0, "kernel": 0}
 
 # Options that no layout here has, and what they must be.
-WITHOUT = {"peepholes": False, "coupled": False, "reset_gate": True, "layer_norm": False, "diagonal": False}
-WITHOUT |= {"negative_eigenvalues": False}
+WITHOUT: dict[str, bool | int] = {"peepholes": False, "coupled": False, "reset_gate": True}
+WITHOUT |= {"layer_norm": False, "diagonal": False, "negative_eigenvalues": False, "heads": 1}
 
 
 def _names(letter: str, gates: str) -> list[str]:
@@ -143,10 +143,8 @@ def of(library: str, cell: Cell, input_size: int) -> Layout:
         there += "; the sru package has it: to_torch" if kind in (SRU, SRUFeedback) else ""
         raise ValueError(f"no {name} in {library}; there: {there}")
     for option, wanted in WITHOUT.items():
-        if getattr(cell, option, wanted) != wanted:
-            raise ValueError(
-                f"{name} with {option}={not wanted} has no layout in {library}: set {option}={wanted}"
-            )
+        if (got := getattr(cell, option, wanted)) != wanted:
+            raise ValueError(f"{name} with {option}={got} has no layout in {library}: set {option}={wanted}")
     if table is not KERAS and not getattr(cell, "reset_after", True):
         raise ValueError(f"GRU in {library} resets after the product, U h' + c_n: set reset_after=True")
     return table[kind](cell, input_size)

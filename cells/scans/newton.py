@@ -25,7 +25,7 @@ from jax import lax
 
 from cells.scans import products, sequential, shooting
 
-DENSE = 32  # numbers in a row's state up to which "auto" takes the whole Jacobian
+DENSE = 32  # numbers, of units that see each other, up to which "auto" takes the whole Jacobian
 MOST = 256  # iterations, unless told
 
 
@@ -130,12 +130,12 @@ def _backward(static, weights, carry, us, flags, states, d_states):
 def _solve(cell, problem, newton):
     """`shooting.solve`; one step after the other where that does not converge."""
     time = len(jax.tree.leaves(problem.inputs)[0])
-    dense = _is_dense(cell, problem.first, newton)
+    block = _block(cell, problem.first, newton)
     window = min(newton.window or math.isqrt(time - 1) + 1, time)
-    exact = dense or cell.is_elementwise
+    whole, exact = block == cell.hidden_size, block >= cell.block
     most = newton.iterations or min(-(-time // window), MOST)
     last, kept, (iterations, residual, converged) = shooting.solve(
-        problem, window, dense, exact, most, newton.tolerance, newton.damping
+        problem, window, 0 if whole else block, exact, most, newton.tolerance, newton.damping
     )
 
     def sequentially(loop):
@@ -162,10 +162,12 @@ def _warn(iterations, residual, fallback):
         )
 
 
-def _is_dense(cell, carry, newton):
+def _block(cell, carry, newton):
+    """How many units each block of the Jacobian has; 1: its diagonal."""
     if newton.jacobian == "auto":
-        return not cell.is_elementwise and sum(x.shape[-1] for x in jax.tree.leaves(carry)) <= DENSE
-    return newton.jacobian == "dense"
+        size = sum(x.shape[-1] for x in jax.tree.leaves(carry))
+        return cell.block if size * cell.block <= DENSE * cell.hidden_size else 1
+    return cell.hidden_size if newton.jacobian == "dense" else 1
 
 
 # --- one step
@@ -197,7 +199,7 @@ def _products(weights, taps=None):
 
 def _jacobian_products(cell, carry, weights, newton):
     """The same, with the derivative that the Jacobian is to be made of."""
-    if _is_dense(cell, carry, newton) or cell.is_elementwise:
+    if _block(cell, carry, newton) >= cell.block:
         return _products(weights)
     return {name: partial(_own_part, weight) for name, weight in weights.items()}
 
@@ -215,6 +217,8 @@ def _own_part_jvp(primals, tangents):
     if own.ndim == 2:  # (H, k * H): k matrices side by side
         diagonals = [jnp.diagonal(part) for part in jnp.split(own, own.shape[1] // len(own), axis=1)]
         own = jnp.concatenate(diagonals)
+    elif own.ndim == 3:
+        own = jnp.diagonal(own, axis1=1, axis2=2).ravel()
     d_h = jnp.tile(d_h, len(own) // d_h.shape[-1])  # of several side by side, each
     product = _own_part(weight, h)
     return product, (d_h * own).astype(product.dtype)

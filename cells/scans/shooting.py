@@ -32,12 +32,13 @@ class Problem(NamedTuple):
     is_affine: bool = False
 
 
-def solve(problem, window, dense, exact, iterations, tolerance, damping):
+def solve(problem, window, block, exact, iterations, tolerance, damping):
     """Finds the states that windows start from, so that each ends where the next one starts.
 
     Args:
       window: steps in a window.
-      dense: whether Jacobians are whole matrices, or a block per unit: of each state's unit i by unit i.
+      block: units in each block of the Jacobians: of each state's units there by all of these; 0: Jacobians
+        are whole matrices.
       exact: whether `linearize` is, rather than an approximation.
       iterations, tolerance, damping: as in `cells.scans.newton.Newton`.
 
@@ -46,7 +47,7 @@ def solve(problem, window, dense, exact, iterations, tolerance, damping):
     """
     steps = jax.tree.leaves(problem.inputs)[0].shape[:2]
     windows = _Windows(*steps, window, problem.reverse)
-    layout = _Layout(dense, problem.first)
+    layout = _Layout(block, problem.first)
     inputs, first, initial = sequential.varying_alike(
         (windows.cut(problem.inputs), layout.pack(problem.first), windows.tile(problem.initial))
     )
@@ -138,23 +139,26 @@ class _Windows:
 
 
 class _Layout:
-    """A state, leaves (rows, H), as one array with the axis of Jacobians last: dense (rows, n), all its
-    numbers; else (rows, H, n), the leaves."""
+    """A state, leaves (rows, H), as one array with the axis of Jacobians last: (rows, n), all its numbers; of
+    blocks (rows, H / block, n), those of all leaves in a block."""
 
-    def __init__(self, dense, state):
-        self.dense = dense
+    def __init__(self, block, state):
+        self.block = block
         leaves, self.structure = jax.tree.flatten(state)
-        self.ends = np.cumsum([x.shape[-1] for x in leaves])
-        self.n = int(self.ends[-1]) if dense else len(leaves)
+        self.ends = np.cumsum([block or x.shape[-1] for x in leaves])
+        self.n = int(self.ends[-1])
 
     def pack(self, state):
         leaves = jax.tree.leaves(state)
-        return jnp.concatenate(leaves, -1) if self.dense else jnp.stack(leaves, -1)
+        if self.block:
+            leaves = [x.reshape(*x.shape[:-1], x.shape[-1] // self.block, self.block) for x in leaves]
+        return jnp.concatenate(leaves, -1)
 
     def unpack(self, x):
-        if self.dense:
-            return jax.tree.unflatten(self.structure, jnp.split(x, self.ends[:-1], axis=-1))
-        return jax.tree.unflatten(self.structure, [x[..., i] for i in range(self.n)])
+        leaves = jnp.split(x, self.ends[:-1], axis=-1)
+        if self.block:
+            leaves = [x.reshape(*x.shape[:-2], x.shape[-2] * self.block) for x in leaves]
+        return jax.tree.unflatten(self.structure, leaves)
 
     def identity(self, state):
         """One tangent for each of n directions."""

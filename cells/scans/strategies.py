@@ -122,7 +122,8 @@ class Newton(Strategy):
       window: steps that go one after the other inside a window; 0: sqrt(time); 1: DEER.
       jacobian: "dense": all of it, exact, of (numbers in the state)^2 per row of a batch and window;
         "diagonal": how each unit moves itself, cheap; exact where the cell `is_elementwise`, else an
-        approximation that takes more iterations; "auto": dense where it is not diagonal and small.
+        approximation that takes more iterations; "auto": the exact one, of a cell with heads a block for
+        each, where blocks are small, else the diagonal.
       iterations: after so many without convergence the cell runs sequentially instead, with a warning; 0:
         as many as there are windows, up to 256. So many suffice: each makes one more window exact.
       tolerance: largest move of a start at convergence, over the largest state; 0: by precision, 1e-6 or,

@@ -43,9 +43,16 @@ SMALL = {"tcn": {"levels": 2}, "attention": {"window": 4}}
 # Options worth a law that are not simply a bool (those are found by themselves).
 OPTIONS = {
     "rnn": [{"activation": "relu"}],
-    "lstm": [{"coupled": True, "peepholes": True, key: True} for key in ("layer_norm", "diagonal")],
+    "lstm": [
+        *({"coupled": True, "peepholes": True, key: True} for key in ("layer_norm", "diagonal")),
+        {"heads": 2},
+    ],
     "gru": [
-        {"reset_after": True, key: key != "reset_gate"} for key in ("reset_gate", "layer_norm", "diagonal")
+        *(
+            {"reset_after": True, key: key != "reset_gate"}
+            for key in ("reset_gate", "layer_norm", "diagonal")
+        ),
+        {"heads": 2},
     ],
     "sru": [{"projection": 2}],
     "sru_feedback": [{"projection": 2, "layer_norm": True}],

@@ -69,17 +69,17 @@ def test_a_diagonal_recurrence_is_a_dense_one_with_diagonal_matrices(laws, name,
     laws.same(got.gradients[0], gradients)
 
 
-def test_units_of_an_elementwise_cell_do_not_see_each_other(laws, recurrence):
-    """And those of a classic cell that does not say so do."""
+def test_units_see_those_of_their_block_alone(laws, recurrence):
+    """Those of a classic cell see each other; of an elementwise one each has a block of its own."""
     cell = recurrence.cell(4)
     p = laws.problem(cell, (1, 1, 2), flags=False)
     classic = recurrence.name in ("rnn", "lstm", "gru", "sru", "sru_feedback")
     if not (classic or cell.is_elementwise):
         pytest.skip("says nothing")
     jacobian = jax.jacobian(lambda carry: cell.step(p.params, carry, p.xs[:, 0])[0])(p.carry)
-    others = ~np.eye(4, dtype=bool)
-    seen = any(np.asarray(block)[0, :, 0][others].any() for block in jax.tree.leaves(jacobian))
-    assert cell.is_elementwise != seen
+    seen = sum(abs(np.asarray(part)[0, :, 0]) for part in jax.tree.leaves(jacobian)) > 0
+    blocks = np.kron(np.eye(4 // cell.block), np.ones((cell.block, cell.block))) > 0
+    assert not seen[~blocks].any() and seen[blocks & ~np.eye(4, dtype=bool)].any() == (cell.block > 1)
 
 
 @pytest.mark.parametrize("name", ["sru", "sru_feedback"])

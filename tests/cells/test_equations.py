@@ -20,7 +20,9 @@ def sigma(a):
 
 
 def matrix(U):
-    """A diagonal one is kept as a vector."""
+    """A diagonal one is kept as a vector, a block-diagonal one as its blocks."""
+    if U.ndim == 3:
+        return np.block([[V * (i == j) for j in range(len(U))] for i, V in enumerate(U)])
     return np.diag(U) if U.ndim == 1 else U
 
 
@@ -288,6 +290,9 @@ MEANINGS = {
 
 # Options that the laws of all cells leave out.
 MORE = [
+    ("lstm", {"heads": 3, "layer_norm": True, "coupled": True}),
+    ("gru", {"heads": 3, "layer_norm": True}),
+    ("gru", {"heads": 3, "reset_after": True}),
     ("qrnn", {"pooling": "f"}),
     ("knn", {"order": 1, "decay": "learned", "activation": "identity"}),
     ("knn", {"order": 2, "decay": "recurrent", "activation": "relu"}),

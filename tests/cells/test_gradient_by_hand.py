@@ -152,18 +152,19 @@ def primitives(jaxpr):
 
 @pytest.mark.parametrize("by_hand", [True, False], ids=["by-hand", "by-jax"])
 def test_a_step_has_one_matmul_for_each_recurrent_matrix_forwards_and_backwards(laws, recurrence, by_hand):
-    """The gradients of weights are made after the loop. By hand, nothing is transposed inside it either."""
+    """The gradients of weights are made after the loop. By hand, nothing is transposed inside it either, but
+    states that are multiplied head by head."""
     cell = recurrence.cell(3)
     cell = cell if by_hand else without_backward(cell)
     p = laws.problem(cell, flags=False)
     weights = cell.recurrent_weights(p.params).values()
-    matrices = sum(np.ndim(w[0] if isinstance(w, tuple) else w) == 2 for w in weights)
+    matrices = [w.ndim for w in (w[0] if isinstance(w, tuple) else w for w in weights) if w.ndim > 1]
     loops = list(scans(jax.make_jaxpr(jax.grad(by_scan(laws, cell), ALL))(*p[:3]).jaxpr))
     assert {loop["reverse"] for loop in loops} == {False, True}
     for loop in loops:
         inside = list(primitives(loop["jaxpr"].jaxpr))
-        assert inside.count("dot_general") == matrices
-        assert not (by_hand and "transpose" in inside)
+        assert inside.count("dot_general") == len(matrices)
+        assert not (by_hand and "transpose" in inside) or 3 in matrices
 
 
 @pytest.mark.kinds

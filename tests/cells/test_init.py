@@ -262,6 +262,8 @@ def test_tcn_weights_are_hes():
         ("knn", {"all_orders": 1}, "KNN: all_orders must be True or False, got 1"),
         ("mingru", {"positive": "yes"}, "MinGRU: positive must be True or False"),
         ("minlstm", {"forget_bias": None}, "MinLSTM: forget_bias must be a finite number"),
+        ("gru", {"heads": 3}, "GRU: heads must be a divisor of hidden_size, got 3"),
+        ("lstm", {"heads": 2, "diagonal": True}, "LSTM: heads must be 1 with diagonal"),
         ("lru", {"r_min": 0.9, "r_max": 0.8}, "LRU: r_min must be in"),
         ("lru", {"max_phase": 0}, "LRU: max_phase must be above 0"),
         ("s5", {"eigenvalues": "legs"}, "S5: eigenvalues must be 'hippo' or 's4d', got 'legs'"),
@@ -328,6 +330,14 @@ def test_diagonal_recurrent_weights():
         p = cells.get(name, hidden_size=2000, diagonal=True).init(KEY, 2)
         for u in (x for key, x in p.items() if key[0] == "U"):
             assert u.shape == (2000,) and -1 <= u.min() < -0.99 and 0.99 < u.max() <= 1
+
+
+def test_the_recurrent_weights_of_each_head_are_orthogonal_and_its_own():
+    for name in ("lstm", "gru"):
+        p = cells.get(name, hidden_size=6, heads=2).init(KEY, 2)
+        for U in (x for key, x in p.items() if key[0] == "U"):
+            np.testing.assert_allclose(U @ jnp.swapaxes(U, 1, 2), np.stack([np.eye(3)] * 2), atol=1e-5)
+            assert not np.allclose(*U)
 
 
 @pytest.mark.parametrize("name", ["sru", "sru_feedback"])

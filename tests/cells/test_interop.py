@@ -19,7 +19,7 @@ LAYOUTS = {
 CELLS = {"torch": ["rnn", "lstm", "gru", "sru", "sru_feedback"], "flax": ["rnn", "lstm", "gru"]}
 CELLS["flax-optimized"] = ["lstm"]
 # Options that no other library has.
-OWN = {"peepholes", "coupled", "reset_gate", "layer_norm", "diagonal", "negative_eigenvalues"}
+OWN = {"peepholes", "coupled", "reset_gate", "layer_norm", "diagonal", "heads", "negative_eigenvalues"}
 
 
 def refused(call, *words):

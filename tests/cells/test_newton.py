@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 WAYS = {  # every kind of Jacobian
     "elementwise": ("sru_feedback", {}, {}),
     "blocks": ("lstm", {"diagonal": True}, {}),
+    "heads": ("lstm", {"heads": 2}, {}),
     "dense": ("gru", {}, {"jacobian": "dense"}),
     "quasi": ("gru", {"update_bias": 2.0}, {"jacobian": "diagonal"}),
     "quasi-blocks": ("lstm", {"forget_bias": 2.0}, {"jacobian": "diagonal", "damping": 0.1}),
