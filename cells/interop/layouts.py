@@ -40,8 +40,8 @@ INPUT_AXIS = {"weight_ih_l0": 1, "weight": 0, "weight_proj": 0, "dense_i.kernel"
 INPUT_AXIS |= {"i.kernel": 0, "ir.kernel": 0, "kernel": 0}
 
 # Options that no layout here has, and what they must be.
-WITHOUT = {"peepholes": False, "coupled": False, "reset_gate": True, "layer_norm": False, "diagonal": False}
-WITHOUT |= {"negative_eigenvalues": False, "heads": 1}
+WITHOUT: dict[str, bool | int] = {"peepholes": False, "coupled": False, "reset_gate": True}
+WITHOUT |= {"layer_norm": False, "diagonal": False, "negative_eigenvalues": False, "heads": 1}
 
 
 def _names(letter: str, gates: str) -> list[str]:
