@@ -66,9 +66,10 @@ PRESETS = {
         learning_rates=(0.003, 0.01), initialisations=1, widenings=0, shorter=50, timed_on="recall_30",
         rounds=2,
     ),
-    "fast": Settings(cells=("rnn", "lstm", "gru", "sru", "window", "attention"), columns=(
-        "recall_30", "told_100", "parity", "s3", "pixels",
-    )),
+    "fast": Settings(
+        cells=("rnn", "lstm", "gru", "sru", "window", "attention", "mamba2"),
+        columns=("recall_30", "recall_100", "select_64", "parity", "pixels"),
+    ),
     "full": Settings(forms=("bare", "state", "block")),
 }  # fmt: skip
 
