@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 
 import cells
 from experiments.lab import bench, experiment, matrix, protocol, ranking, runs, timing, tuning
-from experiments.lab.experiment import Claim, Experiment, Verdict
+from experiments.lab.experiment import Experiment, Verdict
 from experiments.lab.needs import COLUMNS
 from train.config import RunConfig
 
-CLAIMS: dict[str, Claim] = {}  # it answers a question
+CLAIMS = {}  # it answers a question
 
 
 # The order in which they are trained; others come after them.
@@ -57,7 +57,12 @@ class Settings(tuning.Settings):
         return known.runs
 
     def configs(self):
-        return (_config(self, *model) for model in self.models())
+        """Of every form, cell and column one: all of them together would take a minute to make."""
+        models, seen = list(self.models()), set()
+        for model in models:
+            if not set(model) <= seen:
+                seen |= set(model)
+                yield _config(self, *model)
 
 
 PRESETS = {

@@ -1,5 +1,6 @@
 """Runs on the tasks of the atlas: a column's config for a cell, tuned and then trained."""
 
+import bisect
 import dataclasses
 import functools
 
@@ -52,9 +53,11 @@ def _of_state(config: RunConfig) -> RunConfig:
         cell = dataclasses.replace(config.cell, hidden_size=unit * multiple)
         return build(for_task(dataclasses.replace(config, cell=cell), spec), spec, config.model).state_size
 
-    multiple = 1
-    while size(multiple) < STATE:
-        multiple += 1
+    high = 1
+    while size(high) < STATE:
+        high *= 2
+    sizes = range(high // 2, high + 1)
+    multiple = sizes[bisect.bisect_left(sizes, STATE, key=size)] if high > 1 else 1
     if multiple > 1 and STATE - size(multiple - 1) <= size(multiple) - STATE:
         multiple -= 1
     return dataclasses.replace(config, cell=dataclasses.replace(config.cell, hidden_size=unit * multiple))

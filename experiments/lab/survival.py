@@ -98,11 +98,9 @@ def growth(steps: dict[float, np.ndarray], budget: float) -> Estimate:
     Args:
       steps: by size, at least two.
     """
-    draw, sizes = np.random.default_rng(0), np.log(list(steps))
+    draw, x = np.random.default_rng(0), np.log(list(steps))
+    x = (x - x.mean()) / np.square(x - x.mean()).sum()  # what a least-squares slope weighs logarithms with
     groups = [np.minimum(_within(of, budget), budget) for of in steps.values()]
-
-    def exponent(groups):
-        return float(np.polyfit(sizes, [np.log(group.mean()) for group in groups], 1)[0])
-
-    drawn = [exponent([draw.choice(of, len(of)) for of in groups]) for _ in range(RESAMPLES)]
-    return Estimate(exponent(groups), *map(float, np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])))
+    drawn = [of[draw.integers(len(of), size=(RESAMPLES, len(of)))].mean(1) for of in groups]
+    value, drawn = x @ np.log([of.mean() for of in groups]), x @ np.log(drawn)
+    return Estimate(float(value), *map(float, np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])))
