@@ -101,7 +101,7 @@ PRESETS = {
         cells=("rnn", "gru"), tasks=("delayed_recall",), seeds=2, tuning_seeds=1, parameters=1500, steps=40,
         learning_rates=(0.01, 0.03), initialisations=1, widenings=0, gaps=(2, 4), trained_at=2,
     ),
-    "fast": Settings(gaps=(8, 32, 128), trained_at=32),
+    "fast": Settings(gaps=(8, 24, 72), trained_at=24),
     "full": Settings(gaps=(8, 16, 32, 64, 128, 256), steps=3000),
 }  # fmt: skip
 

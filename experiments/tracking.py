@@ -63,7 +63,7 @@ CLAIMS = {
 @dataclasses.dataclass(frozen=True)
 class Settings(tuning.Settings):
     cells: tuple = (
-        "rnn", "lstm", "gru", "sru", "sru_feedback", f"sru:{NEGATIVE}", "deltanet", f"deltanet:{NEGATIVE}",
+        "rnn", "lstm", "gru", "sru", "sru_feedback", f"sru:{NEGATIVE}", f"deltanet:{NEGATIVE}",
         f"deltanet:{NEGATIVE}:products=2",
     )  # fmt: skip
     groups: tuple = ("z2", "s3")
@@ -101,6 +101,10 @@ PRESETS = {
     ),
     "fast": Settings(),
     "full": Settings(
+        cells=(
+            "rnn", "lstm", "gru", "sru", "sru_feedback", f"sru:{NEGATIVE}", "deltanet",
+            f"deltanet:{NEGATIVE}", f"deltanet:{NEGATIVE}:products=2",
+        ),
         groups=("z2", "s3", "a5"), parameters=20_000, embedding_size=64, shortest=8, longest=40, steps=5000,
     ),
 }  # fmt: skip
