@@ -64,8 +64,9 @@ def by_cell(frame: pd.DataFrame, value: str, name: str, note: str, band: tuple) 
     for ax, one in zip(axes.flat, texts, strict=False):
         for label, group in frame[text.isin([one, *OTHERS])].groupby("label", sort=False):
             other, how = label in OTHERS, label.removeprefix(one).strip() or "step by step"
-            style.line(ax, group, "time", value, look[label] | ({"lw": 1, "ms": 3} if other else {}), band)
-            grey = look[label] | {"color": style.MUTED, "marker": ""}
+            own = {"lw": 1, "ms": 3} if other else {"linestyle": style.STRATEGIES.get(how, "-")}
+            style.line(ax, group, "time", value, look[label] | own, band)
+            grey = {"color": style.MUTED, "linestyle": own.get("linestyle")}
             handles |= {label: look[label]} if other else {how: grey}
         style.lengths(ax, frame["time"])
         ax.set_yscale("log")

@@ -20,6 +20,8 @@ from train.model import count
 def test_layers_are_of_equal_size():
     settings = parallel.PRESETS["fast"]
     every = [layer for layer in layers.all_layers(settings.cells, settings.width) if layer.part == "layer"]
+    labels = [layer.label for layer in every]
+    assert len(set(labels)) == len(labels) and {"lstm", "lstm newton", "sru chunked"} <= set(labels)
     sizes = [count(layer.params) for layer in every]
     assert max(sizes) / min(sizes) < 1.03
     weights = [sum(p.size for p in jax.tree.leaves(layer.params) if p.ndim > 1) for layer in every]
