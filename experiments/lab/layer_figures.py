@@ -63,7 +63,7 @@ def by_cell(frame: pd.DataFrame, value: str, name: str, note: str, band: tuple) 
     handles = {}
     for ax, one in zip(axes.flat, texts, strict=False):
         for label, group in frame[text.isin([one, *OTHERS])].groupby("label", sort=False):
-            other, how = label in OTHERS, label.removeprefix(one).strip() or "step by step"
+            other, how = label in OTHERS, label.removeprefix(one).strip() or "sequential"
             own = {"lw": 1, "ms": 3} if other else {"linestyle": style.STRATEGIES.get(how, "-")}
             style.line(ax, group, "time", value, look[label] | own, band)
             grey = {"color": style.MUTED, "linestyle": own.get("linestyle")}
