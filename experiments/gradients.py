@@ -25,7 +25,7 @@ import cells
 from experiments.lab import experiment, gain_figures, gains, probes, runs, statistics, tuning
 from experiments.lab.experiment import Claim, Experiment, Part, Verdict, untested
 from experiments.lab.protocol import Known
-from experiments.lab.verdicts import above, below, within
+from experiments.lab.rules import above, below, within
 
 FLOOR = 1e-6  # a gradient below it is lost in the sum over time in float32
 KEPT = float(np.log(1 / FLOOR)) / 1000  # an exponent that takes 1,000 steps to get there
@@ -253,7 +253,7 @@ def judge(frames) -> dict[str, Verdict]:
             )
             note = f"gain below {FLOOR:g} from k = {reach} on"
             note += f"; tuned: {rows['trial'].iloc[0]}" * (stage == "trained")
-            found[part] = rule(value, edge, len(rows), f"{value:+.4f} a step", against, note)
+            found[part] = rule(value, edge, len(rows), f"{against} a step", note, "+.4f")
     if "reach" in frames and frames["reach"]["bias"].nunique() > 1:
         rows = gains.reaches(frames["reach"], FLOOR)
         value, seeds = statistics.rank_correlation(rows, "bias", "state"), rows["seed"].nunique()
@@ -262,7 +262,7 @@ def judge(frames) -> dict[str, Verdict]:
             f"{bias:g}: {statistics.censored(statistics.median(group['state']), limit)}"
             for bias, group in rows.groupby("bias")
         )
-        found["lstm_reach"] = above(value, 0, seeds, f"{value:.2f}", "0", f"steps by bias {', '.join(steps)}")
+        found["lstm_reach"] = above(value, 0, seeds, "0", f"steps by bias {', '.join(steps)}")
     return found
 
 

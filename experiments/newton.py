@@ -29,8 +29,8 @@ from experiments.lab.convergence import usual
 from experiments.lab.convergence_figures import both
 from experiments.lab.experiment import Claim, Experiment, Part, Verdict, untested
 from experiments.lab.protocol import Known
+from experiments.lab.rules import agrees, every_below
 from experiments.lab.statistics import LEAST
-from experiments.lab.verdicts import agrees, every_below
 
 SHARE = 0.25  # of the steps of a sequential run: a depth below it counts as parallel
 EXACT, WRONG = 1e-4, 1e-2  # errors over the largest entry: rounding, and other states

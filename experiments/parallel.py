@@ -22,10 +22,10 @@ import cells
 from experiments.lab import convergence, experiment, protocol, timing
 from experiments.lab.critical_path import NoCriticalPath, critical_path, growths
 from experiments.lab.experiment import FALSE, TRUE, Claim, Experiment, Part, Verdict, untested
-from experiments.lab.layer_figures import by_cell, lstm_ratios
-from experiments.lab.layers import Layer, all_layers, ratio_table, ratios
+from experiments.lab.layer_figures import by_cell, lstm_ratios, ratio_table, ratios
+from experiments.lab.layers import Layer, all_layers
+from experiments.lab.rules import above, below, ratio
 from experiments.lab.timing import PASSES
-from experiments.lab.verdicts import above, below, ratio
 from train.model import count
 
 LACKS = "it is not among what was measured"
@@ -219,24 +219,22 @@ def _paths_judged(paths) -> dict[str, Verdict]:
 
 def _newton_judged(newton) -> Verdict:
     last = newton[newton["time"] == newton["time"].max()]
-    value = ratio(last["newton"], last["stepwise"])
     middle = f"{last['newton'].median():,.0f} of {last['stepwise'].median():,.0f} operations"
-    note = f"at {last['time'].max():,} steps, {last['iterations'].max()} iterations at most"
+    note = f"{middle} at {last['time'].max():,} steps, {last['iterations'].max()} iterations at most"
     if last["error"].max() > SAME:
         return untested(f"its states are others: {last['error'].max():.0e} off, {note}")
-    return above(value, 1, len(last), f"{value:.3g} ({middle}, {note})", "step by step")
+    return above(ratio(last["newton"], last["stepwise"]), 1, len(last), "step by step", note, ".3g")
 
 
 def _times_judged(time) -> dict[str, Verdict]:
     last = ratios(time[time["time"] == time["time"].max()]).set_index("pass")
-    note = f"{timing.machine(time)}, {time['time'].max():,} steps, {time['round'].nunique()} rounds"
-    found = {}
+    rounds, found = time["round"].nunique(), {}
+    where = f"{timing.machine(time)}, {time['time'].max():,} steps, {rounds} rounds"
     for part, (name, side, edge, against) in TIMED.items():
         if name in last:
-            estimate, other = (last.loc[which, name] for which in (DECIDES, "forward"))
-            number = f"{estimate:.3g}" + f", {last.loc[DECIDES, 'fastest']}" * (name == "sru")
-            number += f" (forward alone {other:.3g})"
-            verdict = side(estimate, edge, time["round"].nunique(), number, against, note)
+            note = f"{last.loc[DECIDES, 'fastest']}; " * (name == "sru")
+            note += f"forward alone {last.loc['forward', name]:.3g}; {where}"
+            verdict = side(last.loc[DECIDES, name], edge, rounds, against, note, ".3g")
             found[part] = verdict._replace(seeds=0)  # rounds are none
     return found
 

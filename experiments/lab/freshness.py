@@ -17,11 +17,12 @@ ASIDE = (
     "experiments.describe", "experiments.engines", "experiments.entry", "experiments.loading",
     "experiments.output", "experiments.page", "experiments.plots", "experiments.report",
     "experiments.results", "experiments.screen", "experiments.tables", "experiments.varied",
-    "experiments.lab.experiment", "experiments.lab.forgetting", "experiments.lab.freshness",
-    "experiments.lab.matrix", "experiments.lab.panels", "experiments.lab.ranking", "experiments.lab.rules",
-    "experiments.lab.scales", "experiments.lab.stacks", "experiments.lab.style", "experiments.lab.survival",
-    "experiments.lab.workers", "train.environment", "train.exchange", "train.exported", "train.plot_gates",
-    "train.sinks", "train.trained",
+    "experiments.lab.convergence_figures", "experiments.lab.experiment", "experiments.lab.forgetting",
+    "experiments.lab.freshness", "experiments.lab.gain_figures", "experiments.lab.gains",
+    "experiments.lab.layer_figures", "experiments.lab.matrix", "experiments.lab.panels",
+    "experiments.lab.ranking", "experiments.lab.rules", "experiments.lab.scales", "experiments.lab.stacks",
+    "experiments.lab.style", "experiments.lab.survival", "experiments.lab.workers", "train.environment",
+    "train.exchange", "train.exported", "train.plot_gates", "train.sinks", "train.trained",
 )  # fmt: skip
 
 

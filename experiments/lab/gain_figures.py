@@ -35,7 +35,7 @@ def by_cell(gains: pd.DataFrame, floor: float) -> Figure:
         ax.axhline(np.log10(floor), color=style.MUTED, lw=1, ls="--")
         seeds = [frame["seed"][frame["label"] == label].nunique() for frame in (solved, every)]
         name = label.replace("_", " ").replace("=", " ").replace(":", ", ")
-        name += f" ({seeds[0]} of {seeds[1]} seeds solved it)" if seeds[1] else " (not trained)"
+        name += f" ({seeds[0]} of {seeds[1]} solved it)" if seeds[1] else " (not trained)"
         style.title(ax, textwrap.fill(name, 36))
         ax.set_ylim(max(-40, gains["state"].replace(-np.inf, np.nan).min()) - 1, None)
     style.names(axes, "distance k, steps back from the end", "log10")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from experiments.lab import runs
 from experiments.lab.experiment import TRUE, Part, Verdict, untested
-from experiments.lab.verdicts import OPPOSITE, agrees
+from experiments.lab.rules import TURNED, agrees
 
 ROUNDING = 1e-5  # of the largest entry: about 100 roundings of float32
 FAR_OFF = 1e-2
@@ -89,7 +89,7 @@ def verdicts(identities: pd.DataFrame, check: str, key: str) -> dict[str, Verdic
     control, seeds = rows["control"].astype(bool), rows["seed"].nunique()
     gradients = rows["what"].str.contains("gradients")
     far = agrees(rows["deviation"][control].min(), ROUNDING, FAR_OFF, seeds)
-    found = {"control": far._replace(verdict=OPPOSITE.get(far.verdict, far.verdict))}
+    found = {"control": far._replace(verdict=TURNED.get(far.verdict, far.verdict))}
     for name, which in (("values", ~gradients & ~control), ("gradients", gradients & ~control)):
         found[name] = untested("no control that is far off")
         if found["control"].verdict == TRUE:

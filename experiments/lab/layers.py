@@ -7,13 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import pandas as pd
 
 import cells
 import configs
-from experiments.lab import probes, statistics
-from experiments.lab.verdicts import ratio
+from experiments.lab import probes
 from train.model import count
 
 WINDOW = 3  # of the convolution: its size is then an SRU's
@@ -44,7 +41,8 @@ def all_layers(cell_texts: tuple, width: int) -> list[Layer]:
     for text in cell_texts:
         name, options = configs.with_options(text)
         cell = _equal_size(name, options, D, wanted)
-        strategies = [s for s in cells.strategies(cell) if s != "auto"]
+        # The textbook step is what others are faster than.
+        strategies = [s for s in cells.strategies(cell) if s not in ("auto", "stepwise")] or ["stepwise"]
         for strategy in strategies:
             label = text if _is_plain(cell, strategy) else f"{text} {strategy}"
             found.append(_cell_layer(label, cell, D, strategy=strategy))
@@ -113,42 +111,3 @@ def convolution(params, xs):
 def feed_forward(params, xs):
     """relu(x W1 + b1) W2 + b2 at every step: xs (batch, time, width)."""
     return jax.nn.relu(xs @ params["W1"] + params["b1"]) @ params["W2"] + params["b2"]
-
-
-def ratios(time: pd.DataFrame) -> pd.DataFrame:
-    """Ratios of times by pass and length, an Estimate over rounds each: `sru`, its fastest strategy over the
-    convolution; `serial`, the share of the LSTM's time outside its projection, taken to cost there what it
-    costs alone; `units` and `size`, the LSTM over RNNs; `newton`, by Newton's method over step by step."""
-    rows = []
-    for (which, at), here in time.groupby(["pass", "time"], sort=False):
-        ms = here.pivot(index="round", columns="label", values="ms").sort_index()
-        row, sru = {"pass": which, "time": at}, [label for label in ms if label.split()[0] == "sru"]
-        if sru:
-            times = ms[sru].to_numpy()
-            row["fastest"] = sru[np.median(times, 0).argmin()]
-            # Each round has the strategy that was the fastest in the others: none chooses its own.
-            others = (np.delete(times, turn, 0) if len(times) > 1 else times for turn in range(len(times)))
-            fastest = [np.median(other, 0).argmin() for other in others]
-            row["sru"] = ratio(times[np.arange(len(times)), fastest], ms["convolution"])
-        if "lstm" in ms:
-            row["serial"] = statistics.mean(1 - ms["lstm projection"] / ms["lstm"])
-            against = {
-                "units": ("lstm", "rnn as wide"),
-                "size": ("lstm", "rnn"),
-                "newton": ("lstm newton", "lstm"),
-            }
-            row |= {name: ratio(ms[a], ms[b]) for name, (a, b) in against.items() if {a, b} <= set(ms)}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def ratio_table(compared: pd.DataFrame) -> pd.DataFrame:
-    """`ratios` as text."""
-    names = {"sru": "SRU's fastest / convolution", "fastest": "fastest", "serial": "LSTM: share outside W x"}
-    names |= {"units": "LSTM / RNN of as many units", "size": "LSTM / RNN of as many parameters"}
-    names |= {"newton": "LSTM: Newton / step by step"}
-    names = {name: text for name, text in names.items() if name in compared}
-    table = compared.sort_values(["pass", "time"])[["pass", "time", *names]].copy()
-    for name in names.keys() - {"fastest"}:
-        table[name] = [f"{value:.2f}" for value in table[name]]
-    return table.rename(columns=names | {"time": "steps"})
