@@ -221,7 +221,9 @@ def _decided(frames, cell, by_gap, edge, against) -> Verdict:
     training = frames["training"][frames["training"]["label"] == label]
     for gap, solved in training.groupby("gap")["solved"]:
         values = by_gap.get(gap, [])
-        note = f"solved by {int(solved.sum())} of {len(solved)} seeds"
+        note = f"solved by {solved.sum()} of {len(solved)} seeds"
+        if len(values) < solved.sum():
+            note += f", {len(values)} have units of both kinds"
         mean = statistics.mean(values)
         verdicts[f"gap {gap}"] = rules.above(mean, edge, len(values), against, note, ".3f")
     return rules.everywhere(verdicts)

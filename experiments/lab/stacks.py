@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.lab import ranking, rules, style, survival
-from experiments.lab.experiment import Verdict, untested
+from experiments.lab.experiment import FALSE, TRUE, UNDECIDED, Verdict, untested
 from experiments.lab.statistics import Estimate, score
 
 
@@ -80,20 +80,18 @@ class Stacks:
             self.steps(variant, depth), self.steps(self.designed, depth), self.budget
         )
 
-    def _tells(self, variant) -> str:
-        """Why the ratio cannot tell; empty: it can."""
-        if why := self.missing(variant, self.designed):
-            return why
-        steps = self.steps(self.designed)
+    def _hidden(self, variant, depth=None) -> str:
+        """Why the budget would not show that others are slower than this one; empty: it would."""
+        steps, name = self.steps(variant, depth), f"{variant}, {depth or self.deep} layers"
         if 2 * np.isfinite(steps).sum() < len(steps):
-            return f"most seeds of {self.designed} are not trained"
+            return f"most seeds of {name}, are not trained"
         if self.budget < self.needed * survival.restricted_mean(steps, self.budget).high:
-            return f"{self.needed} times the steps of {self.designed} are beyond the budget"
+            return f"{self.needed} times the steps of {name}, are beyond the budget"
         return ""
 
     def needs(self, without) -> Verdict:
         """Whether it is slower without."""
-        if why := self._tells(without):
+        if why := self.missing(without, self.designed) or self._hidden(self.designed):
             return untested(why)
         note = f"test accuracy is better with it: {self.better(without):.2f}"
         seeds = min(len(self.of(without)), len(self.of(self.designed)))
@@ -101,7 +99,7 @@ class Stacks:
 
     def as_well(self, variant) -> Verdict:
         """Whether it is not slower."""
-        if why := self._tells(variant):
+        if why := self.missing(variant, self.designed) or self._hidden(self.designed):
             return untested(why)
         seeds = min(len(self.of(variant)), len(self.of(self.designed)))
         return rules.below(self.ratio(variant), self.needed, seeds, f"{self.needed} times the steps")
@@ -113,20 +111,25 @@ class Stacks:
 
     def more_when_deep(self, without) -> Verdict:
         """Whether it is slower by a larger factor in deep stacks."""
-        if why := self.missing(without, self.designed):
-            return untested(why)
-        pairs = [
-            [self.steps(name, depth) for name in (without, self.designed)]
-            for depth in (self.deep, self.shallow)
-        ]
+        pairs = [[(name, depth) for name in (without, self.designed)] for depth in (self.deep, self.shallow)]
         return self._more(pairs, f"1: as much at {self.shallow} layers")
 
     def more_alone(self, alone: tuple[str, str], beside: tuple[str, str], against: str) -> Verdict:
         """Whether a help does more by itself than beside another one: variants without and with it."""
-        if why := self.missing(*alone, *beside):
-            return untested(why)
-        return self._more([[self.steps(name) for name in pair] for pair in (alone, beside)], against)
+        return self._more([[(name, self.deep) for name in pair] for pair in (alone, beside)], against)
 
     def _more(self, pairs, against) -> Verdict:
-        found = survival.interaction(*pairs, self.budget)
-        return rules.above(found, 1, min(len(group) for pair in pairs for group in pair), against)
+        """Of pairs of (variant, depth) without and with a help; what the budget cuts off may be larger."""
+        why = self.missing(*(variant for pair in pairs for variant, _ in pair))
+        why = why or next(filter(None, (self._hidden(*with_) for _, with_ in pairs)), "")
+        if why:
+            return untested(why)
+        groups = [[self.steps(*of) for of in pair] for pair in pairs]
+        found = survival.interaction(*groups, self.budget)
+        verdict = rules.above(found, 1, min(len(steps) for pair in groups for steps in pair), against)
+        cut = [2 * np.isfinite(without).sum() < len(without) for without, _ in groups]
+        if (verdict.verdict == TRUE and cut[1]) or (verdict.verdict == FALSE and cut[0]):
+            return verdict._replace(
+                verdict=UNDECIDED, note="the budget cuts off what would have to be smaller"
+            )
+        return verdict

@@ -97,7 +97,10 @@ def verdict(part, frames):
         ("depth_init_deep", {DESIGNED: 150, HIGHWAY: 300}, TRUE),
         ("depth_init_deep", {DESIGNED: 300, HIGHWAY: 200}, FALSE),
         ("depth_either", {DESIGNED: 150, HIGHWAY: 150, INIT: 150, PLAIN: 350}, TRUE),
-        ("depth_either", {DESIGNED: 150, HIGHWAY: 350, INIT: 350, PLAIN: 350}, FALSE),
+        ("depth_either", {DESIGNED: 150, HIGHWAY: 150, INIT: 150, PLAIN: None}, TRUE),
+        ("depth_either", {DESIGNED: 100, HIGHWAY: 250, INIT: 300, PLAIN: 300}, FALSE),
+        ("depth_either", {DESIGNED: 100, HIGHWAY: 250, INIT: 300, PLAIN: None}, UNDECIDED),
+        ("depth_either", {DESIGNED: 100, HIGHWAY: None, INIT: 300, PLAIN: None}, NOT_TESTED),
         ("depth_either", {DESIGNED: 150, HIGHWAY: 200, INIT: 225, PLAIN: 300}, UNDECIDED),
         ("depth_either", {DESIGNED: 100, HIGHWAY: 150, INIT: 200}, NOT_TESTED),
         ("depth_block", {DESIGNED: 200, BLOCK: 200}, TRUE),
@@ -114,6 +117,13 @@ def test_each_part_on_both_sides_of_its_edge(part, deep, wanted):
     assert verdict(part, made(deep, depths=(8,), shallow=deep)) == NOT_TESTED
 
 
+def test_what_the_budget_cuts_off_is_not_called_smaller():
+    deep = {DESIGNED: 100, INIT: None}
+    assert verdict("depth_highway_deep", made(deep, {DESIGNED: 200, INIT: 210})) == TRUE
+    assert verdict("depth_highway_deep", made(deep, {DESIGNED: 200, INIT: None})) == UNDECIDED
+    assert verdict("depth_highway_deep", made(deep, {DESIGNED: 390, INIT: None})) == NOT_TESTED
+
+
 def test_tasks_that_disagree_decide_nothing_and_one_that_tells_nothing_does_not_count():
     deep = {DESIGNED: 200, INIT: None}
     other = made({DESIGNED: 200, INIT: 200}, tasks=("questions",))
@@ -127,7 +137,7 @@ def test_tasks_that_disagree_decide_nothing_and_one_that_tells_nothing_does_not_
 
 def test_noise_at_the_edge_decides_nothing():
     """Seeds whose true values are the edges, spread by as much as half of what they need."""
-    draw, wrong, rounds = np.random.default_rng(1), 0, 40
+    draw, wrong, rounds = np.random.default_rng(1), 0, 15
     deep = {DESIGNED: 200, HIGHWAY: 250, INIT: 250, PLAIN: 312.5, BLOCK: 250, LSTM: 800}
     shallow = {DESIGNED: 200, HIGHWAY: 250, INIT: 250}
     parts = set(depth.EXPERIMENT.parts) - {part for part in depth.EXPERIMENT.parts if "enough" in part}

@@ -109,6 +109,15 @@ def test_each_part_on_both_sides_of_its_edge(numbers, seen, learned, tried):
     assert {found[key] for key in gates.TRIED} == {tried}
 
 
+def test_seeds_without_units_of_both_kinds_are_named():
+    frames = made(gaps=(10,), seeds=12)
+    alike = frames["units"]["seed"].lt(2) & frames["units"]["range"].eq("long")
+    frames["units"].loc[alike, "range"] = "neither"
+    found = gates.judge(frames)["gates_update"]
+    assert (found.verdict, found.seeds) == (TRUE, 10)
+    assert found.note == "gap 10: solved by 12 of 12 seeds, 10 have units of both kinds"
+
+
 def test_gaps_that_disagree_decide_nothing_and_one_without_seeds_does_not_count():
     near, far = made(gaps=(10,)), made(gaps=(20,), long=-1.0, cost=-0.3)
     both = {name: pd.concat([near[name], far[name]]) for name in near}
