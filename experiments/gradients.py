@@ -272,7 +272,7 @@ def judge(frames) -> dict[str, Verdict]:
 def tables(frames) -> dict[str, pd.DataFrame]:
     """Exponents and reaches by cell and stage; tuning; gains by scale; clipping."""
     title = "Largest Lyapunov exponent per step: mean over seeds [95 %]; trained: seeds that solved the task"
-    shown = {title: gains.exponent_table(frames["gains"], FLOOR)}
+    shown = {title: gains.exponent_table(frames["gains"], FLOOR, KEPT)}
     shown["Tuning"] = tuning.picked_table(frames["tuning"])
     at = min(FAR, frames["scaled"]["k"].max())
     wide = gains.scaled_table(frames["scaled"][frames["scaled"]["k"] == at])

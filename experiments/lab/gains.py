@@ -38,12 +38,14 @@ def reaches(reach: pd.DataFrame, floor: float) -> pd.DataFrame:
     )
 
 
-def exponent_table(gains: pd.DataFrame, floor: float) -> pd.DataFrame:
-    """Exponents, their sign, and reaches by label and stage."""
+def exponent_table(gains: pd.DataFrame, floor: float, kept: float) -> pd.DataFrame:
+    """Exponents, what they mean (up to `kept` a gain is kept), and reaches by label and stage."""
     rows, limit = [], f">{gains['k'].max():.0f}"
     for (label, stage), group in exponents(gains, floor).groupby(["label", "stage"], sort=False):
         value = statistics.mean(group["exponent"])
-        sign = "vanishes" if value.high < 0 else "explodes" if value.low > 0 else "–"
+        sign = "vanishes" if value.high < -kept else "explodes" if value.low > kept else "–"
+        if -kept < value.low and value.high < kept:
+            sign = "is kept"
         row = {"cell": label, "stage": stage, "seeds": len(group), "exponent": f"{value:+.4f}", "it": sign}
         for name, text in (("state", "gain"), ("inputs", "loss gradient")):
             reached = statistics.censored(statistics.median(group[name]), limit)

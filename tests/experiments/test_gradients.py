@@ -36,7 +36,7 @@ def test_the_exponent_and_the_reach_are_those_of_the_curve():
     assert one["exponent"] == pytest.approx(-0.2 * np.log(10)) and one["state"] == 31  # 1e-6.2
     assert one["inputs"] == 50
     assert gains.exponents(rows.assign(state=0.0), 1e-6)["state"].tolist() == [np.inf]
-    table = gains.exponent_table(rows, 1e-6)
+    table = gains.exponent_table(rows, 1e-6, 0.0138)
     assert table["seeds"].tolist() == [1] and table["it"].tolist() == ["–"]  # one seed has no interval
 
 

@@ -314,13 +314,17 @@ def test_the_committed_evidence_gives_the_committed_verdicts(one):
     """What claims.csv and report.md say follows from the tables that lie beside them."""
     from experiments.tables import markdown
 
+    kept = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False).set_index("id")
+    if not (FOLDER / one.name).exists():  # it has not run at a size that decides something
+        assert set(kept.loc[list(one.parts), "verdict"]) <= {experiment.NOT_TESTED}
+        return
     frames = experiment.load(FOLDER / one.name)
     report = (FOLDER / one.name / "report.md").read_text()
     record = json.loads((FOLDER / one.name / "environment.json").read_text())
     assert record["settings"] and record["cpu"] and experiment.caption(record) in report
     for title, table in one.tables(frames).items():
         assert title in report and markdown(table) in report
-    kept, found = pd.read_csv(FOLDER / "claims.csv", keep_default_na=False).set_index("id"), one.judge(frames)
+    found = one.judge(frames)
     assert set(found) == set(one.parts)
     for claim in one.claims.values():
         assert markdown(experiment.verdict_table(claim.parts, found)) in report
