@@ -132,8 +132,9 @@ def _config(settings, task, gap, cell):
 
 
 def _search(train, settings, task, cell) -> dict[str, list[dict]]:
-    """The rows of every gap until half of the seeds fail, from `train(name, config)`."""
-    found = {"tuning": [], "runs": [], "lengths": []}
+    """The rows of every gap until half of the seeds fail, from `train(name, config)`; last what is looked at in
+    trained seeds, since processes side by side train first."""
+    found, probed = {"tuning": [], "runs": [], "lengths": []}, None
     for gap in settings.gaps:
         name = f"{task}-{runs.file_name(cell)}-{gap}"
 
@@ -149,8 +150,10 @@ def _search(train, settings, task, cell) -> dict[str, list[dict]]:
         if 2 * sum(row["solved"] for row in rows) < settings.seeds:
             break
         if gap == settings.trained_at:
-            beyond = train(f"{name}-beyond", final, _beyond, {"factors": FACTORS})
-            found["lengths"] += [{"trained_at": gap, "higher_is_better": higher} | row for row in beyond]
+            probed = f"{name}-beyond", final, _beyond, {"factors": FACTORS}
+    if probed:
+        told = {"trained_at": settings.trained_at, "higher_is_better": higher}
+        found["lengths"] = [told | row for row in train(*probed)]
     return found
 
 

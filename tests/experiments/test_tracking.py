@@ -47,7 +47,15 @@ def test_a_part_follows_the_share_of_seeds_that_hold_the_state(part):
     assert verdict(4, seeds=9) == NOT_TESTED
     assert verdict(0, fits=2) == (FALSE if held else NOT_TESTED)  # it may only be untrained
     others = tracking.judge(made(label, group, 10))
-    assert {name for name, found in others.items() if found.verdict != NOT_TESTED} == {part}
+    tested = {name for name, found in others.items() if found.verdict != NOT_TESTED}
+    assert tested - set(tracking.FITS) == {part} and set(others) == set(tracking.EXPERIMENT.parts)
+
+
+@pytest.mark.parametrize("part", tracking.FITS)
+def test_what_does_not_fit_the_trained_length_is_said(part):
+    _, label, group = tracking.FITS[part]
+    verdicts = [tracking.judge(made(label, group, 0, fits=fits))[part].verdict for fits in (10, 0, 5)]
+    assert verdicts == [TRUE, FALSE, UNDECIDED]
 
 
 def test_a_coin_for_each_seed_decides_nothing():
