@@ -132,8 +132,8 @@ def _config(settings, task, gap, cell):
 
 
 def _search(train, settings, task, cell) -> dict[str, list[dict]]:
-    """The rows of every gap until half of the seeds fail, from `train(name, config)`; last what is looked at in
-    trained seeds, since processes side by side train first."""
+    """The rows of every gap until half of the seeds fail, from `train(name, config)`; last, since processes
+    side by side train first, what is looked at in trained seeds."""
     found, probed = {"tuning": [], "runs": [], "lengths": []}, None
     for gap in settings.gaps:
         name = f"{task}-{runs.file_name(cell)}-{gap}"
