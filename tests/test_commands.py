@@ -37,9 +37,10 @@ SHORT = {
 }
 SETTINGS = {
     "gradients": {"time": 12},
-    "horizon": {"longest": 4},
-    "tracking": {"groups": "z2", "depths": 1},
+    "horizon": {"gaps": "2,4"},
+    "tracking": {"groups": "z2"},
     "depth": {"depths": 1},
+    "atlas": {"columns": "recall_30", "forms": "bare"},
     "parallel": {"times": 32},
     "newton": {"times": 32, "feedback": 1, "scales": 1},
 }
@@ -95,8 +96,8 @@ def test_the_flags_of_an_experiment_are_settings(command):
     flags = dict(flag.lstrip("-").split("=", 1) for flag in rest[1:])
     preset = flags.pop("preset", "fast")
     one = experiment.of(command.name)
-    assert set(flags) <= {"cells", "seeds", "workdir"}
-    shared = {name: value for name, value in flags.items() if name != "workdir"}
+    assert set(flags) <= {"cells", "seeds", "workdir", "workers"}
+    shared = {name: value for name, value in flags.items() if name in ("cells", "seeds")}
     settings = experiment.settings_of(one, preset, overrides | shared)
     assert settings != one.protocol["fast"] or not overrides and not shared and preset == "fast"
 
