@@ -33,7 +33,7 @@ def sweep(
 
     Args:
       name: file or name of the sweep; it defines CELLS, TASKS and SHARED, and perhaps VARY, and TUNED: of a
-        task and a cell with just these texts, sections of their own.
+        task of just this text, and of a cell of this text or name, sections of their own.
       cell_names, task_names: instead of the sweep's; options follow a name after colons, as in
         "gru:reset_after=true", and are part of the run's label. "all" among the cells: `all_cells`.
       overrides: as for `apply`; each must act in one run at least, and is left out where it does not.
@@ -69,7 +69,8 @@ def sweep(
         (cell, cell_options), (task, task_options) = with_options(cell_text), with_options(task_text)
         config = configs.make(cell, task, **module.SHARED)
         configs.update(config, module.TASKS.get(task, {}))
-        configs.update(config, getattr(module, "TUNED", {}).get(task_text, {}).get(cell_text, {}))
+        tuned = getattr(module, "TUNED", {}).get(task_text, {})
+        configs.update(config, tuned.get(cell_text, tuned.get(cell, {})))
         own = configs.flat({"cell": cell_options, "task": task_options})
         for path in own.keys() & point.keys():
             raise ValueError(f"config.{path} is set twice: after a name, {own[path]!r}, and it varies")

@@ -1,14 +1,18 @@
 """The atlas and the optimisers: the quick presets end to end, scores and advice from made-up numbers."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import cells
+import configs
 from experiments import atlas, optimisers
-from experiments.lab import bench, matrix
+from experiments.lab import bench, matrix, tuning
 from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, UNDECIDED
 from experiments.lab.needs import COLUMNS, NEEDS
+from train import tasks
 from train.model import build
 
 
@@ -170,3 +174,30 @@ def test_cells_that_are_all_alike_have_no_ranking_that_could_be_kept():
         decided += found["better_muon"].verdict != UNDECIDED
         assert found["ranks_muon"].verdict != TRUE
     assert decided <= 2
+
+
+# --- the default comparison, which uses what tuning found
+
+
+def test_the_default_comparison_has_the_tasks_and_the_picks_of_the_committed_atlas():
+    file = Path(atlas.__file__).parent / "figures" / "claims" / "atlas" / "tuning.csv"
+    tried, columns = (
+        pd.read_csv(file),
+        {"delayed_recall": "recall_100", "word_problem": "parity", "digits": "pixels"},
+    )
+    for name, made in configs.sweep("compare").items():
+        config = configs.freeze(made)
+        task, label = tasks.TASKS.name_of(config.task), config.label
+        same = bench.config(COLUMNS[columns[task]], label, "bare")
+        assert (config.task, config.model, config.parameters) == (same.task, same.model, same.parameters), (
+            name
+        )
+        assert (config.train.steps, config.chrono) == (same.train.steps, same.chrono)
+        rows = tried[(tried["column"] == columns[task]) & (tried["cell"] == label.split(":")[0])]
+        if label.startswith("rnn"):  # of each activation
+            relu = rows["trial"].str.contains("relu")
+            rows = rows[relu if "relu" in label else ~relu]
+        trial, rate = tuning.best(rows)
+        assert config.optim.learning_rate == rate, name
+        options = configs.with_options(trial)[1]
+        assert all(getattr(config.cell, option) == value for option, value in options.items()), (name, trial)
