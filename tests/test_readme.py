@@ -27,7 +27,7 @@ def python_block(page, start):
 
 
 def test_the_first_page_is_short():
-    assert len(README.read_text().splitlines()) <= 130
+    assert len(README.read_text().splitlines()) <= 140
 
 
 def test_every_folder_has_its_page():
@@ -63,7 +63,8 @@ def claims_table():
 
 
 def short_results():
-    shown = results.text(pd.read_csv(FIGURES / "summary.csv"))
+    found = pd.read_csv(FIGURES / "summary.csv")
+    shown = results.text(found).assign(cell=found["label"])
     return tables.markdown(shown[["task", "cell", "params", "solved", "steps to solve", "test"]])
 
 

@@ -1,5 +1,7 @@
 """A matrix of cells by needs: scores, who is as good as the best, and the advice that follows."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
@@ -122,7 +124,7 @@ def figure(found: pd.DataFrame, costs: dict[str, float], states: dict[str, int],
     order = found.groupby("label")["score"].sum().sort_values(ascending=False).index.tolist()
     by = {(row.label, row.column): row for row in found.itertuples()}
     width, height = 1.9 + 0.78 * (len(columns) + 2), 1.3 + 0.3 * len(order)
-    made = Figure(figsize=(width, height + 0.5), layout="constrained")
+    made = Figure(figsize=(width, height + 0.9), layout="constrained")
     ax = made.subplots()
     grid = np.array(
         [[by[label, c].score if (label, c) in by else np.nan for c in columns] for label in order]
@@ -160,15 +162,9 @@ def figure(found: pd.DataFrame, costs: dict[str, float], states: dict[str, int],
         number = sum(COLUMNS[column].need == need for column in columns)
         if number:
             ax.axvline(first, color="white", lw=4)
-            ax.text(
-                first + number / 2,
-                len(order) + 0.15,
-                words,
-                ha="center",
-                va="top",
-                fontsize=8.5,
-                weight="bold",
-            )
+            name = textwrap.fill(words, 13 * number)
+            where = {"ha": "center", "va": "top", "fontsize": 8.5, "weight": "bold"}
+            ax.text(first + number / 2, len(order) + 0.15, name, **where)
             first += number
     ax.axvline(first, color="white", lw=4)
     style.legend(made, [], [note])
