@@ -58,7 +58,6 @@ def _parts(name) -> dict[str, Part]:
     return {f"{name}_{word}": Part(f"{text}: {word}", rule) for word in WORDS.values()}
 
 
-FEWER = {"gru_fewer": Part("fewer parameters than LSTM at equal width", "counted")}
 CLAIMS = {
     "lstm_length": Claim(
         "LSTM's gates help, but only up to some length",
