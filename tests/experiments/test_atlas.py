@@ -126,7 +126,7 @@ def test_the_matrix_is_drawn_with_what_there_is():
     tuning = final[final["seed"] == 0].assign(picked=True, trial=final["label"], learning_rate=0.01)
     frames = {"final": final, "time": time, "tuning": tuning}
     drawn = atlas.figures(frames)["atlas"].axes[0]
-    texts = [text.get_text() for text in drawn.texts]
+    texts = [" ".join(text.get_text().split()) for text in drawn.texts]
     assert {"100", "200", "0.9", "recall over a gap", "real data"} <= set(texts)
     shown = atlas.tables(frames)
     wide = next(table for title, table in shown.items() if title.startswith("bare"))
