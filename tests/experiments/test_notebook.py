@@ -96,7 +96,7 @@ def test_it_runs_from_top_to_bottom_in_a_clone(path, monkeypatch):
     assert _pictures(notebook) >= PICTURES[path.stem]
 
 
-@pytest.mark.parametrize("name", ["horizon", "tracking"])
+@pytest.mark.parametrize("name", ["horizon"])
 def test_a_cell_keeps_its_colour_in_a_picture_of_few_colours(name):
     image, colors = pytest.importorskip("PIL.Image"), pytest.importorskip("matplotlib.colors")
     from experiments.lab import style
