@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import cells
-from experiments.lab import bench, experiment, matrix, protocol, ranking, runs, timing, tuning
+from experiments.lab import bench, experiment, matrix, ranking, runs, timing, tuning
 from experiments.lab.experiment import Experiment, Verdict
 from experiments.lab.needs import COLUMNS
 from train import files
@@ -51,11 +51,8 @@ class Settings(tuning.Settings):
             if form != "state" or bounded:
                 yield form, cell, column
 
-    def runs(self, ended=lambda name, config: None):
-        known = protocol.Known(ended)
-        for model in self.models():
-            known.follow(_trained, self, *model)
-        return known.runs
+    def part(self, train, *model):
+        return _trained(train, self, *model)
 
     def configs(self):
         """Of every form, cell and column one: all of them together would take a minute to make."""

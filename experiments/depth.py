@@ -30,7 +30,6 @@ from matplotlib.figure import Figure
 import configs
 from experiments.lab import experiment, probes, rules, runs, stacks, statistics, style, survival, tuning
 from experiments.lab.experiment import Claim, Experiment, Part, Verdict
-from experiments.lab.protocol import Known
 from experiments.lab.stacks import Stacks
 
 
@@ -131,11 +130,8 @@ class Settings(tuning.Settings):
         """Task, variant, depth."""
         return itertools.product(self.data, self.variants, self.depths)
 
-    def runs(self, ended=lambda name, config: None):
-        known = Known(ended)
-        for model in self.models():
-            known.follow(_tuned_and_trained, self, *model)
-        return known.runs
+    def part(self, train, *model):
+        return _tuned_and_trained(train, self, *model)
 
     def configs(self):
         return (_config(self, *model) for model in self.models())

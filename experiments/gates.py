@@ -31,7 +31,6 @@ from matplotlib.figure import Figure
 import cells
 from experiments.lab import experiment, forgetting, holding, probes, rules, runs, statistics, tuning, units
 from experiments.lab.experiment import Claim, Experiment, Part, Verdict, untested
-from experiments.lab.protocol import Known
 
 SHORT = 2  # steps
 APART = 0.6  # the least AUC that is called a difference; 0.5 is none
@@ -101,11 +100,8 @@ class Settings(tuning.Settings):
         """Cell, gap."""
         return itertools.product(self.cells, self.gaps)
 
-    def runs(self, ended=lambda name, config: None):
-        known = Known(ended)
-        for model in self.models():
-            known.follow(_tuned_and_looked_into, self, *model)
-        return known.runs
+    def part(self, train, *model):
+        return _tuned_and_looked_into(train, self, *model)
 
     def configs(self):
         return (_config(self, gap, cell) for cell, gap in self.models())

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.lab import bench, experiment, matrix, protocol, rules, runs, statistics, style, tuning
+from experiments.lab import bench, experiment, matrix, rules, runs, statistics, style, tuning
 from experiments.lab.experiment import Claim, Experiment, Part, Verdict, untested
 from experiments.lab.needs import COLUMNS
 from train.config import OPTIMIZERS
@@ -55,11 +55,8 @@ class Settings(tuning.Settings):
 
     choices: ClassVar = {"columns": tuple(COLUMNS), "optimizers": OPTIMIZERS}
 
-    def runs(self, ended=lambda name, config: None):
-        known = protocol.Known(ended)
-        for model in self.models():
-            known.follow(_trained, self, *model)
-        return known.runs
+    def part(self, train, *model):
+        return _trained(train, self, *model)
 
     def configs(self):
         return (_config(self, *model) for model in self.models())

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.lab import experiment, protocol, rules, runs, statistics, style, tuning
+from experiments.lab import experiment, rules, runs, statistics, style, tuning
 from experiments.lab.experiment import Claim, Experiment, Part, Verdict, untested
 from train.tasks import word_problem
 
@@ -92,11 +92,8 @@ class Settings(tuning.Settings):
 
     choices: ClassVar = {"groups": tuple(word_problem.GENERATORS), "tokens": word_problem.TOKENS}
 
-    def runs(self, ended=lambda name, config: None):
-        known = protocol.Known(ended)
-        for model in self.models():
-            known.follow(_trained, self, *model)
-        return known.runs
+    def part(self, train, *model):
+        return _trained(train, self, *model)
 
     def configs(self):
         self.require("shortest", self.shortest <= self.longest, f"at most config.longest = {self.longest}")

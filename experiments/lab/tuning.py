@@ -6,8 +6,8 @@ inside it. Trials count: `cost` says how many optimiser steps they took.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,19 @@ class Settings(protocol.Settings):
     widenings: int = 4
 
     least: ClassVar = {"widenings": 0}
+
+    def models(self) -> Iterable[tuple]:
+        """What is tuned and trained: the arguments of `part`."""
+        return ()
+
+    def part(self, train: Callable, *model) -> Any:
+        """Tunes and trains one of `models`, by `train` as in `tuned`."""
+
+    def runs(self, ended: protocol.Ended = lambda name, config: None):
+        known = protocol.Known(ended)
+        for model in self.models():
+            known.follow(self.part, *model)
+        return known.runs
 
     def __post_init__(self):
         super().__post_init__()
