@@ -1,5 +1,9 @@
 """Which code an experiment was measured with, and what of it has changed since: found in the files, so that
-nothing is run."""
+nothing is run.
+
+The run of a config depends on what trains it, cells/ and train/ (`of_runs`): which configs there are is found
+anew whenever an experiment is measured, kept runs and all, and a run that has another one is refused.
+"""
 
 import ast
 import functools
@@ -13,15 +17,16 @@ ROOT = Path(experiments.__file__).parents[1]  # of a clone, or where it is insta
 PACKAGES = ("cells", "configs", "experiments", "train")
 # What is left out, with all below it: it prints, draws, judges, or runs processes.
 ASIDE = (
-    "cells.interop", "configs.sweeps", "experiments.against", "experiments.claims", "experiments.cli",
-    "experiments.describe", "experiments.engines", "experiments.entry", "experiments.loading",
-    "experiments.output", "experiments.page", "experiments.plots", "experiments.report",
-    "experiments.results", "experiments.screen", "experiments.tables", "experiments.varied",
+    "cells.interop", "configs.grids", "configs.sweeps", "experiments.against", "experiments.claims",
+    "experiments.cli", "experiments.describe", "experiments.engines", "experiments.entry",
     "experiments.lab.convergence_figures", "experiments.lab.experiment", "experiments.lab.forgetting",
     "experiments.lab.freshness", "experiments.lab.gain_figures", "experiments.lab.gains",
     "experiments.lab.layer_figures", "experiments.lab.matrix", "experiments.lab.panels",
-    "experiments.lab.ranking", "experiments.lab.rules", "experiments.lab.scales", "experiments.lab.stacks",
-    "experiments.lab.style", "experiments.lab.survival", "experiments.lab.workers", "train.environment",
+    "experiments.lab.ranking", "experiments.lab.rules", "experiments.lab.scales",
+    "experiments.lab.stacks", "experiments.lab.store", "experiments.lab.style",
+    "experiments.lab.survival", "experiments.lab.workers", "experiments.loading", "experiments.output",
+    "experiments.page", "experiments.plots", "experiments.report", "experiments.results",
+    "experiments.screen", "experiments.tables", "experiments.varied", "train.environment",
     "train.exchange", "train.exported", "train.plot_gates", "train.sinks", "train.trained",
 )  # fmt: skip
 
@@ -30,7 +35,8 @@ def code_of(name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
     """Path, relative to the project, -> digest of its code, for every file of the project that what
     experiments/NAME.py measures depends on: imports of imports, wherever they stand.
 
-    A digest knows nothing of comments, docstrings and layout, and is the same for every version of Python.
+    A digest knows nothing of comments, docstrings and layout, and is the same for every version of Python. Of
+    the experiment's own file only what `measure` uses counts: not its claims, rules, tables and figures.
 
     Args:
       name: of an experiment.
@@ -41,22 +47,32 @@ def code_of(name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
     own = _file(top)
     if own is None:
         raise ValueError(f"there is no experiments/{name}.py")
-    skipped = set()
+    skipped, measured = set(), _used_by("measure", own.read_text())
     if labels is not None:
         used = {label.split(":")[0] for label in [*labels, *_texts(own.read_text())]}
         kept = {module for table in tables.values() for key, module in table.items() if key in used}
         skipped = {module for table in tables.values() for module in table.values()} - kept
-    found, left = {}, [top, "experiments.lab.store"]  # which trains for all of them
+    found, left = {}, [top, "train.loop"]  # which `store.Lab` trains with
     while left:
         module = left.pop()
         path = _file(module)
         if path is None or module in found or module in skipped or _aside(module):
             continue
         found[module] = path
-        left += _imports(path.read_text(), module if path.stem == "__init__" else module.rpartition(".")[0])
+        tree = measured if module == top else _bare(path.read_text())
+        left += _imports(tree, module if path.stem == "__init__" else module.rpartition(".")[0])
         left.append(module.rpartition(".")[0])  # its package
-    files = (path for module, path in found.items() if module not in tables)  # those are lists of the others
-    return {path.relative_to(ROOT).as_posix(): _digest(path.read_text()) for path in sorted(files)}
+    digests = {
+        path.relative_to(ROOT).as_posix(): _digest(measured if module == top else _bare(path.read_text()))
+        for module, path in found.items()
+        if module not in tables  # those are lists of the others
+    }
+    return dict(sorted(digests.items()))
+
+
+def of_runs(code: dict[str, str]) -> dict[str, str]:
+    """What of `code_of` trains."""
+    return {path: digest for path, digest in code.items() if path.split("/")[0] in ("cells", "train")}
 
 
 def changed(recorded: dict[str, str], name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
@@ -90,11 +106,50 @@ def _file(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-@functools.cache
-def _imports(text: str, package: str) -> list[str]:
+def _used_by(name: str, text: str) -> ast.Module:
+    """Of a file's statements those that a function of it needs, and those that define no name."""
+    tree = _bare(text)
+    left, kept = [name], []
+    bound = [(node, _bound(node)) for node in tree.body if not _is_main(node)]
+    kept += [node for node, names in bound if not names]
+    left += [used for node in kept for used in _names(node)]
+    seen = set()
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node, names in bound:
+            if name in names:
+                kept.append(node)
+                left += _names(node)
+    ids = set(map(id, kept))
+    return ast.Module([node for node in tree.body if id(node) in ids], [])
+
+
+def _is_main(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "__name__" in _names(node.test)
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _bound(node: ast.AST) -> set[str]:
+    """The names that a statement of a file defines for the others."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.ImportFrom):  # `import x` may be for what it does
+        return {alias.asname or alias.name for alias in node.names}
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        return {x.id for x in ast.walk(node) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)}
+    return set()
+
+
+def _imports(tree: ast.Module, package: str) -> list[str]:
     """The modules that a file of a package may import; some of these names are no modules."""
     names = []
-    for node in _statements(_bare(text)):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -122,9 +177,8 @@ def _texts(text: str) -> set[str]:
     }
 
 
-@functools.cache
-def _digest(text: str) -> str:
-    return hashlib.sha256(_written(_bare(text)).encode()).hexdigest()[:12]
+def _digest(tree: ast.Module) -> str:
+    return hashlib.sha256(_written(tree).encode()).hexdigest()[:12]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments import screen
-from experiments.lab import runs
+from experiments.lab import freshness, runs
 from train import same_run
 from train.compile import make_room
 from train.config import RunConfig
@@ -26,7 +26,8 @@ class Lab:
       console: is told what goes on.
       data_dir: folder of the real data sets, as for `train.loop.train`.
       overwrite: removes the pieces of work and the runs in it first; other files stay.
-      code: what its pieces are made with, `freshness.code_of`; each of them says it.
+      code: what its pieces are made with, `freshness.code_of`; each of them says it, a training run that
+        nothing was measured on what trained it.
 
     Raises:
       WorkdirError: another process has the folder.
@@ -42,7 +43,8 @@ class Lab:
     ):
         self.workdir, self.console, self.data_dir = Path(workdir), console, data_dir
         self.workdir.mkdir(parents=True, exist_ok=True)
-        self.code, self.used = code or {}, {}
+        self.code = code or {}
+        self.used = {path: self.code[path] for path in self.code.keys() - freshness.of_runs(self.code)}
         self._held = lock(self.workdir)
         if overwrite:
             self._clear()
@@ -95,36 +97,44 @@ class Lab:
     def _file(self, name: str) -> Path:
         return self.workdir / "done" / f"{name}.json"
 
-    def do(self, name: str, settings: dict, make: Callable[[], list[dict]]) -> list[dict]:
+    def do(
+        self, name: str, settings: dict, make: Callable[[], list[dict]], is_run: bool = False
+    ) -> list[dict]:
         """The rows of a piece of work: made now, or before, with the same settings.
 
         Args:
           name: of its file; unique in the experiment.
           settings: all that the rows depend on, JSON.
           make: measures; its rows are JSON too.
+          is_run: they depend on nothing but a config in the settings and the code that trains it.
 
         Raises:
           WorkdirError: the folder holds the same piece with other settings, or a damaged file.
         """
         path = self._file(name)
         settings = json.loads(json.dumps(settings))
+        said = freshness.of_runs if is_run else dict
         if path.exists():
             rows = _kept(path, settings)
-            self._note(json.loads(path.read_text()).get("code", {}))
+            self._note(said(json.loads(path.read_text()).get("code", {})))
             return rows
         make_room()
         rows = _coded(json.loads(json.dumps(make())))
         path.parent.mkdir(exist_ok=True)
-        kept = {"settings": settings, "rows": rows, "sha256": digest(rows), "code": self.code}
+        kept = {"settings": settings, "rows": rows, "sha256": digest(rows), "code": said(self.code)}
         write_json(path, kept)
-        self._note(self.code)
+        self._note(kept["code"])
         return _decoded(rows)
 
     def _note(self, code: dict[str, str]) -> None:
-        """What the pieces that were asked for were made with; "several" where they differ in a file."""
-        used = self.used or code
-        same = {path: digest for path, digest in used.items() if code.get(path) == digest}
-        self.used = dict.fromkeys({*used, *code}, "several") | same
+        """What the pieces that were asked for were made with; "several" where they differ in a file.
+
+        What one lacks, or has beside, counts in others: it was made for other cells, or what imports it has
+        changed. One that says nothing differs in all.
+        """
+        for path in self.code.keys() & code.keys() if code else self.code:
+            digest = code.get(path)
+            self.used[path] = digest if digest and self.used.get(path, digest) == digest else "several"
 
     def train(
         self,
@@ -160,7 +170,7 @@ class Lab:
             )
             return probe(result) if probe else _rows(result.summary)
 
-        return self.do(name, {"config": config.to_dict()} | (settings or {}), make)
+        return self.do(name, {"config": config.to_dict()} | (settings or {}), make, probe is None)
 
 
 def _rows(summary) -> list[dict]:

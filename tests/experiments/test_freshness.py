@@ -12,15 +12,17 @@ PACKAGE = {
     "experiments/__init__.py": "",
     "experiments/screen.py": "bar = 1",
     "experiments/lab/__init__.py": "",
-    "experiments/lab/store.py": "from train import loop\nfrom experiments import screen",
     "experiments/toy.py": (
         "import math\nfrom typing import TYPE_CHECKING\nimport train.step\n"
         "if TYPE_CHECKING:\n    import train.typed\n"
-        "def measure(x):\n    'Doc.'\n    from cells import lstm\n    return x  # as it is\n"
+        "from train import unused\nfrom train.helps import add\nONE = 1\nTWO = 2\n"
+        "def measure(x):\n    'Doc.'\n    from cells import lstm\n    return more(x)  # as it is\n"
+        "def more(x):\n    return add(x, ONE)\n"
+        "def judge(x):\n    return unused.rule(x, TWO)\n"
     ),
     "train/__init__.py": "", "train/loop.py": "", "train/step.py": "from . import metrics",
     "train/metrics.py": "def f(x: int = 1) -> str:\n    return f'{x!r}' 'b'",
-    "train/typed.py": "", "train/unused.py": "", "train/tasks/__init__.py": "",
+    "train/typed.py": "", "train/unused.py": "", "train/helps.py": "", "train/tasks/__init__.py": "",
     "cells/__init__.py": "from cells.lstm import LSTM\nfrom cells.gru import GRU",
     "cells/lstm.py": "from cells import parts", "cells/gru.py": "", "cells/parts.py": "",
 }  # fmt: skip
@@ -37,9 +39,8 @@ def project(tmp_path, monkeypatch):
 
 def test_imports_of_imports_are_followed_wherever_they_stand(project):
     always = {
-        "experiments/__init__.py", "experiments/lab/__init__.py", "experiments/lab/store.py",
-        "experiments/toy.py", "train/__init__.py", "train/loop.py", "train/step.py", "train/metrics.py",
-        "cells/parts.py", "cells/lstm.py",
+        "experiments/__init__.py", "experiments/toy.py", "train/__init__.py", "train/loop.py", "train/step.py",
+        "train/metrics.py", "train/helps.py", "cells/parts.py", "cells/lstm.py",
     }  # fmt: skip
     assert set(freshness.code_of("toy", ["lstm:forget_bias=3"])) == always
     assert set(freshness.code_of("toy")) == always | {"cells/gru.py"}
@@ -52,7 +53,7 @@ def test_only_code_counts(project):
     text = path.read_text()
     path.write_text(text.replace("'Doc.'", '"""Another."""').replace("# as it is", "") + "\n# end\n")
     assert freshness.changed(recorded, "toy") == {}
-    path.write_text(text.replace("return x", "return -x"))
+    path.write_text(text.replace("return more(x)", "return -more(x)"))
     (project / "train" / "loop.py").write_text("import train.unused")
     shutil.move(project / "train" / "metrics.py", project / "train" / "measures.py")
     (project / "train" / "step.py").write_text("from train import measures")
@@ -60,6 +61,19 @@ def test_only_code_counts(project):
         "experiments/toy.py": "changed", "train/loop.py": "changed", "train/measures.py": "new",
         "train/metrics.py": "gone", "train/step.py": "changed", "train/unused.py": "new",
     }  # fmt: skip
+
+
+def test_of_its_own_file_what_measure_uses_counts(project):
+    recorded, path = freshness.code_of("toy"), project / "experiments" / "toy.py"
+    text = path.read_text()
+    for judged in ("TWO = 2", "unused.rule(x"):
+        assert judged in text
+        path.write_text(text.replace(judged, judged.replace("2", "3").replace("rule", "law")))
+        assert freshness.changed(recorded, "toy") == {}
+    for measured in ("ONE = 1", "add(x"):
+        assert measured in text
+        path.write_text(text.replace(measured, measured.replace("1", "3").replace("add(", "add(2 * ")))
+        assert freshness.changed(recorded, "toy") == {"experiments/toy.py": "changed"}
 
 
 def test_digests_are_the_same_for_every_version_of_python(project):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import experiments
 from experiments import claims
-from experiments.lab import experiment, runs, statistics
+from experiments.lab import experiment, freshness, runs, statistics
 from experiments.lab.store import Lab
 from train.files import WorkdirError
 from train.loop import train
@@ -365,3 +365,25 @@ def test_evidence_says_its_code_and_what_has_changed_since(tmp_path, monkeypatch
     assert later.used == code | {"cells/gru.py": "several"}
     (tmp_path / "environment.json").write_text(json.dumps(record | {"code": later.used}))
     assert experiment.stale(one, tmp_path) == {"cells/gru.py": "changed"}
+
+
+def test_a_kept_run_is_of_the_code_that_trained_it(tmp_path):
+    """What measures is of today: only what was measured on the run is of then."""
+    then = {"cells/gru.py": "a", "train/loop.py": "b", "experiments/toy.py": "c"}
+    lab = Lab(tmp_path, QUIET, code=then)
+    lab.do("run", {}, lambda: [], is_run=True)
+    lab.close()
+    today = Lab(tmp_path, QUIET, code=then | {"experiments/toy.py": "d", "cells/s5.py": "e"})
+    today.do("run", {}, lambda: [], is_run=True)
+    assert today.used == {"experiments/toy.py": "d"} | freshness.of_runs(then)
+    today.close()
+    lab = Lab(tmp_path, QUIET, code=then)
+    lab.do("probe", {}, lambda: [])
+    lab.close()
+    today = Lab(tmp_path, QUIET, code=then | {"experiments/toy.py": "d"})
+    today.do("probe", {}, lambda: [])
+    assert today.used["experiments/toy.py"] == "several"
+    piece = tmp_path / "done" / "run.json"
+    piece.write_text(json.dumps(json.loads(piece.read_text()) | {"code": {}}))  # of before codes were kept
+    today.do("run", {}, lambda: [], is_run=True)
+    assert set(today.used.values()) == {"several"}
