@@ -58,6 +58,11 @@ def check(seeds: pd.DataFrame, x: str, y: str) -> None:
         raise ValueError(f"--y={y} is no metric of a seed; {nearest(y, metrics(seeds))}")
 
 
+def is_varied(seeds: pd.DataFrame, x: str) -> bool:
+    """Whether some line has several values of x: not where every cell has its own."""
+    return bool((table(seeds, x).groupby(["task", "label"])[x].nunique() > 1).any())
+
+
 def table(seeds: pd.DataFrame, x: str, y: str = "test_metric") -> pd.DataFrame:
     """One row per task, line and value of x: task, cell, label (of the line), x, y, low, high, seeds.
 

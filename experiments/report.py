@@ -66,7 +66,7 @@ def write(
       title: of the page.
       command: what repeats the runs; by default what they recorded.
       xs: options against which the metric `y` is drawn, of `against.options`; by default the numeric ones
-        that were varied.
+        that were varied of the same cell.
       y: of `against.metrics`.
 
     Returns:
@@ -89,6 +89,7 @@ def write(
         raise ValueError(f"no finished run (summary.json) in {', '.join(map(str, dirs))}")
     if xs is None:
         xs = [name for name in against.options(seeds) if name in varied.columns(seeds)]
+        xs = [name for name in xs if against.is_varied(seeds, name)]
     for x in xs:
         against.check(seeds, x, y)
     shown = groups(curves, seeds, xs, y)

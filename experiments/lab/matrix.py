@@ -1,17 +1,11 @@
 """A matrix of cells by needs: scores, who is as good as the best, and the advice that follows."""
 
-import textwrap
-
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 
-from experiments.lab import ranking, statistics, style
+from experiments.lab import ranking, statistics
 from experiments.lab.needs import COLUMNS, NEEDS
 
-# From nothing to the best, light to dark, so that it can be read in grey, too.
-SHADES = LinearSegmentedColormap.from_list("score", ["#FFFFFF", "#D6E6F2", "#7FB2D6", "#2F78B3"])
 HARDLY = 0.1  # a score below it: the cell does not do it
 
 
@@ -80,6 +74,36 @@ def overall(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def by_need(found: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell and need.
+
+    Columns: label, need, `score`, the mean of those of the need's columns, with its interval, of resampled
+    seeds of these columns; `columns`, those that every cell has that has one of the need; `good`: on more
+    than half of them not told apart from the best.
+    """
+    rows = []
+    for need in NEEDS:
+        here = found[[COLUMNS[column].need == need for column in found["column"]]]
+        cells = here["label"].nunique()
+        shared = here.groupby("column", sort=False)["label"].nunique() == cells
+        here = here[here["column"].isin(shared[shared].index)]
+        for label, its in here.groupby("label", sort=False):
+            seeds = [np.asarray(seeds, float) for seeds in its["seeds"]]
+            row = {"label": label, "need": need, "columns": its["column"].tolist(), "score": _mean(seeds)}
+            rows.append(row | {"good": its["alike"].mean() > 0.5})
+    return pd.DataFrame(rows)
+
+
+def _mean(rows: list[np.ndarray]) -> statistics.Estimate:
+    """Of the means of rows, each of seeds of its own."""
+
+    def mean(*rows, axis=-1):
+        return np.mean([np.mean(row, axis) for row in rows], 0)
+
+    ends = statistics.bootstrap(rows, mean) if min(map(len, rows)) > 1 else (np.nan, np.nan)
+    return statistics.Estimate(float(mean(*rows)), *ends)
+
+
 def seconds(final: pd.DataFrame, costs: dict[str, float]) -> pd.DataFrame:
     """Cells by made-up tasks: seconds in which half of the seeds solve one, each alone, at `costs` ms of an
     optimiser step, which are those of the task that was timed."""
@@ -116,56 +140,3 @@ def advice(found: pd.DataFrame, costs: dict[str, float]) -> pd.DataFrame:
         row["as good"] = ", ".join(good[1:]) or "none"
         rows.append(row | {"do not do it here": ", ".join(not_so) or "none"})
     return pd.DataFrame(rows)
-
-
-def figure(found: pd.DataFrame, costs: dict[str, float], states: dict[str, int], note: str) -> Figure:
-    """Cells by columns, the best on top; shade: the score; bold: not told apart from the best."""
-    columns = [name for name in COLUMNS if name in set(found["column"])]
-    order = found.groupby("label")["score"].sum().sort_values(ascending=False).index.tolist()
-    by = {(row.label, row.column): row for row in found.itertuples()}
-    width, height = 1.9 + 0.78 * (len(columns) + 2), 1.3 + 0.3 * len(order)
-    made = Figure(figsize=(width, height + 0.9), layout="constrained")
-    ax = made.subplots()
-    grid = np.array(
-        [[by[label, c].score if (label, c) in by else np.nan for c in columns] for label in order]
-    )
-    ax.imshow(grid, cmap=SHADES, vmin=0, vmax=1, aspect="auto", extent=(0, len(columns), len(order), 0))
-    for y, label in enumerate(order):
-        for x, column in enumerate(columns):
-            one = by.get((label, column))
-            if one is not None:
-                ink = "white" if one.score > 0.75 else style.INK
-                weight = "bold" if one.alike else "normal"
-                ax.text(
-                    x + 0.5,
-                    y + 0.5,
-                    one.text,
-                    ha="center",
-                    va="center",
-                    fontsize=7.5,
-                    color=ink,
-                    weight=weight,
-                )
-        for x, of in enumerate((costs, states)):
-            value = of.get(label)
-            text = "" if value is None else f"{value:,.3g}" if isinstance(value, float) else f"{value:,}"
-            ax.text(len(columns) + 0.55 + x, y + 0.5, text, ha="center", va="center", fontsize=7.5)
-    titles = [COLUMNS[column].title for column in columns] + ["ms a step", "state"]
-    ax.set(xlim=(0, len(columns) + 2), ylim=(len(order), 0))
-    ax.set_xticks(np.arange(len(titles)) + 0.5, titles, rotation=35, ha="left", fontsize=8)
-    ax.xaxis.tick_top()
-    ax.set_yticks(np.arange(len(order)) + 0.5, order, fontsize=9)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    first = 0
-    for need, words in NEEDS.items():
-        number = sum(COLUMNS[column].need == need for column in columns)
-        if number:
-            ax.axvline(first, color="white", lw=4)
-            name = textwrap.fill(words, 13 * number)
-            where = {"ha": "center", "va": "top", "fontsize": 8.5, "weight": "bold"}
-            ax.text(first + number / 2, len(order) + 0.15, name, **where)
-            first += number
-    ax.axvline(first, color="white", lw=4)
-    style.legend(made, [], [note])
-    return made

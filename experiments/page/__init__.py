@@ -94,7 +94,7 @@ def render(
 
 def _task(task: str, aggregated: pd.DataFrame, seeds: pd.DataFrame, groups, points: list, configs) -> dict:
     """What the page says of a task; the points of its panels are added to those there are."""
-    rows = results.text(aggregated).drop(columns="task")
+    rows = _narrow(results.text(aggregated).drop(columns="task"), results.options_of(aggregated))
     found = seeds["learning_rate"].dropna().unique()
     protocol = {} if configs is None else _protocol(configs[configs["task"] == task])
     return {
@@ -108,6 +108,21 @@ def _task(task: str, aggregated: pd.DataFrame, seeds: pd.DataFrame, groups, poin
         "groups": [_group(group, own, points) for group in groups if (own := _of(group, task))],
         "protocol": protocol,
     }
+
+
+def _narrow(rows: pd.DataFrame, options: list[str]) -> pd.DataFrame:
+    """With several options in one column, where the results behind them would not fit beside theirs."""
+    there = [name for name in options if name in rows]
+    if len(there) < 3:
+        return rows
+    joined = [
+        ", ".join(f"{name} {value}" for name, value in row.items() if value != "")
+        for row in rows[there].to_dict("records")
+    ]
+    place = rows.columns.get_loc(there[0])
+    rows = rows.drop(columns=there)
+    rows.insert(place, "options", joined)
+    return rows
 
 
 def _asks(task: str, protocol: dict[str, str]) -> str:

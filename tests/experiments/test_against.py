@@ -169,3 +169,11 @@ def test_the_winner_at_each_rate_beside_the_tuned_one(swept):
     assert list(table.columns) == ["cell", "0.01", "0.1", "tuned"]
     assert table["tuned"].str.contains(r"\(3/3 in").all()
     assert rates.by_rate(swept.query("learning_rate == 0.1")).empty
+
+
+def test_an_option_of_which_each_cell_has_its_own_value_is_drawn_only_when_asked_for(swept):
+    """As the learning rates of cells that were tuned."""
+    assert against.is_varied(swept, "gap") and against.is_varied(swept, "learning_rate")
+    own = swept[swept["learning_rate"] == swept["cell"].map({"gru": 0.1, "lstm": 0.01})]
+    own = own[own["gap"] == 5].assign(label=own["cell"])
+    assert own["learning_rate"].nunique() == 2 and not against.is_varied(own, "learning_rate")

@@ -127,7 +127,7 @@ def test_the_matrix_is_drawn_with_what_there_is():
     frames = {"final": final, "time": time, "tuning": tuning}
     drawn = atlas.figures(frames)["atlas"].axes[0]
     texts = [" ".join(text.get_text().split()) for text in drawn.texts]
-    assert {"100", "200", "0.9", "recall over a gap", "real data"} <= set(texts)
+    assert {"100", "200", "0.9", "recall over a gap", NEEDS["series"]} <= set(texts)
     shown = atlas.tables(frames)
     wide = next(table for title, table in shown.items() if title.startswith("bare"))
     assert wide.iloc[1].tolist() == ["lstm", "200", "not run"]

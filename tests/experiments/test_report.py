@@ -3,6 +3,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib import colors
 
@@ -81,6 +82,22 @@ def test_the_page_is_pure(comparison, tmp_path, monkeypatch):
     html = page.render("T", [one], seeds, {"jax": "1"}, "")
     assert "One figure" in html and "To repeat it" not in html
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_many_options_share_a_column():
+    rows = pd.DataFrame(
+        {
+            "cell": ["gru", "rnn"],
+            "rate": ["0.1", "0.2"],
+            "scale": ["", "1"],
+            "act": ["", "relu"],
+            "solved": "1/1",
+        }
+    )
+    assert page._narrow(rows, ["rate", "scale"]).equals(rows)
+    narrow = page._narrow(rows, ["rate", "scale", "act", "gone"])
+    assert narrow.columns.tolist() == ["cell", "options", "solved"]
+    assert narrow["options"].tolist() == ["rate 0.1", "rate 0.2, scale 1, act relu"]
 
 
 def test_every_colour_can_be_read_in_the_dark():
