@@ -24,6 +24,7 @@ from cells.knn import KNN
 from cells.lru import LRU
 from cells.lstm import LSTM
 from cells.mamba2 import Mamba2
+from cells.mamba3 import Mamba3
 from cells.minimal import MinGRU, MinLSTM
 from cells.mlstm import MLSTM
 from cells.qrnn import QRNN
@@ -55,6 +56,7 @@ CELLS: Registry[Cell] = Registry(
         "slstm": SLSTM,
         "mlstm": MLSTM,
         "mamba2": Mamba2,
+        "mamba3": Mamba3,
         "deltanet": DeltaNet,
         "tcn": TCN,
         "window": Window,

@@ -62,6 +62,7 @@ OPTIONS = {
     "slstm": [{"heads": 2}],
     "mlstm": [{"heads": 2}],
     "mamba2": [{"heads": 2, "state_size": 3}],
+    "mamba3": [{"heads": 2, "state_size": 6, "rotated": 1.0}, {"rotated": 0.0}],
     "deltanet": [{"heads": 2, "state_size": 3, "products": 2, "negative_eigenvalues": True}],
     "window": [{"window": 1}],
     "tcn": [{"levels": 1, "kernel": 2}],

@@ -63,10 +63,15 @@ def test_a_strategy_that_cannot_be_is_refused_in_one_line(text, line):
 
 
 def test_names_of_older_versions_mean_what_they_meant():
-    of = {name: cells.get(name, hidden_size=4) for name in ("mlstm", "mamba2", "deltanet", "tcn", "window")}
+    of = {
+        name: cells.get(name, hidden_size=4)
+        for name in ("mlstm", "mamba2", "mamba3", "deltanet", "tcn", "window")
+    }
     of["knn"] = cells.get("knn", hidden_size=4, decay="recurrent")
     assert {scans.resolve(cell, "sequential") for cell in of.values()} == {"stepwise"}
-    assert {scans.resolve(of[name], "chunked") for name in ("mlstm", "mamba2", "deltanet")} == {"chunkwise"}
+    assert {scans.resolve(of[name], "chunked") for name in ("mlstm", "mamba2", "mamba3", "deltanet")} == {
+        "chunkwise"
+    }
 
 
 def test_options_of_newton_beside_another_strategy_are_refused():

@@ -114,8 +114,8 @@ def knn(cell, p, x, cs):
     keep = {
         "constant": lambda: sigma(cell.forget_bias),
         "learned": lambda: sigma(p["b_l"]),
-        "gated": lambda: sigma(x @ p["W_l"] + p["b_l"]),
-        "recurrent": lambda: sigma(x @ p["W_l"] + output(cs) @ p["U_l"] + p["b_l"]),
+        "gated": lambda: sigma(x @ p["W_lam"] + p["b_l"]),
+        "recurrent": lambda: sigma(x @ p["W_lam"] + output(cs) @ p["U_l"] + p["b_l"]),
     }[cell.decay]()
     factor = 1 - keep if cell.normalised else 1.0
     new = [keep * cs[0] + factor * (x @ p["W_1"])]
@@ -219,6 +219,34 @@ def mamba2(cell, p, x, S_):
     return S, h * z * sigma(z)
 
 
+def mamba3(cell, p, x, carry):
+    S_, u_, B_ = carry
+    d, n = cell.hidden_size // cell.heads, int(cell.state_size * cell.rotated) // 2
+    S, h = np.empty_like(S_), np.empty((len(x), cell.hidden_size))
+    u, z = x @ p["W_x"], x @ p["W_z"]
+    kept = u.reshape(len(x), cell.heads, d), np.empty_like(B_)
+    for row, head in itertools.product(range(len(x)), range(cell.heads)):
+        part = slice(head * d, (head + 1) * d)
+        dt = np.log(1 + np.exp(x[row] @ p["W_dt"][:, head] + p["b_dt"][head]))
+        A = max(np.log(1 + np.exp(x[row] @ p["W_A"][:, head])), 1e-4)
+        trapezoid = sigma(x[row] @ p["W_lam"][:, head]) if cell.trapezoid else 1.0
+        B, C = (
+            a / np.sqrt(a @ a / len(a) + 1e-5) * p["w_" + k] + p["b_" + k][head]
+            for k, a in ((k, x[row] @ p["W_" + k]) for k in "BC")
+        )
+        R = np.eye(cell.state_size)
+        for pair in range(n):
+            angle = dt * np.pi * np.tanh(x[row] @ p["W_theta"][:, pair])
+            R[pair, pair] = R[n + pair, n + pair] = np.cos(angle)
+            R[pair, n + pair], R[n + pair, pair] = -np.sin(angle), np.sin(angle)
+        before = (1 - trapezoid) * dt * np.outer(u_[row, head], B_[row, head])
+        S[row, head] = np.exp(-dt * A) * (S_[row, head] + before) @ R.T
+        S[row, head] += trapezoid * dt * np.outer(u[row, part], B)
+        h[row, part] = S[row, head] @ C + p["D"][head] * u[row, part]
+        kept[1][row, head] = B
+    return [S, *kept], h * silu(z)
+
+
 def unit(a):
     return a / np.sqrt(a @ a + 1e-6)
 
@@ -303,7 +331,7 @@ def attention(cell, p, xs):
 EQUATIONS = {
     "rnn": rnn, "lstm": lstm, "gru": gru, "sru": sru, "sru_feedback": sru, "knn": knn, "mingru": mingru,
     "minlstm": minlstm, "lru": lru, "s5": s5, "rglru": rglru, "slstm": slstm, "mlstm": mlstm,
-    "mamba2": mamba2, "deltanet": deltanet,
+    "mamba2": mamba2, "mamba3": mamba3, "deltanet": deltanet,
 }  # fmt: skip
 CONVOLUTIONS = {"qrnn": qrnn, "tcn": tcn, "window": window, "attention": attention}
 
@@ -521,6 +549,12 @@ def mamba2_gates(cell, p, x, carry):
     return {"forget": np.repeat(np.exp(-dt * np.exp(p["A_log"])), cell.hidden_size // cell.heads, axis=-1)}
 
 
+def mamba3_gates(cell, p, x, carry):
+    dt, A = (np.log(1 + np.exp(x @ p["W_" + k] + b)) for k, b in (("dt", p["b_dt"]), ("A", 0)))
+    gates = {"forget": np.exp(-dt * A)} | ({"input": sigma(x @ p["W_lam"])} if cell.trapezoid else {})
+    return {name: np.repeat(gate, cell.hidden_size // cell.heads, axis=-1) for name, gate in gates.items()}
+
+
 def deltanet_gates(cell, p, x, carry):
     d = cell.hidden_size // cell.heads
     beta = np.split(sigma(x @ p["W_beta"]), cell.products, axis=-1)
@@ -532,7 +566,7 @@ def deltanet_gates(cell, p, x, carry):
 GATES = {
     "qrnn": qrnn_gates, "knn": knn_gates, "mingru": mingru_gates, "minlstm": minlstm_gates,
     "rglru": rglru_gates, "slstm": slstm_gates, "mlstm": mlstm_gates, "mamba2": mamba2_gates,
-    "deltanet": deltanet_gates,
+    "mamba3": mamba3_gates, "deltanet": deltanet_gates,
 }  # fmt: skip
 
 

@@ -240,6 +240,18 @@ def test_mamba2_time_steps_and_decays():
         close(np.var(p[f"W_{key}"]), 1 / 300)
 
 
+def test_mamba3_starts_dt_as_mamba2_and_the_rest_at_ones():
+    p = cells.get("mamba3", hidden_size=2000, heads=2000, state_size=5, rotated=1.0).init(KEY, 300)
+    uniform(np.log(np.log1p(np.exp(np.asarray(p["b_dt"], float)))), math.log(0.001) * 1.0001, math.log(0.1))
+    sizes = {"x": 2000, "z": 2000, "B": 5, "C": 5, "dt": 2000, "A": 2000, "lam": 2000, "theta": 2}
+    for key, size in sizes.items():
+        assert p[f"W_{key}"].shape == (300, size)
+    close(np.var(p["W_x"]), 1 / 300)
+    assert all((p[key] == 1).all() for key in ("w_B", "w_C", "b_B", "b_C", "D"))
+    plain = cells.get("mamba3", hidden_size=3, rotated=0.0, trapezoid=False).init(KEY, 3)
+    assert {"W_lam", "W_theta"} == {key for key in p if key not in plain}
+
+
 def test_deltanet_starts_its_decays_as_mamba2_but_for_a():
     p = cells.get("deltanet", hidden_size=2000, heads=2000, state_size=2, products=2).init(KEY, 30)
     uniform(np.log(np.log1p(np.exp(np.asarray(p["b_dt"], float)))), math.log(0.001) * 1.0001, math.log(0.1))
@@ -288,6 +300,7 @@ def test_tcn_weights_are_hes():
         ("mlstm", {"forget": "tanh"}, "MLSTM: forget must be 'sigmoid' or 'exp'"),
         ("mamba2", {"state_size": 1.5}, "Mamba2: state_size must be a positive int"),
         ("mamba2", {"heads": 3}, "Mamba2: heads must be a divisor of hidden_size"),
+        ("mamba3", {"rotated": 1.5}, "Mamba3: rotated must be in [0, 1], got 1.5"),
         ("deltanet", {"products": 0}, "DeltaNet: products must be a positive int, got 0"),
         ("deltanet", {"heads": 3}, "DeltaNet: heads must be a divisor of hidden_size"),
         ("tcn", {"levels": 21}, "TCN: levels must be in 1..20, got 21"),

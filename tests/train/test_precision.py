@@ -53,7 +53,15 @@ def test_in_bfloat16_matmuls_read_it_and_the_state_and_the_outputs_do_not(cell):
     low = {np.dtype(jnp.bfloat16)}
     if isinstance(cell, Projected):  # one that has its step alone multiplies in the state's precision
         # A matrix memory, LRU's and S5's readout and attention multiply states, which stay as they are.
-        stay = cells.CELLS.name_of(cell) in ("lru", "s5", "mlstm", "mamba2", "deltanet", "attention")
+        stay = cells.CELLS.name_of(cell) in (
+            "lru",
+            "s5",
+            "mlstm",
+            "mamba2",
+            "mamba3",
+            "deltanet",
+            "attention",
+        )
         assert stay or all(dtypes == low for dtypes in read)
         assert sum(dtypes == low for dtypes in read) >= 3  # each layer's input, the head
     assert jax.eval_shape(model.apply, params, xs).dtype == jnp.float32
