@@ -199,7 +199,8 @@ def pytest_generate_tests(metafunc):
     elif "recurrence" in metafunc.fixturenames:
         metafunc.parametrize("recurrence", [param(case, slow=rare(case)) for case in all_recurrences()])
     elif "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", [param(case, slow=rare(case)) for case in all_cases()])
+        rarely = {str(case): rare(case) or bool(slow_options and case.options) for case in all_cases()}
+        metafunc.parametrize("case", [param(case, slow=rarely[str(case)]) for case in all_cases()])
 
 
 @pytest.hookimpl(tryfirst=True)

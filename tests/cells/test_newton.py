@@ -72,7 +72,10 @@ def compare(cell, newton, *args, tolerance, reverse=False):
 @pytest.mark.parametrize(
     "way, reverse",
     [
-        *(pytest.param(way, False, marks=[pytest.mark.slow] * ("quasi" in way)) for way in WAYS),
+        *(
+            pytest.param(way, False, marks=[pytest.mark.slow] * (way not in ("heads", "elementwise")))
+            for way in WAYS
+        ),
         ("blocks", True),
     ],
 )
@@ -86,6 +89,7 @@ def test_every_jacobian_gives_the_sequential_result(way, reverse):
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-10), (np.float32, 1e-5)], ids=["64", "32"])
 @pytest.mark.parametrize("time", [2, pytest.param(1000, marks=pytest.mark.slow), 16384])
+@pytest.mark.slow
 def test_sru_with_feedback_converges_in_a_few_iterations_at_any_length(time, dtype, tolerance):
     cell, params, xs = problem("sru_feedback", time, dtype)
     with jax.enable_x64(dtype == np.float64):

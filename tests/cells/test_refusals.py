@@ -102,7 +102,7 @@ def test_a_strategy_that_a_cell_cannot_use(case):
         refused(lambda how=strategy: cells.scan(cell, {}, jnp.ones((1, 2, 3)), strategy=how), *words)
 
 
-@pytest.mark.parametrize("name", quickly(cells.names(), "lstm", "lru", "tcn"))
+@pytest.mark.parametrize("name", quickly(cells.names(), "lstm", "lru"))
 def test_numpy_arguments_are_taken(laws, name):
     cell = cells.get(name, hidden_size=4)
     params, xs = cell.init(jax.random.key(0), 3), np.ones((2, 3, 3), np.float32)

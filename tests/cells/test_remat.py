@@ -16,6 +16,7 @@ from train.model import ModelConfig, build
 
 
 @pytest.mark.kinds("lstm", "sru", "mlstm", "step_alone")
+@pytest.mark.slow
 def test_without_flags_too_the_last_chunk_may_be_shorter(x64, laws, case):
     cell = case.cell(3)
     p = laws.problem(cell, flags=False)
@@ -45,7 +46,7 @@ def planned_bytes(laws, f, *args):
     return laws.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.kinds("lstm", "sru", "mlstm", "step_alone")
+@pytest.mark.kinds("lstm", "sru")
 def test_gradients_of_long_sequences_need_several_times_less_memory(laws, case):
     cell = case.cell(32)
     params = jax.eval_shape(functools.partial(cell.init, input_size=2), jax.random.key(0))

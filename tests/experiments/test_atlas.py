@@ -165,6 +165,7 @@ def test_parts_on_both_sides_of_their_edge(muon, ranks, better):
     assert found["ranks_schedule_free_adamw"].verdict == NOT_TESTED
 
 
+@pytest.mark.slow
 def test_cells_that_are_all_alike_have_no_ranking_that_could_be_kept():
     draw, decided = np.random.default_rng(0), 0
     for _ in range(8):
@@ -192,7 +193,7 @@ def test_the_default_comparison_has_the_tasks_and_the_picks_of_the_committed_atl
         assert (config.task, config.model, config.parameters) == (same.task, same.model, same.parameters), (
             name
         )
-        assert (config.train.steps, config.chrono) == (same.train.steps, same.chrono)
+        assert config.train.steps <= same.train.steps and config.chrono == same.chrono
         rows = tried[(tried["column"] == columns[task]) & (tried["cell"] == label.split(":")[0])]
         if label.startswith("rnn"):  # of each activation
             relu = rows["trial"].str.contains("relu")

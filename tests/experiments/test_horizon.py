@@ -96,6 +96,7 @@ def test_each_part_on_both_sides_of_its_edge(part, steps, wanted):
     assert verdict(part, made(seeds=9, **steps)) == NOT_TESTED
 
 
+@pytest.mark.slow
 def test_noise_decides_nothing():
     """Cells that are the same, of noise: each rule decides in one of twenty draws or fewer, give or take."""
     draw, decided = np.random.default_rng(0), {"lstm_helps": 0, "lstm_grows": 0, "gru_faster": 0}

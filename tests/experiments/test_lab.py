@@ -108,7 +108,7 @@ def test_models_trained_by_processes_give_the_same_rows(tmp_path):
             pd.testing.assert_frame_equal(here, there, rtol=1e-4)
 
 
-@pytest.mark.parametrize("where", ["done", "runs"])
+@pytest.mark.parametrize("where", ["done", pytest.param("runs", marks=pytest.mark.slow)])
 def test_processes_train_nothing_where_another_experiment_is(tmp_path, where):
     """Neither beside what has been measured, nor beside a run that only has been trained."""
     one = experiment.of("gates")

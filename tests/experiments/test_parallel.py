@@ -17,6 +17,7 @@ from experiments.lab.timing import PASSES
 from train.model import count
 
 
+@pytest.mark.slow
 def test_layers_are_of_equal_size():
     settings = parallel.PRESETS["fast"]
     every = [layer for layer in layers.all_layers(settings.cells, settings.width) if layer.part == "layer"]

@@ -71,7 +71,7 @@ def norm(jacobian):
     return np.linalg.norm(np.asarray(jacobian).reshape(jacobian.shape[0], -1))
 
 
-@each
+@some
 def test_a_trace_is_what_the_steps_do(name):
     cell, params, xs = case(name)
     before, ys = jit(lambda xs: carries(cell, params, xs))(xs)

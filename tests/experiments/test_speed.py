@@ -78,6 +78,7 @@ def test_a_layer_shared_by_devices_is_the_layer_on_one():
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind == "lstm" else pytest.mark.slow) for kind in rivals.KINDS]
 )
+@pytest.mark.slow
 def test_a_rivals_layer_is_a_recurrence_with_gradients(rival, kind):
     if rival not in rivals.installed() or (rival, kind) == ("equinox", "rnn"):
         pytest.skip("not there")

@@ -136,6 +136,7 @@ def flipped(file, rng):
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_not_believed(killed_run, whole, tmp_path):
     """One bit of any file of the newest checkpoint: what is restored is what was saved, of it or the one
     before."""

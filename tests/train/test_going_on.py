@@ -42,7 +42,7 @@ def quiet(line):
     return None
 
 
-@pytest.mark.parametrize("where", ["there", "copied"])
+@pytest.mark.parametrize("where", ["there", pytest.param("copied", marks=pytest.mark.slow)])
 def test_more_steps_are_those_of_a_run_that_had_them_from_the_start(short, whole, tmp_path, where):
     source = shutil.copytree(short, tmp_path / "run")
     target = source if where == "there" else tmp_path / "longer"

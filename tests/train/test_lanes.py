@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cells
+from quickly import quickly
 from train import metrics, tasks
 from train.compile import executable
 from train.lanes import evaluate, held_out, initial_state, layout, make_run
@@ -155,6 +156,7 @@ def test_a_share_that_does_not_fit_is_refused_with_one_line(tiny, share, devices
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_on_two_devices(on_two_devices):
     on_two_devices(__file__)
 
@@ -162,12 +164,9 @@ def test_on_two_devices(on_two_devices):
 # --- padded lengths
 
 
-OFTEN = ("adding", "copy_memory", "delayed_recall")  # features, an answer at each step, tokens
-
-
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.slow]) for name in tasks.STRETCHABLE],
+    quickly(tasks.STRETCHABLE, "copy_memory"),
 )
 def test_a_padded_batch_has_the_loss_and_the_gradient_of_its_real_part(name, jit):
     stretch = tasks.TASKS.cls(name).stretch

@@ -31,6 +31,7 @@ def test_a_seed_stops_when_it_has_solved_and_is_the_same_alone_and_in_company():
 
 
 @pytest.mark.parametrize("batching", ["vmap", pytest.param("map", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_race_ends_when_no_learning_rate_can_be_faster_any_more(batching):
     """Each lane is what it is without; slow ones have a multiple of what the fastest, or `to_beat`, took."""
     short = {"steps": 400, "eval_every": 5, "seeds": 2, "seed_batching": batching}
@@ -48,6 +49,7 @@ def test_a_race_ends_when_no_learning_rate_can_be_faster_any_more(batching):
             config(train=options)
 
 
+@pytest.mark.slow
 def test_steps_past_the_budget_change_nothing_and_without_stopping_it_is_used_up(tmp_path):
     options = {"steps": 7, "stop_when_solved": "false"}
     exact = train(config(train=options | {"eval_every": 7}))

@@ -116,6 +116,7 @@ def test_chunks_add_up_to_the_whole(spec, measure):
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.slow
 def test_what_has_no_weight_does_not_matter(spec):
     outputs, batch = example(spec)
     rubbish = -1 if np.issubdtype(batch.ys.dtype, np.integer) else np.nan

@@ -37,6 +37,7 @@ def test_both_parts_weigh_the_same_in_every_row(options):
 
 
 @pytest.mark.parametrize("part", ["short", "long"])
+@pytest.mark.slow
 def test_one_part_alone_does_not_solve_it(part):
     task = tasks.get("mixed_recall", gap=8)
     spec = task.spec({})

@@ -233,6 +233,7 @@ def test_tokens_are_forecast_as_classes(here):
     assert 5 < spec.baseline < 9 and spec.threshold == pytest.approx((spec.baseline + 1) / 2)
 
 
+@pytest.mark.slow
 def test_what_has_no_weight_changes_no_loss(here):
     ys = np.random.default_rng(1).integers(0, 3, (40, 6)).astype(float)
     ys[:, 0], ys[:, 1] = 9, np.nan
