@@ -43,6 +43,8 @@ SAID = {
     "negative_s3": ("with factors in (-1, 1) SRU holds S3", (f"sru:{NEGATIVE}",), "s3", True),
     "delta_z2": ("DeltaNet with beta in (0, 2) holds parity", (f"deltanet:{NEGATIVE}",), "z2", True),
     "delta_s3": ("with two products a step it holds S3", (f"deltanet:{NEGATIVE}:products=2",), "s3", True),
+    "turning_z2": ("Mamba-3, whose state turns as the input says, holds parity", ("mamba3",), "z2", True),
+    "turning_s3": ("but loses S3, whose elements do not commute", ("mamba3",), "s3", False),
     "gru_z2": ("GRU, whose candidate sees the state, holds parity", ("gru",), "z2", True),
     "gru_s3": ("GRU, whose candidate sees the state, holds S3", ("gru",), "s3", True),
     "lstm_z2": ("LSTM, whose candidate sees the state, holds parity", ("lstm",), "z2", True),
@@ -58,6 +60,7 @@ FITS = {
     "positive_fits_s3": ("SRU, linear with factors in (0, 1), fits S3 at the trained length", "sru", "s3"),
     "feedback_fits_z2": ("so does SRU whose gates see the state: parity", "sru_feedback", "z2"),
     "feedback_fits_s3": ("so does SRU whose gates see the state: S3", "sru_feedback", "s3"),
+    "turning_fits_s3": ("so does Mamba-3: S3", "mamba3", "s3"),
 }
 FIT = f"the interval of the share of seeds that are right there to {KEPT} lies above a half (false: below)"
 CLAIMS = {
@@ -77,7 +80,7 @@ CLAIMS = {
 class Settings(tuning.Settings):
     cells: tuple = (
         "rnn", "lstm", "gru", "sru", "sru_feedback", f"sru:{NEGATIVE}", f"deltanet:{NEGATIVE}",
-        f"deltanet:{NEGATIVE}:products=2",
+        f"deltanet:{NEGATIVE}:products=2", "mamba3",
     )  # fmt: skip
     groups: tuple = ("z2", "s3")
     tokens: str = "elements"  # or "generators", see train/tasks/word_problem.py
@@ -113,7 +116,7 @@ PRESETS = {
     "full": Settings(
         cells=(
             "rnn", "lstm", "gru", "sru", "sru_feedback", f"sru:{NEGATIVE}", "deltanet",
-            f"deltanet:{NEGATIVE}", f"deltanet:{NEGATIVE}:products=2",
+            f"deltanet:{NEGATIVE}", f"deltanet:{NEGATIVE}:products=2", "mamba3",
         ),
         groups=("z2", "s3", "a5"), parameters=20_000, embedding_size=64, shortest=8, longest=40, steps=5000,
     ),
