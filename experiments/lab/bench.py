@@ -65,7 +65,7 @@ def _of_state(config: RunConfig) -> RunConfig:
 
 def tuned_and_trained(train, name: str, make, cell: str, settings) -> tuple[list[dict], list[dict]]:
     """The rows of all trials, and of the seeds that count; arguments as for `tuning.tuned`."""
-    trials, final = tuning.tuned(train, name, make, cell, settings)
+    trials, final = tuning.tuned_and_trained(train, name, make, cell, settings, suffix="")
     picked = next(row for row in trials if row["picked"])
     shared = {name: picked[name] for name in ("trial", "higher_is_better", "stops", "inside")}
-    return trials, [shared | row for row in train(name, final)]
+    return trials, [shared | row for row in final]

@@ -130,14 +130,16 @@ def tuned(train: Callable, name: str, make: Callable[[str], RunConfig], text: st
     return Tuned(rows, _final(make(label), text, settings, rate))
 
 
-def tuned_and_trained(train: Callable, name: str, make, text: str, settings: Settings, *probe):
-    """As `tuned`: its rows, and those of the run with what was picked, `name`-final.
+def tuned_and_trained(
+    train: Callable, name: str, make, text: str, settings: Settings, *probe, suffix: str = "-final"
+):
+    """As `tuned`: its rows, and those of the run with what was picked, of that name and `suffix`.
 
     Args:
       probe: as for `store.Lab.train`, with what it depends on.
     """
     rows, final = tuned(train, name, make, text, settings)
-    return rows, train(f"{name}-final", final, *probe)
+    return rows, train(name + suffix, final, *probe)
 
 
 def best(rows: pd.DataFrame) -> tuple[str, float]:

@@ -114,8 +114,8 @@ def knn(cell, p, x, cs):
     keep = {
         "constant": lambda: sigma(cell.forget_bias),
         "learned": lambda: sigma(p["b_l"]),
-        "gated": lambda: sigma(x @ p["W_lam"] + p["b_l"]),
-        "recurrent": lambda: sigma(x @ p["W_lam"] + output(cs) @ p["U_l"] + p["b_l"]),
+        "gated": lambda: sigma(x @ p["W_l"] + p["b_l"]),
+        "recurrent": lambda: sigma(x @ p["W_l"] + output(cs) @ p["U_l"] + p["b_l"]),
     }[cell.decay]()
     factor = 1 - keep if cell.normalised else 1.0
     new = [keep * cs[0] + factor * (x @ p["W_1"])]
