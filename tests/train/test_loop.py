@@ -82,6 +82,7 @@ def test_a_resumed_run_gives_the_same_numbers_bit_for_bit(tmp_path, dropout, opt
         assert dataclasses.replace(a, solved_seconds=b.solved_seconds) == b
 
 
+@pytest.mark.slow
 def test_the_best_validation_result_is_kept_and_tested(tmp_path):
     """A rate so high that seeds get worse again: what is kept is what a shorter run ends with."""
     options = {"stop_when_solved": "false", "seeds": "3"}

@@ -90,12 +90,14 @@ def by_hand(cell, spec, config, params, xs, resets):
             xs = xs + dense(p["down"], gelu(gate) * value)
         return xs
 
+    step = jit(cell.step)
+
     def run(p, xs, reverse):
         ys = np.zeros((len(xs), cell.hidden_size))
         for episode in episodes:
             carry = cell.initial_carry(1, jnp.float64)
             for t in episode[::-1] if reverse else episode:
-                carry, y = cell.step(p, carry, xs[t : t + 1])
+                carry, y = step(p, carry, xs[t : t + 1])
                 ys[t] = y[0]
         return ys
 

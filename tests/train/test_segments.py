@@ -1,6 +1,7 @@
 """Truncated backpropagation: pieces of a batch, the state kept, the gradient ending where a piece begins."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -50,7 +51,8 @@ def test_pieces_are_the_batch():
 def test_a_step_is_that_of_a_piece_from_the_state_before(x64):
     """Losses by hand: the model over the pieces of each batch, from the state of the last one."""
     run = make_run(copying())
-    step, model, task = jit(make_step(run.config, run.spec, run.model)), run.model, run.config.task
+    step, task = jit(make_step(run.config, run.spec, run.model)), run.config.task
+    apply = jit(functools.partial(run.model.apply, return_carry=True))
     state = jax.tree.map(lambda x: x[0], initial_state(run))
     key = jax.random.fold_in(jax.random.key(0), 1)
     for i in range(7):
@@ -59,7 +61,7 @@ def test_a_step_is_that_of_a_piece_from_the_state_before(x64):
             batch, carry = task.train_batch({}, key, number, 8), None
         first, last = part * SEGMENT, min(part * SEGMENT + SEGMENT, TIME)
         cut = Batch(*(x[:, first:last] for x in batch[:2]), None, *(x[:, first:last] for x in batch[3:5]))
-        carry, outputs = model.apply(state.params, cut.xs, carry=carry, return_carry=True)
+        carry, outputs = apply(state.params, cut.xs, carry=carry)
         state, loss = step(state, {}, jnp.int32(i))
         assert_close(loss, metrics.loss(run.spec, outputs, cut), 1e-6)
 

@@ -62,7 +62,7 @@ def test_pieces_give_the_numbers_of_one_pass(name, stack, x64):
         return jnp.sum(outputs**2), (carry, outputs)
 
     whole = jit(jax.value_and_grad(whole, has_aux=True))
-    for seed, cuts in enumerate([(1, 3), (TIME - 1,), tuple(range(1, TIME))]):
+    for seed, cuts in enumerate([(1, 3), tuple(range(1, TIME))]):
         xs, steps = problem(seed, spec)
         want = whole(params, xs, steps)
         got = jax.value_and_grad(in_pieces, has_aux=True)(params, xs, steps, cuts)
@@ -73,8 +73,9 @@ def test_pieces_give_the_numbers_of_one_pass(name, stack, x64):
 def test_the_answer_of_a_sequence_is_that_of_its_last_piece(cut, x64):
     model = build(cell_of("gru"), spec := spec_of("tokens", per_step=False), ModelConfig(pooling="last"))
     params, xs = normal_params(model), inputs_of(spec)
-    carry, _ = model.apply(params, xs[:, :cut], return_carry=True)
-    assert_close(model.apply(params, xs[:, cut:], carry=carry), model.apply(params, xs))
+    apply = jit(model.apply, static_argnames="return_carry")
+    carry, _ = apply(params, xs[:, :cut], return_carry=True)
+    assert_close(apply(params, xs[:, cut:], carry=carry), apply(params, xs))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from train.model import BLOCKS, ModelConfig, build
 from train.tasks.base import Batch
 from train.trace import make_trace
 
-QUICK = {("lstm", 1), ("sru", "gated")}
+QUICK = {("lstm", 1)}
 MODELS = [
     pytest.param(name, stack, id=f"{name}-{stack}", marks=[] if (name, stack) in QUICK else pytest.mark.slow)
     for name in cells.names()

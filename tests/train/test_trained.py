@@ -69,6 +69,7 @@ def batch_of(run, split="test", rows=16):
     return task.eval_batch(task.load(), split, 0, rows)
 
 
+@pytest.mark.slow
 def test_the_folder_stays_byte_for_byte_what_it_was(grid):
     folder, _ = grid
     before = bytes_of(folder)
