@@ -242,7 +242,7 @@ def test_states_computed_again_change_nothing(case, strategy, draw):
 # --- precision
 
 
-@pytest.mark.kinds("lstm", "sru", "mamba3", "tcn", "lru")
+@pytest.mark.kinds("lstm", "sru", "mlstm", "tcn", "lru")
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 2e-5), (jnp.bfloat16, 0.08)], ids=["32", "16"])
 @given(seed=laws.seeds)
 @example(seed=1777)  # a layer norm over next to nothing
