@@ -78,16 +78,17 @@ def by_need(found: pd.DataFrame) -> pd.DataFrame:
     """One row per cell and need.
 
     Columns: label, need, `score`, the mean of those of the need's columns, with its interval, of resampled
-    seeds of these columns; `columns`, those that every cell has that has one of the need; `good`: on more
-    than half of them not told apart from the best.
+    seeds of these columns; `columns`, those that at least half of the cells have: a cell that lacks one has
+    no row; `good`: on more than half of them not told apart from the best.
     """
-    rows = []
+    rows, cells = [], found["label"].nunique()
     for need in NEEDS:
         here = found[[COLUMNS[column].need == need for column in found["column"]]]
-        cells = here["label"].nunique()
-        shared = here.groupby("column", sort=False)["label"].nunique() == cells
-        here = here[here["column"].isin(shared[shared].index)]
+        often = here.groupby("column", sort=False)["label"].nunique() >= cells / 2
+        here = here[here["column"].isin(often[often].index)]
         for label, its in here.groupby("label", sort=False):
+            if len(its) < often.sum():
+                continue
             seeds = [np.asarray(seeds, float) for seeds in its["seeds"]]
             row = {"label": label, "need": need, "columns": its["column"].tolist(), "score": _mean(seeds)}
             rows.append(row | {"good": its["alike"].mean() > 0.5})

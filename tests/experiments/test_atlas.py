@@ -9,7 +9,7 @@ import pytest
 import cells
 import configs
 from experiments import atlas, optimisers
-from experiments.lab import bench, matrix, tuning
+from experiments.lab import bench, matrix, matrix_figures, tuning
 from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, UNDECIDED
 from experiments.lab.needs import COLUMNS, NEEDS
 from train import tasks
@@ -118,6 +118,27 @@ def test_advice_is_the_cheapest_of_those_that_are_as_good():
     capacity, tracking = told.loc[NEEDS["capacity"]], told.loc[NEEDS["tracking"]]
     assert capacity.tolist() == ["lstm", "gru", "rnn, window"]
     assert tracking["try first"] == "none of these" and len(tracking["do not do it here"].split(", ")) == 4
+
+
+def test_a_need_has_the_mean_of_its_tasks_and_nothing_of_a_cell_that_lacks_one():
+    found = scored(
+        rows("recall_30", gru=100, lstm=500, rnn=None),
+        rows("recall_100", gru=300, lstm=500),
+        rows("told_100", gru=1),  # of one of three cells: left out
+        rows("parity", gru=750, lstm=750, rnn=750, noise=100),
+    ).reset_index()
+    by = matrix.by_need(found).set_index(["label", "need"])
+    assert set(by.index) == {
+        ("gru", "recall"), ("lstm", "recall"), ("gru", "tracking"), ("lstm", "tracking"), ("rnn", "tracking"),
+    }  # fmt: skip
+    assert by.loc[("gru", "recall"), "columns"] == ["recall_30", "recall_100"]
+    assert by.loc[("gru", "recall"), "score"].value == pytest.approx(0.8, abs=0.01)
+    score = by.loc[("gru", "tracking"), "score"]
+    assert score.low < score.value < score.high < score.low + 0.1
+    assert by["good"].tolist() == [True, False, True, True, True]
+    drawn = matrix_figures.by_need(by.reset_index(), {"gru": 2.0, "lstm": 1.0}, "").axes[0]
+    texts = [text.get_text() for text in drawn.texts]
+    assert {"0.80", "2 ms", "1 ms"} <= set(texts) and len(texts) == 2 * 5 + 2
 
 
 def test_the_matrix_is_drawn_with_what_there_is():
