@@ -141,9 +141,8 @@ def _bound(node: ast.AST) -> set[str]:
         return {node.name}
     if isinstance(node, ast.ImportFrom):  # `import x` may be for what it does
         return {alias.asname or alias.name for alias in node.names}
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        return {x.id for x in ast.walk(node) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)}
-    return set()
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", ast.Pass())]
+    return {x.id for target in targets for x in ast.walk(target) if isinstance(x, ast.Name)}
 
 
 def _imports(tree: ast.Module, package: str) -> list[str]:
