@@ -6,9 +6,9 @@
 
 Runs the experiments of the laboratory one after the other and writes, into --workdir: a folder for each, as
 its own command does, and the verdicts, claims.md and claims.csv. The same command again goes on where it was
-stopped. The fast preset takes about 20 minutes on 2 CPU cores. The full preset repeats it with more seeds,
-larger models, longer sequences and a finer grid of learning rates; it would take days there and has not been
-run: give it a GPU, many cores (--workers), or run its parts by --only on several machines.
+stopped. The fast preset takes about three hours on 2 CPU cores (--workers=2), in as many pieces as one likes.
+The full preset repeats it with more cells and tasks, larger models and longer sequences; it would take days
+there and has not been run: give it a GPU, many cores, or run its parts by --only on several machines.
 """
 
 from pathlib import Path
