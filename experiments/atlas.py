@@ -3,12 +3,14 @@
   python -m experiments.atlas
   python -m experiments.atlas --cells=lstm,gru,sru --config.columns=recall_100,parity
   python -m experiments.atlas --preset=full --workers=2
+  python -m experiments.atlas --preset=full --config.trained=true
 
 Each cell stands by itself ("bare") or in a gated residual block with a short convolution ("block", see
 `train.layers.Gated`), with as many parameters; or ("state") bare, with as many numbers in the state.
 It is tuned on seeds of its own (`lab/tuning.py`), then ten others count. Made-up tasks are trained until
 solved, real data for the whole budget, of which the best result on validation is tested (`lab/needs.py`).
-Attention is the control, the window of eight inputs, which has no recurrence, the floor.
+Attention is the control, the window of eight inputs, which has no recurrence, the floor. The last command
+shows what the one before it has trained so far.
 """
 
 import dataclasses
@@ -22,6 +24,7 @@ import cells
 from experiments.lab import bench, experiment, matrix, matrix_figures, ranking, runs, timing, tuning
 from experiments.lab.experiment import Experiment, Verdict
 from experiments.lab.needs import COLUMNS
+from experiments.lab.protocol import NotYet
 from train import files
 from train.config import RunConfig
 
@@ -39,6 +42,7 @@ class Settings(tuning.Settings):
     columns: tuple = tuple(COLUMNS)
     forms: tuple = ("bare",)
     shorter: int = 1  # divides every budget of steps, for trying things out
+    trained: bool = False  # train nothing: a look at what has been trained so far
     timed_on: str = "recall_100"  # the column whose optimiser steps are timed
     rounds: int = 15
 
@@ -53,6 +57,9 @@ class Settings(tuning.Settings):
 
     def part(self, train, *model):
         return _trained(train, self, *model)
+
+    def runs(self, ended=lambda name, config: None):
+        return {} if self.trained else super().runs(ended)
 
     def configs(self):
         """Of every form, cell and column one: all of them together would take a minute to make."""
@@ -83,7 +90,10 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     tuned, final = [], []
     for form, cell, column in settings.models():
         told = {"column": column, "form": form, **runs.labels(cell)}
-        trials, rows = _trained(lab.train, settings, form, cell, column)
+        try:
+            trials, rows = _trained(lab.kept if settings.trained else lab.train, settings, form, cell, column)
+        except NotYet:
+            continue
         tuned += [told | row for row in trials]
         final += [told | row for row in rows]
     timed = {"cells": settings.cells, "column": settings.timed_on, "rounds": settings.rounds}

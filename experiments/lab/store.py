@@ -10,6 +10,7 @@ from rich.console import Console
 
 from experiments import screen
 from experiments.lab import freshness, runs
+from experiments.lab.protocol import NotYet
 from train import same_run
 from train.compile import make_room
 from train.config import RunConfig
@@ -93,6 +94,16 @@ class Lab:
         if summary:
             same_run.check_saved(folder / "config.json", config.to_dict(), {})
         return summary and _rows(summary)
+
+    def kept(self, name: str, config: RunConfig) -> list[dict]:
+        """As `train`, of what has been trained.
+
+        Raises:
+          NotYet: it has not.
+        """
+        if self.ended(name, config) is None:
+            raise NotYet
+        return self.train(name, config)
 
     def _file(self, name: str) -> Path:
         return self.workdir / "done" / f"{name}.json"

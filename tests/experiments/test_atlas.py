@@ -1,17 +1,20 @@
 """The atlas and the optimisers: the quick presets end to end, scores and advice from made-up numbers."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import cells
 import configs
 from experiments import atlas, optimisers
-from experiments.lab import bench, matrix, matrix_figures, tuning
+from experiments.lab import bench, matrix, matrix_figures, store, tuning
 from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, UNDECIDED
 from experiments.lab.needs import COLUMNS, NEEDS
+from experiments.lab.protocol import NotYet
 from train import tasks
 from train.model import build
 
@@ -42,6 +45,14 @@ def test_with_equal_state_all_have_as_many_numbers_and_what_keeps_its_inputs_is_
         config = bench.config(COLUMNS["copy_30"], name, "state")
         spec = config.task.spec(config.task.load())
         assert build(config.cell, spec, config.model).state_size == bench.STATE
+
+
+def test_what_has_been_trained_is_shown_and_nothing_is_trained(tmp_path):
+    settings = dataclasses.replace(atlas.PRESETS["quick"], trained=True)
+    assert settings.runs() == {} != atlas.PRESETS["quick"].runs()
+    lab = store.Lab(tmp_path, Console(quiet=True))
+    with pytest.raises(NotYet):
+        atlas._trained(lab.kept, settings, "bare", "rnn", "parity")
 
 
 @pytest.mark.slow
