@@ -3,7 +3,7 @@
   python -m experiments.atlas
   python -m experiments.atlas --cells=lstm,gru,sru --config.columns=recall_100,parity
   python -m experiments.atlas --preset=full --workers=2
-  python -m experiments.atlas --preset=full --config.trained=true
+  python -m experiments.atlas --preset=full --config.only_trained=true
 
 Each cell stands by itself ("bare") or in a gated residual block with a short convolution ("block", see
 `train.layers.Gated`), with as many parameters; or ("state") bare, with as many numbers in the state.
@@ -42,7 +42,7 @@ class Settings(tuning.Settings):
     columns: tuple = tuple(COLUMNS)
     forms: tuple = ("bare",)
     shorter: int = 1  # divides every budget of steps, for trying things out
-    trained: bool = False  # train nothing: a look at what has been trained so far
+    only_trained: bool = False  # train nothing: a look at what has been trained so far
     timed_on: str = "recall_100"  # the column whose optimiser steps are timed
     rounds: int = 15
 
@@ -59,7 +59,7 @@ class Settings(tuning.Settings):
         return _trained(train, self, *model)
 
     def runs(self, ended=lambda name, config: None):
-        return {} if self.trained else super().runs(ended)
+        return {} if self.only_trained else super().runs(ended)
 
     def configs(self):
         """Of every form, cell and column one: all of them together would take a minute to make."""
@@ -91,7 +91,9 @@ def measure(settings: Settings, lab) -> dict[str, pd.DataFrame]:
     for form, cell, column in settings.models():
         told = {"column": column, "form": form, **runs.labels(cell)}
         try:
-            trials, rows = _trained(lab.kept if settings.trained else lab.train, settings, form, cell, column)
+            trials, rows = _trained(
+                lab.kept if settings.only_trained else lab.train, settings, form, cell, column
+            )
         except NotYet:
             continue
         tuned += [told | row for row in trials]

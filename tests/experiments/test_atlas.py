@@ -48,7 +48,7 @@ def test_with_equal_state_all_have_as_many_numbers_and_what_keeps_its_inputs_is_
 
 
 def test_what_has_been_trained_is_shown_and_nothing_is_trained(tmp_path):
-    settings = dataclasses.replace(atlas.PRESETS["quick"], trained=True)
+    settings = dataclasses.replace(atlas.PRESETS["quick"], only_trained=True)
     assert settings.runs() == {} != atlas.PRESETS["quick"].runs()
     lab = store.Lab(tmp_path, Console(quiet=True))
     with pytest.raises(NotYet):

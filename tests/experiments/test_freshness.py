@@ -15,7 +15,8 @@ PACKAGE = {
     "experiments/toy.py": (
         "import math\nfrom typing import TYPE_CHECKING\nimport train.step\n"
         "if TYPE_CHECKING:\n    import train.typed\n"
-        "from train import unused\nfrom train.helps import add\nONE = 1\nTWO = 2\nSAID = {x: TWO for x in 'ab'}\n"
+        "from train import unused\nfrom train.helps import add\nONE = 1\nTWO = 2\n"
+        "SAID = {x: TWO for x in 'ab'}\n"
         "def measure(x):\n    'Doc.'\n    from cells import lstm\n    return more(x)  # as it is\n"
         "def more(x):\n    return add(x, ONE)\n"
         "def judge(x):\n    return unused.rule(x, TWO)\n"
