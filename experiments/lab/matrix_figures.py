@@ -18,7 +18,7 @@ def by_need(rows: pd.DataFrame, costs: dict[str, float], note: str) -> Figure:
     """Cells by needs, `matrix.by_need`, the best on top; shade: the score; bold: as good as the best."""
     needs = [need for need in NEEDS if need in set(rows["need"])]
     scores = rows.assign(score=[one.value for one in rows["score"]])
-    order = scores.groupby("label")["score"].mean().sort_values(ascending=False).index.tolist()
+    order = scores.groupby("label")["score"].sum().sort_values(ascending=False).index.tolist()
     by = {(row.label, row.need): row for row in rows.itertuples()}
     cheapest = min(costs.values(), default=1.0)
     made = Figure(figsize=(1.6 + 1.25 * (len(needs) + 1), 1.6 + 0.42 * len(order)), layout="constrained")
@@ -32,7 +32,9 @@ def by_need(rows: pd.DataFrame, costs: dict[str, float], note: str) -> Figure:
     for y, label in enumerate(order):
         for x, need in enumerate(needs):
             one = by.get((label, need))
-            if one is not None:
+            if one is None:
+                ax.text(x + 0.5, y + 0.5, "not run", ha="center", va="center", fontsize=7, color=style.MUTED)
+            else:
                 ink = "white" if one.score.value > 0.75 else style.INK
                 center = {"ha": "center", "color": ink}
                 weight = "bold" if one.good else "normal"

@@ -149,7 +149,7 @@ def test_a_need_has_the_mean_of_its_tasks_and_nothing_of_a_cell_that_lacks_one()
     assert by["good"].tolist() == [True, False, True, True, True]
     drawn = matrix_figures.by_need(by.reset_index(), {"gru": 2.0, "lstm": 1.0}, "").axes[0]
     texts = [text.get_text() for text in drawn.texts]
-    assert {"0.80", "2 ms", "1 ms"} <= set(texts) and len(texts) == 2 * 5 + 2
+    assert {"0.80", "2 ms", "1 ms"} <= set(texts) and len(texts) == 2 * 5 + 2 + 1
 
 
 def test_the_matrix_is_drawn_with_what_there_is():
