@@ -411,6 +411,7 @@ def scan(cell, strategy, params, xs, carry):
 
 
 @pytest.mark.parametrize("name, options", MORE, ids=str)
+@pytest.mark.slow
 def test_more_options_obey_the_equations(laws, name, options):
     cell = cells.get(name, hidden_size=3, **options)
     check(laws, name, functools.partial(steps, cell), cell)

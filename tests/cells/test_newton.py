@@ -98,6 +98,7 @@ def test_sru_with_feedback_converges_in_a_few_iterations_at_any_length(time, dty
 
 
 @pytest.mark.parametrize("v, most", [(1.0, 4), (1.7, 8)])
+@pytest.mark.slow
 def test_windows_need_few_iterations_where_single_steps_need_many(v, most):
     cell, params, xs = problem("sru_feedback", 512)
     params |= {name: v * jnp.sign(params[name]) for name in ("v_f", "v_r")}

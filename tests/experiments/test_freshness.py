@@ -7,6 +7,7 @@ import pytest
 import cells
 from experiments import claims
 from experiments.lab import freshness
+from quickly import quickly
 
 PACKAGE = {
     "experiments/__init__.py": "",
@@ -82,7 +83,7 @@ def test_digests_are_the_same_for_every_version_of_python(project):
     assert freshness.code_of("toy")["train/metrics.py"] == "78a33ac4a09b"
 
 
-@pytest.mark.parametrize("name", claims.EXPERIMENTS)
+@pytest.mark.parametrize("name", quickly(claims.EXPERIMENTS, "horizon", "atlas", "identities"))
 def test_every_experiment_depends_on_what_trains_and_on_the_cells_it_names(name):
     every, some = freshness.code_of(name), freshness.code_of(name, ["lstm"])
     assert some.items() <= every.items()

@@ -24,7 +24,7 @@ PICTURES = {
     "sru": 5,
     "strategies": 2,
 }
-KILOBYTES = 420
+KILOBYTES = 500
 
 every_one = pytest.mark.parametrize("path", notebooks.PATHS, ids=lambda path: path.stem)
 

@@ -162,7 +162,7 @@ def test_unit_memory_weighs_distances_by_the_jacobian(name, of):
     np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
-@each
+@some
 def test_kinds_are_what_the_jacobian_says(name):
     kind = probes.kind(name)
     cell, params, xs = case(name)

@@ -184,6 +184,7 @@ def measured(tmp_path, **options):
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_tables_figures_and_what_they_were_made_on_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "bounds", lambda: {"matmul_gflops": 10.0, "copy_gb_per_s": 1.0})
     text = measured(tmp_path, parts=["layers"], sizes=["2x8x4"], cells=["rnn", "sru"], repeats=1)

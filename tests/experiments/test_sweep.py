@@ -101,6 +101,7 @@ def seen(monkeypatch):
     monkeypatch.setattr(local.Worker, "__init__", init)
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_always_dies_fails_and_is_not_tried_for_ever(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text(

@@ -17,6 +17,7 @@ from train.compile import EFFORTS, executable, make_room, options
 from train.loop import train
 
 
+@pytest.mark.slow
 def test_runs_made_ready_in_groups_give_their_own_numbers(compilations):
     """Whatever one of them raises is raised in its turn; programs are compiled once."""
     run_configs = {

@@ -20,6 +20,7 @@ def sampled():
     return model, params, jit(make_sample(model, 8))
 
 
+@pytest.mark.slow
 def test_at_temperature_0_each_token_is_the_likeliest_after_all_before_it(sampled):
     model, params, sample = sampled
     drawn = sample(params, jax.random.key(0), PROMPT, 0.0)

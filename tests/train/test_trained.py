@@ -110,6 +110,7 @@ def test_predictions_have_the_tested_metric_at_the_best_and_at_the_last_step(gri
     np.testing.assert_array_equal(np.asarray(one), one.outputs)
 
 
+@pytest.mark.slow
 def test_many_rows_go_in_pieces_of_one_shape(trained):
     size = trained.config.train.eval_batch_size
     xs = np.resize(np.asarray(batch_of(trained).xs), (size + 3, 5))
