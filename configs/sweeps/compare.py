@@ -10,7 +10,7 @@ IDENTITY = "rnn:activation=relu:recurrent_init=identity"
 CELLS = ("sru", "gru", "lstm", "rnn", IDENTITY)
 
 # As in the atlas (`experiments/lab/needs.py`): recall that nobody is told the gap of, parity of 4 to 32 bits
-# validated and tested on 64 to 128, digits a pixel a step; but of its budgets about a half, for a result soon.
+# validated and tested on 64 to 128, digits a pixel a step; about a half of its budgets, for a result soon.
 _MODEL = {"embedding_size": 32, "depth": 1, "dropout": 0.0}
 TASKS = {
     "delayed_recall": {
