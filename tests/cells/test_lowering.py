@@ -35,7 +35,7 @@ def lowered(cell, strategy, platform):
     return jax.export.export(run, platforms=[platform])(params, xs, carry, lengths, resets)
 
 
-@pytest.mark.kinds
+@pytest.mark.kinds("lstm", "sru", "lru", "mlstm", "tcn")
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_it_lowers_for_accelerators(case, strategy, platform, monkeypatch):
     # Its warning that it fell back is a callback, which a program for elsewhere cannot have.

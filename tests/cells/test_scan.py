@@ -62,7 +62,7 @@ def test_flags_that_say_nothing_and_padding_change_nothing(case, strategy, seed,
     laws.same(got, (padded.carry, padded.ys[:, :time]))
 
 
-@KINDS
+@pytest.mark.kinds("lstm", "sru", "mlstm", "lru")
 @given(draw=laws.draws, reverse=laws.directions, cut=laws.cuts)
 def test_a_run_may_stop_and_go_on_at_any_step(case, strategy, draw, reverse, cut):
     """Chained by the carry, which is the one after the last real step."""
@@ -142,7 +142,7 @@ def test_a_reset_at_a_skipped_element_is_skipped(case, strategy, draw, reverse):
 # --- order
 
 
-@KINDS
+@pytest.mark.kinds("lstm", "sru", "mlstm", "lru")
 @given(draw=laws.draws)
 def test_reverse_is_flipping_inside_each_length(case, strategy, draw):
     cell = case.cell(laws.HIDDEN)

@@ -40,10 +40,10 @@ FLAG = "--xla_force_host_platform_device_count=3"
     "devices, env, want",
     [
         (0, {}, host.cores()),
-        (3, {}, 3),
+        pytest.param(3, {}, 3, marks=pytest.mark.slow),
         (0, {"XLA_FLAGS": FLAG}, 3),
-        (0, {"JAX_NUM_CPU_DEVICES": 3}, 3),
-        (1, {"XLA_FLAGS": FLAG}, 1),
+        pytest.param(0, {"JAX_NUM_CPU_DEVICES": 3}, 3, marks=pytest.mark.slow),
+        pytest.param(1, {"XLA_FLAGS": FLAG}, 1, marks=pytest.mark.slow),
     ],
     ids=["one-per-core", "as-many-as-asked", "as-XLA_FLAGS-say", "as-jax-was-told", "asked-before-told"],
 )

@@ -69,7 +69,7 @@ def test_pieces_give_the_numbers_of_one_pass(name, stack, x64):
         jax.tree.map(assert_close, got, want)
 
 
-@pytest.mark.parametrize("cut", [1, TIME - 1])
+@pytest.mark.parametrize("cut", [pytest.param(1, marks=pytest.mark.slow), TIME - 1])
 def test_the_answer_of_a_sequence_is_that_of_its_last_piece(cut, x64):
     model = build(cell_of("gru"), spec := spec_of("tokens", per_step=False), ModelConfig(pooling="last"))
     params, xs = normal_params(model), inputs_of(spec)
