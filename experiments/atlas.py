@@ -10,7 +10,8 @@ Each cell stands by itself ("bare") or in a gated residual block with a short co
 It is tuned on seeds of its own (`lab/tuning.py`), then ten others count. Made-up tasks are trained until
 solved, real data for the whole budget, of which the best result on validation is tested (`lab/needs.py`).
 Attention is the control, the window of eight inputs, which has no recurrence, the floor. The last command
-shows what the one before it has trained so far.
+shows what the one before it has trained so far; the full preset needs the data of train/README.md and, for
+`vowels`, the extra `series`.
 """
 
 import dataclasses
