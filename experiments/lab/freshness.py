@@ -145,6 +145,7 @@ def _bound(node: ast.AST) -> set[str]:
     return {x.id for target in targets for x in ast.walk(target) if isinstance(x, ast.Name)}
 
 
+@functools.cache
 def _imports(tree: ast.Module, package: str) -> list[str]:
     """The modules that a file of a package may import; some of these names are no modules."""
     names = []
@@ -176,6 +177,7 @@ def _texts(text: str) -> set[str]:
     }
 
 
+@functools.cache
 def _digest(tree: ast.Module) -> str:
     return hashlib.sha256(_written(tree).encode()).hexdigest()[:12]
 
