@@ -61,15 +61,20 @@ def by_need(rows: pd.DataFrame, costs: dict[str, float], note: str) -> Figure:
                 fontsize=9,
             )
     titles = [_headed(need, rows) for need in needs] + ["cost of\na step"]
-    ax.set_xticks(np.arange(len(titles)) + 0.5, titles, fontsize=8)
-    ax.xaxis.tick_top()
-    ax.set_yticks(np.arange(len(order)) + 0.5, order, fontsize=10)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    _name(ax, titles, order, 10)
     for x in range(1, len(needs) + 1):
         ax.axvline(x, color="white", lw=3)
     style.legend(made, [], [note])
     return made
+
+
+def _name(ax, titles: list[str], cells: list[str], size: float, **slanted):
+    """Columns on top, cells at the left, in the middle of their squares."""
+    ax.set_xticks(np.arange(len(titles)) + 0.5, titles, fontsize=8, **slanted)
+    ax.xaxis.tick_top()
+    ax.set_yticks(np.arange(len(cells)) + 0.5, cells, fontsize=size)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
 
 
 def _headed(need: str, rows: pd.DataFrame) -> str:
@@ -113,11 +118,7 @@ def by_task(found: pd.DataFrame, costs: dict[str, float], states: dict[str, int]
             ax.text(len(columns) + 0.55 + x, y + 0.5, text, ha="center", va="center", fontsize=7.5)
     titles = [COLUMNS[column].title for column in columns] + ["ms a step", "state"]
     ax.set(xlim=(0, len(columns) + 2), ylim=(len(order), 0))
-    ax.set_xticks(np.arange(len(titles)) + 0.5, titles, rotation=35, ha="left", fontsize=8)
-    ax.xaxis.tick_top()
-    ax.set_yticks(np.arange(len(order)) + 0.5, order, fontsize=9)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    _name(ax, titles, order, 9, rotation=35, ha="left")
     first = 0
     for need, words in NEEDS.items():
         number = sum(COLUMNS[column].need == need for column in columns)
