@@ -260,6 +260,12 @@ def check_chrono(cell, overruled: str = "") -> None:
         )
 
 
+def check_time_steps(cell) -> None:
+    """0 < `dt_min` <= `dt_max`, both finite."""
+    check_finite(cell, "dt_min", "dt_max")
+    require(cell, "dt_min", 0 < cell.dt_min <= cell.dt_max, "above 0 and at most dt_max")
+
+
 def check_heads(cell) -> None:
     """`heads` divides `hidden_size`, and is 1 where units are `diagonal`, each a head."""
     ok = type(cell.heads) is int and cell.heads > 0 and cell.hidden_size % cell.heads == 0

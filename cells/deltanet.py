@@ -1,7 +1,6 @@
 """Gated DeltaNet and DeltaProduct: the delta rule on a matrix state (Yang 2025; products: Siems 2025)."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -65,10 +64,10 @@ class DeltaNet(base.Sequence):
             return params
         # dt log-uniform in [0.001, 0.1], A uniform in (0, 16], as the authors start them.
         wide = jnp.promote_types(dtype, jnp.float32)
-        dt = jnp.exp(jax.random.uniform(key_b, (heads,), wide, math.log(0.001), math.log(0.1)))
+        dt = parts.time_steps(key_b, (heads,), 0.001, 0.1, wide)
         return params | {
             "W_dt": init(key_dt, (input_size, heads), dtype),
-            "b_dt": (dt + jnp.log(-jnp.expm1(-dt))).astype(dtype),  # softplus of it is dt
+            "b_dt": parts.before_softplus(dt).astype(dtype),
             "A_log": jnp.log(16 * (1 - jax.random.uniform(key_A, (heads,), wide))).astype(dtype),
         }
 
@@ -98,8 +97,8 @@ class DeltaNet(base.Sequence):
         H, n, keys = self.hidden_size, self.products, self.heads * self.state_size
         names = ("q", "k", "v", "beta", "z", *(["dt"] if self.decay else []))
         u = xs @ parts.stack(params, *(f"W_{name}" for name in names))
-        sizes = (keys, n * keys, n * H, n * self.heads, H)
-        q, k, v, beta, z, dt = jnp.split(u, [sum(sizes[: i + 1]) for i in range(5)], axis=-1)
+        sizes = (keys, n * keys, n * H, n * self.heads, H, self.heads if self.decay else 0)
+        q, k, v, beta, z, dt = parts.cut(u, *sizes)
         return (q, k, v, beta, dt + params["b_dt"] if self.decay else dt), z
 
     def _terms(self, params, us):

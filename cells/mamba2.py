@@ -1,7 +1,6 @@
 """Mamba-2's recurrence, scalar decay on a matrix state (Dao & Gu 2024, "Transformers are SSMs")."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +43,7 @@ class Mamba2(base.Sequence):
         super().__post_init__()
         base.check_positive(self, "state_size")
         base.check_heads(self)
-        base.check_finite(self, "dt_min", "dt_max")
-        base.require(self, "dt_min", 0 < self.dt_min <= self.dt_max, "above 0 and at most dt_max")
+        base.check_time_steps(self)
 
     def init(self, key, input_size, dtype=jnp.float32):
         key_W, key_S, key_dt, key_A, key_b = jax.random.split(key, 5)
@@ -54,10 +52,10 @@ class Mamba2(base.Sequence):
         params |= parts.dense_weights(key_S, "BC", "W", (input_size, self.state_size), init, dtype)
         # A uniform in [1, 16], D = 1, dt between 0.001 and 0.1, as the authors start them.
         wide = jnp.promote_types(dtype, jnp.float32)
-        dt = jnp.exp(jax.random.uniform(key_b, (heads,), wide, math.log(self.dt_min), math.log(self.dt_max)))
+        dt = parts.time_steps(key_b, (heads,), self.dt_min, self.dt_max, wide)
         return params | {
             "W_dt": init(key_dt, (input_size, heads), dtype),
-            "b_dt": (dt + jnp.log(-jnp.expm1(-dt))).astype(dtype),  # softplus of it is dt
+            "b_dt": parts.before_softplus(dt).astype(dtype),
             "A_log": jnp.log(jax.random.uniform(key_A, (heads,), wide, 1, 16)).astype(dtype),
             "D": jnp.ones(heads, dtype),
         }
@@ -86,7 +84,7 @@ class Mamba2(base.Sequence):
     def project(self, params, xs):
         H, N = self.hidden_size, self.state_size
         u = xs @ parts.stack(params, *(f"W_{name}" for name in ("x", "z", "B", "C", "dt")))
-        x, z, B, C, dt = jnp.split(u, [H, 2 * H, 2 * H + N, 2 * (H + N)], axis=-1)
+        x, z, B, C, dt = parts.cut(u, H, H, N, N, self.heads)
         return (x, B, C, softplus(dt + params["b_dt"])), z
 
     def over_time(self, params, carry, us, rest, steps):

@@ -2,7 +2,6 @@
 state space principles")."""
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import jax
@@ -58,8 +57,8 @@ class Mamba3(base.Sequence):
         super().__post_init__()
         base.check_positive(self, "state_size")
         base.check_heads(self)
-        base.check_finite(self, "dt_min", "dt_max", "rotated")
-        base.require(self, "dt_min", 0 < self.dt_min <= self.dt_max, "above 0 and at most dt_max")
+        base.check_time_steps(self)
+        base.check_finite(self, "rotated")
         base.require(self, "rotated", 0 <= self.rotated <= 1, "in [0, 1]")
 
     @property
@@ -85,9 +84,9 @@ class Mamba3(base.Sequence):
             for k, (name, width) in zip(keys, self._widths.items(), strict=True)
         }
         # dt between 0.001 and 0.1, and ones, as the authors start them.
-        dt = jnp.exp(jax.random.uniform(key_b, (heads,), wide, math.log(self.dt_min), math.log(self.dt_max)))
+        dt = parts.time_steps(key_b, (heads,), self.dt_min, self.dt_max, wide)
         return params | {
-            "b_dt": (dt + jnp.log(-jnp.expm1(-dt))).astype(dtype),  # softplus of it is dt
+            "b_dt": parts.before_softplus(dt).astype(dtype),
             "w_B": jnp.ones(N, dtype), "w_C": jnp.ones(N, dtype),
             "b_B": jnp.ones((heads, N), dtype), "b_C": jnp.ones((heads, N), dtype),
             "D": jnp.ones(heads, dtype),
@@ -115,8 +114,7 @@ class Mamba3(base.Sequence):
     def project(self, params, xs):
         widths = self._widths
         u = xs @ parts.stack(params, *(f"W_{name}" for name in widths))
-        ends = [sum(list(widths.values())[:n]) for n in range(1, len(widths))]
-        u = dict(zip(widths, jnp.split(u, ends, axis=-1), strict=True))
+        u = dict(zip(widths, parts.cut(u, *widths.values()), strict=True))
         dt = softplus(u["dt"] + params["b_dt"])
         A = jnp.maximum(softplus(u["A"]), A_MIN)
         lam = sigmoid(u["lam"]) if self.trapezoid else jnp.ones_like(dt)

@@ -1,5 +1,6 @@
 """Pieces that several cells share: initialisers, products, layer normalisation, causal convolutions."""
 
+import itertools
 import math
 
 import jax
@@ -77,6 +78,16 @@ def middle_bias(steps: int) -> dict[str, float]:
     return {"forget_bias": math.log(steps / 2)}
 
 
+def time_steps(key: Array, shape: tuple[int, ...], least: float, most: float, dtype) -> Array:
+    """Step sizes dt, log-uniform between `least` and `most` (Gu & Dao 2023, section 3.6)."""
+    return jnp.exp(jax.random.uniform(key, shape, dtype, math.log(least), math.log(most)))
+
+
+def before_softplus(x: Array) -> Array:
+    """The number of which softplus is x > 0."""
+    return x + jnp.log(-jnp.expm1(-x))
+
+
 def spread_bias(first: float, size: int, dtype) -> Array:
     """Bias of xLSTM's forget gates: evenly spaced from `first` to `first + 3` (the authors' package)."""
     return jnp.linspace(first, first + 3, size, dtype=dtype)
@@ -98,6 +109,11 @@ def gains(names: str, hidden_size: int, dtype) -> Params:
 def split(x: Array, parts: int) -> list[Array]:
     """`x` (..., parts * n) cut into `parts` arrays (..., n)."""
     return jnp.split(x, parts, axis=-1)
+
+
+def cut(x: Array, *widths: int) -> list[Array]:
+    """`x` (..., sum of widths) cut into arrays of these widths."""
+    return jnp.split(x, list(itertools.accumulate(widths[:-1])), axis=-1)
 
 
 def stack(params: Params, *names: str, axis: int = -1) -> Array:

@@ -45,8 +45,7 @@ class S5(base.Linear):
         base.check_choice(self, "eigenvalues", "hippo", "s4d")
         whole = type(self.state_size) is int and self.state_size >= 0
         base.require(self, "state_size", whole, "a positive int, or 0: as hidden_size")
-        base.check_finite(self, "dt_min", "dt_max")
-        base.require(self, "dt_min", 0 < self.dt_min <= self.dt_max, "above 0 and at most dt_max")
+        base.check_time_steps(self)
 
     def _length(self, steps):
         # Time scales from steps / 4 to steps: exp(-dt / 2) is kept.
