@@ -6,7 +6,9 @@
 
 Runs the experiments of the laboratory one after the other and writes, into --workdir: a folder for each, as
 its own command does, and the verdicts, claims.md and claims.csv. The same command again goes on where it was
-stopped. The fast preset takes about three hours on 2 CPU cores (--workers=2), in as many pieces as one likes.
+stopped; where code has changed meanwhile, --check says which evidence is of other code, and --confirm
+whether the kept runs still begin as they did. The fast preset takes about three hours on 2 CPU cores
+(--workers=2), in as many pieces as one likes.
 The full preset repeats it with more cells and tasks, larger models and longer sequences; it would take days
 there and has not been run: give it a GPU, many cores, or run its parts by --only on several machines.
 """
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 from absl import flags
+from rich.progress import track
 
 from experiments import cli, output, screen, tables
 from experiments.lab import experiment
@@ -25,6 +28,13 @@ flags.DEFINE_list("only", None, "Experiments to run; the others count with what 
 FLAGS = flags.FLAGS
 flags.DEFINE_boolean(
     "check", False, "Run nothing: say which code has changed since the evidence in --workdir was measured."
+)
+flags.DEFINE_boolean(
+    "confirm",
+    False,
+    "Train nothing to its end: begin the kept runs in --workdir again where code has changed since, and keep "
+    "those whose first evaluation comes out the same. What was measured with other code is deleted: the next "
+    "command measures it again.",
 )
 flags.adopt_module_key_flags(experiment)
 
@@ -55,6 +65,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     if FLAGS.check:
         return check(Path(FLAGS.workdir or COMMITTED), names, console)
     workdir = Path(FLAGS.workdir or f"runs/claims-{FLAGS.preset}")
+    if FLAGS.confirm:
+        return confirm(workdir, names, console)
     chosen = [experiment.of(name) for name in names]
     settings = [experiment.settings_of(one, FLAGS.preset, experiment.shared_flags(one)) for one in chosen]
     several = [(one, its, workdir / one.name) for one, its in zip(chosen, settings, strict=True)]
@@ -80,6 +92,37 @@ def check(workdir: Path, names, console) -> int:
         rows.append({"experiment": name, "evidence": said, "changed since": listed})
     tables.show(console, f"Evidence in {workdir}", pd.DataFrame(rows))
     return int(any(row["evidence"] != "fresh" for row in rows))
+
+
+def confirm(workdir: Path, names, console) -> int:
+    """Prints of each experiment how many of its kept runs today's code begins alike; returns 1 where some are
+    different."""
+    from experiments.lab import confirmed
+    from train.files import locked
+
+    rows = []
+    for name in names:
+        if not (workdir / name / "runs").is_dir():
+            continue
+        with locked(workdir / name):
+            begun = confirmed.confirm(workdir / name, name, FLAGS.data_dir)
+            total = len(list((workdir / name / "runs").iterdir()))
+            is_shown = console.is_terminal and not FLAGS["quiet"].value
+            found = list(track(begun, name, total, console=console, transient=True, disable=not is_shown))
+        counts = {word: sum(one.word == word for one in found) for word in confirmed.WORDS}
+        largest = max((one.difference for one in found if one.word != confirmed.DIFFERENT), default=0.0)
+        rows.append({"experiment": name} | counts | {"largest difference": f"{largest:.1e}"})
+        for one in found:
+            if one.word == confirmed.DIFFERENT:
+                console.print(
+                    f"{name} {one.name}: after {one.step} steps losses are {one.difference:.1e} apart; "
+                    f"delete {workdir / name / 'runs' / one.name}, and it is trained again",
+                    soft_wrap=True,
+                )
+    if not rows:
+        raise ValueError(f"{workdir} holds no runs; --workdir says where they are")
+    tables.show(console, f"Kept runs in {workdir}, begun again", pd.DataFrame(rows))
+    return int(any(row[confirmed.DIFFERENT] for row in rows))
 
 
 def judge(workdir) -> pd.DataFrame:

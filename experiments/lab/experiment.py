@@ -280,6 +280,7 @@ def run_all(
 
 
 def _run(experiment, settings, workdir, console, lab) -> Frames:
+    from experiments.lab import confirmed
     from train.environment import environment
 
     lab.console.print(f"{experiment.name}: results go to {workdir}", soft_wrap=True)
@@ -290,6 +291,8 @@ def _run(experiment, settings, workdir, console, lab) -> Frames:
     for name, frame in frames.items():
         output.write_frame(workdir / f"{name}.csv", frame, float_format="%.8g")
     record |= {"seconds_of_this_call": took, "code": lab.used}
+    if lab.confirmed:
+        record["confirmed"] = confirmed.summary(lab.confirmed)
     files.write_json(workdir / "environment.json", record)
     report(experiment, frames, workdir, console, record)
     lab.console.print(f"{experiment.name}: {took:.0f} s; wrote {workdir / 'report.md'}", soft_wrap=True)

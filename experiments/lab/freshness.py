@@ -43,15 +43,13 @@ def code_of(name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
       labels: cells and tasks it was run with, "lstm:forget_bias=3": of the registered ones, only these count
         and those that its file names. None: all.
     """
-    top, tables = f"experiments.{name}", _registered()
+    top = f"experiments.{name}"
     own = _file(top)
     if own is None:
         raise ValueError(f"there is no experiments/{name}.py")
     skipped, measured = set(), _used_by("measure", own.read_text())
     if labels is not None:
-        used = {label.split(":")[0] for label in [*labels, *_texts(own.read_text())]}
-        kept = {module for table in tables.values() for key, module in table.items() if key in used}
-        skipped = {module for table in tables.values() for module in table.values()} - kept
+        skipped = _others({label.split(":")[0] for label in [*labels, *_texts(own.read_text())]})
     found, left = {}, [top, "train.loop"]  # which `store.Lab` trains with
     while left:
         module = left.pop()
@@ -65,7 +63,7 @@ def code_of(name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
     digests = {
         path.relative_to(ROOT).as_posix(): _digest(measured if module == top else _bare(path.read_text()))
         for module, path in found.items()
-        if module not in tables  # those are lists of the others
+        if module not in _registered()  # those are lists of the others
     }
     return dict(sorted(digests.items()))
 
@@ -73,6 +71,12 @@ def code_of(name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
 def of_runs(code: dict[str, str]) -> dict[str, str]:
     """What of `code_of` trains."""
     return {path: digest for path, digest in code.items() if path.split("/")[0] in ("cells", "train")}
+
+
+def of_labels(code: dict[str, str], labels: Iterable[str]) -> dict[str, str]:
+    """`code_of` without the registered cells and tasks that are not in `labels`."""
+    others = {f"{module.replace('.', '/')}.py" for module in _others(set(labels))}
+    return {path: digest for path, digest in code.items() if path not in others}
 
 
 def changed(recorded: dict[str, str], name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
@@ -92,6 +96,13 @@ def _registered() -> dict[str, dict[str, str]]:
 
     tables = {"cells": cells.CELLS.table, "train.tasks": tasks.TASKS.table}
     return {package: {key: cls.__module__ for key, cls in table.items()} for package, table in tables.items()}
+
+
+def _others(used: set[str]) -> set[str]:
+    """Modules of registered cells and tasks without the `used` ones."""
+    tables = _registered().values()
+    kept = {module for table in tables for key, module in table.items() if key in used}
+    return {module for table in tables for module in table.values()} - kept
 
 
 def _aside(module: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cells import CELLS
 from experiments import screen
 from experiments.lab import freshness, runs
 from experiments.lab.protocol import NotYet
@@ -17,6 +18,7 @@ from train.config import RunConfig
 from train.files import WorkdirError, digest, lock, locked, write_json
 from train.loop import Result, train
 from train.record import check_own, clear, finished
+from train.tasks import TASKS
 
 
 class Lab:
@@ -27,8 +29,8 @@ class Lab:
       console: is told what goes on.
       data_dir: folder of the real data sets, as for `train.loop.train`.
       overwrite: removes the pieces of work and the runs in it first; other files stay.
-      code: what its pieces are made with, `freshness.code_of`; each of them says it, a training run that
-        nothing was measured on what trained it.
+      code: what its pieces are made with, `freshness.code_of`; each of them says it, a training run what
+        trained it, in `trained/`, whoever did.
 
     Raises:
       WorkdirError: another process has the folder.
@@ -45,6 +47,7 @@ class Lab:
         self.workdir, self.console, self.data_dir = Path(workdir), console, data_dir
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.code = code or {}
+        self.confirmed: dict[str, dict] = {}  # runs of which only the beginning was trained with today's code
         self.used = {path: self.code[path] for path in self.code.keys() - freshness.of_runs(self.code)}
         self._held = lock(self.workdir)
         if overwrite:
@@ -58,7 +61,7 @@ class Lab:
         folders = [folder for folder in self.workdir.glob("runs/*") if folder.is_dir()]
         for folder in folders:  # of all, before anything is removed
             check_own(folder)
-        for piece in self.workdir.glob("done/*.json"):
+        for piece in [*self.workdir.glob("done/*.json"), *self.workdir.glob("trained/*.json")]:
             if _is_piece(piece):
                 piece.unlink()
         for folder in folders:  # one without a readable config too
@@ -108,34 +111,33 @@ class Lab:
     def _file(self, name: str) -> Path:
         return self.workdir / "done" / f"{name}.json"
 
-    def do(
-        self, name: str, settings: dict, make: Callable[[], list[dict]], is_run: bool = False
-    ) -> list[dict]:
+    def do(self, name: str, settings: dict, make: Callable[[], list[dict]]) -> list[dict]:
         """The rows of a piece of work: made now, or before, with the same settings.
 
         Args:
           name: of its file; unique in the experiment.
           settings: all that the rows depend on, JSON.
           make: measures; its rows are JSON too.
-          is_run: they depend on nothing but a config in the settings and the code that trains it.
 
         Raises:
           WorkdirError: the folder holds the same piece with other settings, or a damaged file.
         """
+        rows, code = self._done(name, settings, make, lambda: self.code)
+        self._note(code)
+        return rows
+
+    def _done(self, name, settings, make, code) -> tuple[list[dict], dict[str, str]]:
+        """The rows, and what they were made with: `code()`, or what they say."""
         path = self._file(name)
         settings = json.loads(json.dumps(settings))
-        said = freshness.of_runs if is_run else dict
         if path.exists():
-            rows = _kept(path, settings)
-            self._note(said(json.loads(path.read_text()).get("code", {})))
-            return rows
+            return _kept(path, settings), json.loads(path.read_text()).get("code", {})
         make_room()
         rows = _coded(json.loads(json.dumps(make())))
         path.parent.mkdir(exist_ok=True)
-        kept = {"settings": settings, "rows": rows, "sha256": digest(rows), "code": said(self.code)}
+        kept = {"settings": settings, "rows": rows, "sha256": digest(rows), "code": code()}
         write_json(path, kept)
-        self._note(kept["code"])
-        return _decoded(rows)
+        return _decoded(rows), kept["code"]
 
     def _note(self, code: dict[str, str]) -> None:
         """What the pieces that were asked for were made with; "several" where they differ in a file.
@@ -167,8 +169,11 @@ class Lab:
         def make():
             if probe is None and (rows := self.ended(name, config)):
                 return rows  # another process has trained it
+            is_new = finished(self.folder(name)) is None
             with screen.ProgressBar(self.console, name) as bar:
                 result = train(config, self.folder(name), self.data_dir, watch=bar)
+            if is_new and result.signal is None:
+                self.trained(name, config)
             if result.signal is not None:
                 print(result.summary.run.message or "interrupted", file=sys.stderr)
                 raise SystemExit(128 + result.signal)
@@ -181,7 +186,45 @@ class Lab:
             )
             return probe(result) if probe else _rows(result.summary)
 
-        return self.do(name, {"config": config.to_dict()} | (settings or {}), make, probe is None)
+        def code():
+            trained = read_note(self.workdir, name).get("code", {})
+            return freshness.of_labels(self.code, labels_of(config)) if probe else trained
+
+        rows, made = self._done(name, {"config": config.to_dict()} | (settings or {}), make, code)
+        made, said = freshness.of_labels(made, labels_of(config)), read_note(self.workdir, name)
+        if probe is not None:
+            self._note(made)
+        # A piece of before there were notes says itself what it was trained with.
+        self._note(said.get("code", freshness.of_runs(made)))
+        if "confirmed" in said:
+            self.confirmed[name] = said["confirmed"]
+        return rows
+
+    def trained(self, name: str, config: RunConfig) -> None:
+        """Notes that a run has ended just now, trained with the code of today."""
+        code = freshness.of_labels(freshness.of_runs(self.code), labels_of(config))
+        write_note(self.workdir, name, code)
+
+
+def labels_of(config: RunConfig) -> tuple[str, str]:
+    """The registered cell and task of a run."""
+    return CELLS.name_of(config.cell), TASKS.name_of(config.task)
+
+
+def write_note(workdir: Path, name: str, code: dict[str, str], **more) -> None:
+    """Notes what a training run was made with: `code`, and what else there is to say."""
+    path = Path(workdir) / "trained" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, {"code": code} | more)
+
+
+def read_note(workdir: Path, name: str) -> dict:
+    """What `write_note` has written; empty: nothing, or what cannot be read."""
+    try:
+        found = json.loads((Path(workdir) / "trained" / f"{name}.json").read_text())
+        return found if isinstance(found["code"], dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _rows(summary) -> list[dict]:
@@ -197,7 +240,7 @@ def _is_piece(path: Path) -> bool:
         content = json.loads(path.read_text())
     except ValueError:
         return True
-    return isinstance(content, dict) and {"settings", "rows"} <= content.keys()
+    return isinstance(content, dict) and ({"settings", "rows"} <= content.keys() or "code" in content)
 
 
 def _kept(path: Path, settings: dict, all_of_them: bool = True) -> list[dict]:

@@ -40,6 +40,8 @@ def train(
         for job in todo:
             if finished(job.folder) is None:
                 raise ValueError(f"{job.name} failed: {board.failed.get(job.name, 'it did not end')}")
+            experiment, name = job.name.split(" ", 1)
+            experiments[experiment][0].trained(name, job.config)
             results.mark_failed(job.folder, None)  # that all seeds diverged is a result here
 
 

@@ -1,5 +1,6 @@
 """What the experiments of the laboratory share: kept work, statistics, settings, verdicts."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -14,7 +15,7 @@ from rich.console import Console
 
 import experiments
 from experiments import claims
-from experiments.lab import experiment, freshness, runs, statistics
+from experiments.lab import confirmed, experiment, freshness, runs, statistics
 from experiments.lab.store import Lab
 from train.files import WorkdirError
 from train.loop import train
@@ -370,20 +371,94 @@ def test_evidence_says_its_code_and_what_has_changed_since(tmp_path, monkeypatch
 def test_a_kept_run_is_of_the_code_that_trained_it(tmp_path):
     """What measures is of today: only what was measured on the run is of then."""
     then = {"cells/gru.py": "a", "train/loop.py": "b", "experiments/toy.py": "c"}
-    lab = Lab(tmp_path, QUIET, code=then)
-    lab.do("run", {}, lambda: [], is_run=True)
-    lab.close()
-    today = Lab(tmp_path, QUIET, code=then | {"experiments/toy.py": "d", "cells/s5.py": "e"})
-    today.do("run", {}, lambda: [], is_run=True)
-    assert today.used == {"experiments/toy.py": "d"} | freshness.of_runs(then)
-    today.close()
-    lab = Lab(tmp_path, QUIET, code=then)
-    lab.do("probe", {}, lambda: [])
-    lab.close()
-    today = Lab(tmp_path, QUIET, code=then | {"experiments/toy.py": "d"})
-    today.do("probe", {}, lambda: [])
-    assert today.used["experiments/toy.py"] == "several"
-    piece = tmp_path / "done" / "run.json"
-    piece.write_text(json.dumps(json.loads(piece.read_text()) | {"code": {}}))  # of before codes were kept
-    today.do("run", {}, lambda: [], is_run=True)
-    assert set(today.used.values()) == {"several"}
+    config = _short("gru")
+
+    def probe(result):
+        return runs.seeds(result)
+
+    with contextlib.closing(Lab(tmp_path, QUIET, code=then)) as lab:
+        lab.train("run", config)
+        assert lab.used == then
+    later = then | {"experiments/toy.py": "d", "cells/s5.py": "e"}  # which the run does not have
+    with contextlib.closing(Lab(tmp_path, QUIET, code=later)) as today:
+        today.train("run", config)
+        assert today.used == {"experiments/toy.py": "d"} | freshness.of_runs(then)
+        today.train("probed", config, probe)
+    with contextlib.closing(Lab(tmp_path, QUIET, code=then)) as lab:
+        lab.train("probed", config, probe)
+        assert lab.used["experiments/toy.py"] == "several"
+
+
+def test_a_run_that_was_trained_before_does_not_become_of_todays_code(tmp_path):
+    """By processes, or by a command that was stopped before it had measured."""
+    then, now = {"cells/gru.py": "a", "train/loop.py": "b"}, {"cells/gru.py": "c", "train/loop.py": "b"}
+    config = _short("gru")
+    with contextlib.closing(Lab(tmp_path, QUIET, code=then)) as lab:
+        for name in ("told", "probed", "untold"):
+            train(config, lab.folder(name))
+        for name in ("told", "probed"):
+            lab.trained(name, config)
+    for name, probe, said in (
+        ("told", None, then),
+        ("probed", runs.seeds, {"cells/gru.py": "several", "train/loop.py": "b"}),
+        ("untold", None, dict.fromkeys(now, "several")),
+    ):
+        with contextlib.closing(Lab(tmp_path, QUIET, code=now)) as lab:
+            lab.train(name, config, probe)
+            assert lab.used == said
+    piece = tmp_path / "done" / "old.json"  # of before there were notes
+    train(config, tmp_path / "runs" / "old")
+    piece.write_text(json.dumps(json.loads((piece.with_stem("told")).read_text()) | {"code": then}))
+    with contextlib.closing(Lab(tmp_path, QUIET, code=now)) as lab:
+        lab.train("old", config)
+        assert lab.used == then
+
+
+def test_kept_runs_that_begin_as_they_did_are_of_todays_code(tmp_path, monkeypatch):
+    """One that does not stays of the old code; what other code has measured is measured again."""
+    configs = {"same": _short("gru"), "other": _short("gru"), "rounded": _short("lstm")}
+    then = {path: "old" for path in freshness.code_of("gates")}
+    with contextlib.closing(Lab(tmp_path, QUIET, code=then)) as lab:
+        for name, config in configs.items():
+            lab.train(name, config)
+        lab.train("probed", configs["same"], runs.seeds)
+        lab.do("timed", {}, lambda: [])
+        lab.code = freshness.code_of("gates")
+        lab.do("fresh", {}, lambda: [])
+        lab.train("today", configs["same"])
+    for name, factor in {"other": 1.1, "rounded": 1 + 1e-6}.items():
+        path = tmp_path / "runs" / name / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [row | {"train_loss": row["train_loss"] * factor} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = {one.name: one for one in confirmed.confirm(tmp_path, "gates")}
+    assert {name: one.word for name, one in found.items()} == {
+        "same": "the same", "probed": "the same", "other": "different", "rounded": "but for rounding",
+        "today": "fresh",
+    }  # fmt: skip
+    assert (
+        found["same"].step == 1 and 0 < found["rounded"].difference < 2e-6 < 0.05 < found["other"].difference
+    )
+    assert {path.stem for path in tmp_path.glob("done/*.json")} == {*configs, "fresh", "today"}
+    with contextlib.closing(Lab(tmp_path, QUIET, code=freshness.code_of("gates"))) as lab:
+        monkeypatch.setattr("experiments.lab.store.train", None)
+        for name in ("same", "rounded"):
+            lab.train(name, configs[name])
+        assert lab.used == lab.code
+        told = confirmed.summary(lab.confirmed)
+        assert (
+            told["runs"] == 2
+            and told["steps"] == [1, 1]
+            and told["difference"] == found["rounded"].difference
+        )
+        lab.train("other", configs["other"])
+        assert (
+            lab.used["cells/gru.py"] == "several" and lab.used["cells/lstm.py"] == lab.code["cells/lstm.py"]
+        )
+
+
+def _short(cell):
+    return runs.config(
+        cell, "delayed_recall", cell={"hidden_size": 3}, task={"gap": 2, "eval_examples": 8},
+        train={"steps": 2, "seeds": 2, "batch_size": 2, "eval_every": 1},
+    )  # fmt: skip
