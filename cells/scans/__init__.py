@@ -11,7 +11,7 @@ from jax import lax
 
 from cells import base
 from cells.base import Array, Carry, Cell, Params
-from cells.scans import linear, over_devices, sequence, sequential
+from cells.scans import kernels, linear, over_devices, sequence, sequential
 from cells.scans import newton as newton_
 from cells.scans import remat as rematerialise
 from cells.scans.newton import Report
@@ -20,6 +20,7 @@ from cells.scans.strategies import (
     Associative,
     Chunked,
     Chunkwise,
+    Kernel,
     Newton,
     Parallel,
     Sequential,
@@ -32,8 +33,8 @@ from cells.scans.strategies import (
 )
 
 __all__ = [
-    "STRATEGIES", "Associative", "Chunked", "Chunkwise", "Newton", "Parallel", "Report", "Sequential",
-    "Stepwise", "Strategy", "over_devices", "parse", "resolve", "scan", "strategies",
+    "STRATEGIES", "Associative", "Chunked", "Chunkwise", "Kernel", "Newton", "Parallel", "Report",
+    "Sequential", "Stepwise", "Strategy", "over_devices", "parse", "resolve", "scan", "strategies",
 ]  # fmt: skip
 
 
@@ -160,9 +161,13 @@ def states_from(cell, carry, batch, dtype):
 def _by_states(strategy, cell, params, xs, carry, initial, valid, resets, reverse):
     """All states, then all outputs -> (carry, ys), report; valid, resets (batch, time) or None."""
     report = Report()
-    us, rest = projected(cell, params, xs, initial)
+    is_fused = isinstance(strategy, Kernel) and kernels.fusible(cell)
+    us, rest = projected(cell, params, xs, None if is_fused else initial)
     valid, resets = (None if m is None else jnp.asarray(m).T[..., None] for m in (valid, resets))
     flags = initial, valid, resets, reverse
+    if is_fused:
+        last, ys = kernels.run(cell, params, carry, us, rest, *flags, kernels.way(strategy))
+        return (last, jnp.swapaxes(ys, 0, 1)), report
     match strategy:
         case Newton():
             states, report = newton_.run(cell, cell.recurrent_weights(params), carry, us, *flags, strategy)
@@ -195,13 +200,15 @@ def _in_order(fresh, strategy, cell, params, xs, carry, initial, valid, resets, 
 
 
 def projected(cell, params, xs, initial):
-    """`cell.project` of xs (batch, time, features): (time, batch, k) each, in the dtype of the state."""
+    """`cell.project` of xs (batch, time, features): (time, batch, k) each, in the dtype of the state
+    `initial`; None: in their own."""
     batch, time, features = xs.shape
-    state_dtype = jnp.real(jax.tree.leaves(initial)[0]).dtype
+    state_dtype = None if initial is None else jnp.real(jax.tree.leaves(initial)[0]).dtype
     # Time leads from here on; flat, so that the projections and their gradients are plain matmuls.
     xs = lax.optimization_barrier(jnp.swapaxes(xs, 0, 1)).reshape(time * batch, features)
     return jax.tree.map(
-        lambda u: u.reshape(time, batch, u.shape[-1]).astype(state_dtype), _project(cell, params, xs)
+        lambda u: u.reshape(time, batch, u.shape[-1]).astype(state_dtype or u.dtype),
+        _project(cell, params, xs),
     )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.export import is_symbolic_dim
 
-from cells.scans.strategies import Associative, Chunked
+from cells.scans.strategies import Associative, Chunked, Kernel
 
 CHUNK = 64  # steps solved in parallel by `chunked`
 
@@ -123,4 +123,8 @@ def solver(strategy):
             return associative
         case Chunked(chunk=chunk):
             return partial(chunked, chunk=chunk)
+        case Kernel():
+            from cells.scans import kernels
+
+            return partial(kernels.solve, kernels.way(strategy))
     return sequential

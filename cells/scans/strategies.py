@@ -7,6 +7,8 @@ cells.scan(cell, params, xs, strategy=cells.Newton(window=1))
 import abc
 import ast
 import dataclasses
+import functools
+import warnings
 from typing import ClassVar
 
 import jax
@@ -26,6 +28,11 @@ class Strategy(abc.ABC):
     @abc.abstractmethod
     def refuses(self, cell: base.Cell) -> str | None:
         """Why it cannot run `cell`; None: it can."""
+
+    @classmethod
+    def is_here(cls) -> bool:
+        """Whether this machine, with this version of JAX, can run it."""
+        return True
 
     def __str__(self):
         """The text that `parse` makes it of: the name, and the options that are not at their defaults."""
@@ -156,7 +163,68 @@ class Newton(Strategy):
         return None if isinstance(cell, base.Nonlinear) else "that is not a form it has"
 
 
-_ALL = (Stepwise, Sequential, Associative, Chunked, Chunkwise, Parallel, Newton)
+@dataclasses.dataclass(frozen=True)
+class Kernel(Strategy):
+    """Time inside a kernel, one pass over memory, on a GPU or a TPU: `cells.scans.kernels`. Elsewhere, and
+    with an older jax than 0.11, what "auto" is; a state in float64 goes by a `lax.scan`.
+
+    Options:
+      target: "gpu" or "tpu"; "auto": what there is.
+      chunk: steps that are copied at once; 0: as the target likes it.
+      depth: chunks that are under way together (GPU).
+      segments: parts of time that run side by side, where the state is linear in the last one, with one more
+        reading of what it depends on; 0: as many as fill the chip where there are few channels.
+      interpret: runs on a CPU, slowly: to see that it is right.
+    """
+
+    name = "kernel"
+    fixed_time = True
+    target: str = "auto"
+    chunk: int = 0
+    depth: int = 4
+    segments: int = 0
+    interpret: bool = False
+
+    def __post_init__(self):
+        base.check_choice(self, "target", "auto", "gpu", "tpu")
+        base.check_positive(self, "depth")
+        for option in ("chunk", "segments"):
+            value = getattr(self, option)
+            base.require(self, option, type(value) is int and value >= 0, "an integer, 0 or more")
+        base.require(self, "interpret", isinstance(self.interpret, bool), "True or False")
+
+    @classmethod
+    def is_here(cls):
+        from cells.scans import kernels
+
+        return kernels.available(jax.default_backend()) is None
+
+    def refuses(self, cell):
+        from cells.scans import kernels
+
+        if isinstance(cell, base.Linear) or kernels.fusible(cell):
+            return None
+        return "a number of its next state depends on more than the same unit's"
+
+    def found(self, backend: str | None) -> "Kernel | None":
+        """With the target that there is; None: there is none."""
+        from cells.scans import kernels
+
+        if self.target != "auto":
+            return self
+        target = backend or jax.default_backend()
+        if (why := kernels.available(target)) is not None:
+            _say_once(f"strategy 'kernel' is what 'auto' would be: {why}")
+            return None
+        return dataclasses.replace(self, target=target)
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
+
+
+_ALL = (Stepwise, Sequential, Associative, Chunked, Chunkwise, Parallel, Newton, Kernel)
 REGISTRY = Registry("strategy", {kind.name: kind for kind in _ALL})
 STRATEGIES = (*REGISTRY.names(), "auto")
 # What a name stands for where the cell has not the thing itself: names of older versions.
@@ -175,8 +243,9 @@ def _forms(cell: base.Cell) -> tuple[str, ...]:
 
 
 def strategies(cell: base.Cell) -> list[str]:
-    """The names of the strategies that `cell` can use, the usual ones first."""
-    names = [kind.name for kind in (*_ALL[1:], Stepwise) if kind().refuses(cell) is None]
+    """The names of the strategies that `cell` can use on this machine, the usual ones first."""
+    kinds = (kind for kind in (*_ALL[1:], Stepwise) if kind.is_here())
+    names = [kind.name for kind in kinds if kind().refuses(cell) is None]
     return [*names, "auto"]
 
 
@@ -233,6 +302,8 @@ def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 10
         quick = later or on_cpu or time < ACCELERATED_FROM
         wanted = Associative() if not quick and Associative().refuses(cell) is None else Sequential()
     reason = wanted.refuses(cell)
+    if reason is None and isinstance(wanted, Kernel):
+        wanted = wanted.found(backend) or choose(cell, "auto", backend, time)
     if reason is None:
         if later and (wanted.fixed_time or cell.fixed_time and not isinstance(wanted, Stepwise)):
             raise ValueError(

@@ -21,6 +21,7 @@ STRATEGIES = {
     "chunkwise": "-.",
     "parallel": (0, (1, 1)),
     "newton": (0, (5, 1, 1, 1, 1, 1)),
+    "kernel": (0, (3, 1, 1, 1)),
 }
 SPARE = [
     (colour, line, MARKERS[i % len(MARKERS)])

@@ -1,0 +1,91 @@
+"""An elementwise recurrence as a Mosaic GPU kernel (Pallas): a warpgroup for each 128 channels of a segment.
+
+Chunks of the inputs come into shared memory while those before them are worked on; the state stays in
+registers, and outputs are written from there.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cells.scans.kernels.recurrence import LANES, cut, fitted, turned
+
+CHUNK = 16  # steps
+
+
+def run(body, dtypes, sums, reverse, way, consts, first, xs):
+    """One kernel, as `recurrence._kernel` says it."""
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import mosaic_gpu as plgpu
+
+    time, batch, channels = xs[0].shape
+    segments, width = first[0].shape[0], batch * channels
+    chunk = min(way.chunk or CHUNK, -(-time // segments))
+    chunks = -(-time // (segments * chunk))
+    steps = chunks * chunk  # of a segment; some at the end are not real
+    full = time == segments * steps
+    consts = [fitted(x.reshape(-1), 0, LANES) for x in consts]
+    first = [fitted(x.reshape(segments, -1), 1, LANES) for x in first]
+    xs = [fitted(fitted(x.reshape(time, -1), 1, LANES), 0, segments * steps) for x in xs]
+    lanes = xs[0].shape[1]
+    ends = [jax.ShapeDtypeStruct((segments, lanes), jnp.float32)] * (len(first) + sums)
+    outs = [jax.ShapeDtypeStruct((segments * steps, lanes), dtype) for dtype in dtypes]
+
+    def kernel(*refs):
+        const_refs, first_refs, x_refs, out_refs, end_refs = cut(
+            refs, len(consts), len(first), len(xs), len(outs)
+        )
+        segment, block = lax.axis_index("segment"), lax.axis_index("block")
+        mine = pl.ds(block * LANES, LANES)
+        held = tuple(ref[mine] for ref in const_refs)
+        state = tuple(ref[segment, mine] for ref in first_refs)
+        state += tuple(jnp.zeros((LANES,), jnp.float32) for _ in range(sums))
+
+        def one_chunk(indices, *tiles_and_state):
+            *tiles, state = tiles_and_state
+            at = segment * steps + turned(indices[0], chunks, reverse) * chunk
+
+            def one_step(i, state):
+                t = turned(i, chunk, reverse)
+                carry, so_far = state[: len(first)], state[len(first) :]
+                x = tuple(tile[t].astype(jnp.float32) for tile in tiles)
+                new, ys, more = body(held, carry, x)
+                for ref, y in zip(out_refs, ys, strict=True):
+                    ref[at + t, mine] = y.astype(ref.dtype)
+                new += tuple(a + b for a, b in zip(so_far, more, strict=True))
+                if full:
+                    return new
+                real = jnp.broadcast_to(at + t < time, (LANES,))
+                return tuple(jnp.where(real, a, b) for a, b in zip(new, state, strict=True))
+
+            state = lax.fori_loop(0, chunk, one_step, state)
+            # The next copy into these tiles waits for what was read of them.
+            plgpu.commit_smem()
+            return state
+
+        pipeline = plgpu.emit_pipeline(
+            one_chunk,
+            grid=(chunks,),
+            in_specs=[
+                plgpu.BlockSpec(
+                    (chunk, LANES), lambda i: (segment * chunks + turned(i, chunks, reverse), block)
+                )
+            ]
+            * len(xs),
+            max_concurrent_steps=min(way.depth, chunks),
+            init_carry=state,
+        )
+        for ref, value in zip(end_refs, pipeline(*x_refs), strict=True):
+            ref[segment, mine] = value
+
+    interpret = plgpu.InterpretGPUParams(detect_races=True) if way.interpret else None
+    out = plgpu.kernel(
+        kernel,
+        out_type=[*outs, *ends],
+        grid=(segments, lanes // LANES),
+        grid_names=("segment", "block"),
+        **({"interpret": interpret} if interpret else {}),
+    )(*consts, *first, *xs)
+    ys = tuple(y[:time, :width].reshape(time, batch, channels) for y in out[: len(outs)])
+    ends = tuple(x[:, :width].reshape(segments, batch, channels) for x in out[len(outs) :])
+    return ends[: len(first)], ys, ends[len(first) :]
