@@ -140,6 +140,12 @@ class LSTM(base.HandDifferentiated):
     def products(self, before, after, saved, d_us):
         return {"U": (before.h, d_us)}
 
+    def packed(self, params):
+        """All weights in a row, as cuDNN's LSTM takes them: W and U of i, f, g, o, then its two biases."""
+        W, U = (jnp.concatenate([params[f"{kind}_{k}"].T.ravel() for k in "ifgo"]) for kind in "WU")
+        b = self._stack(params, "b", "ifgo")
+        return jnp.concatenate([W, U, b, jnp.zeros_like(b)])
+
     def _stack(self, params, kind, names):
         axis = 0 if kind == "U" and self.heads > 1 else -1
         return parts.stack(params, *(f"{kind}_{name}" for name in names), axis=axis)

@@ -11,7 +11,7 @@ from jax import lax
 
 from cells import base
 from cells.base import Array, Carry, Cell, Params
-from cells.scans import kernels, linear, over_devices, sequence, sequential
+from cells.scans import cudnn, kernels, linear, over_devices, sequence, sequential
 from cells.scans import newton as newton_
 from cells.scans import remat as rematerialise
 from cells.scans.newton import Report
@@ -20,6 +20,7 @@ from cells.scans.strategies import (
     Associative,
     Chunked,
     Chunkwise,
+    Cudnn,
     Kernel,
     Newton,
     Parallel,
@@ -33,7 +34,7 @@ from cells.scans.strategies import (
 )
 
 __all__ = [
-    "STRATEGIES", "Associative", "Chunked", "Chunkwise", "Kernel", "Newton", "Parallel", "Report",
+    "STRATEGIES", "Associative", "Chunked", "Chunkwise", "Cudnn", "Kernel", "Newton", "Parallel", "Report",
     "Sequential", "Stepwise", "Strategy", "over_devices", "parse", "resolve", "scan", "strategies",
 ]  # fmt: skip
 
@@ -111,7 +112,13 @@ def scan(
         raise ValueError(f"remat must be a number of steps, 0 (off) or -1 (sqrt(time)), got {remat!r}")
     dtype = check_inputs(cell, params, xs, lengths, mask, resets)
     batch, time, _ = xs.shape
+    is_free = parse(strategy) is None
     strategy, fresh = choose(cell, strategy, time=time), carry is None and not remat
+    if isinstance(strategy, Cudnn) and (resets is not None or dtype != jnp.float32):
+        if not is_free:
+            flags = " and resets" if resets is not None else ""
+            raise ValueError(f"strategy 'cudnn' takes float32 and no resets, got {dtype}{flags}")
+        strategy = Sequential()
     initial, carry = states_from(cell, carry, batch, jnp.promote_types(dtype, jnp.float32))
     valid = valid_steps(lengths, mask, time)
     if valid is not None:
@@ -123,7 +130,7 @@ def scan(
 
     def run(xs, carry, valid, resets):
         xs = xs.astype(dtype)
-        in_order = isinstance(cell, base.Sequence) or isinstance(strategy, Stepwise)
+        in_order = isinstance(cell, base.Sequence) or isinstance(strategy, Stepwise | Cudnn)
         by = functools.partial(_in_order, fresh) if in_order else _by_states
         return by(strategy, cell, params, xs, carry, initial, valid, resets, reverse)
 
@@ -190,6 +197,9 @@ def _in_order(fresh, strategy, cell, params, xs, carry, initial, valid, resets, 
     xs, taken, resets = (sequence.arrange(x, indices) for x in (xs, valid, resets))
     if isinstance(strategy, Stepwise):
         carry, ys = sequence.stepwise(cell, params, carry, jnp.swapaxes(xs, 0, 1), initial, taken, resets)
+    elif isinstance(strategy, Cudnn):
+        carry, ys = cudnn.run(cell, params, carry, xs, taken)
+        ys = jnp.swapaxes(ys, 0, 1)
     else:
         us, rest = projected(cell, params, xs, initial)
         carry, ys = sequence.run(cell, params, carry, us, rest, taken, resets, strategy, fresh)

@@ -16,6 +16,7 @@ from jax.export import is_symbolic_dim
 
 from cells import base
 from cells.registry import Registry, nearest
+from cells.scans import chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +164,46 @@ class Newton(Strategy):
         return None if isinstance(cell, base.Nonlinear) else "that is not a form it has"
 
 
+class _ForAccelerators(Strategy):
+    """Where there is no such thing it is what "auto" is, and that is said once."""
+
+    @classmethod
+    @abc.abstractmethod
+    def missing(cls, backend: str) -> str | None:
+        """Why there is none for a backend; None: there is."""
+
+    @classmethod
+    def is_here(cls):
+        return cls.missing(jax.default_backend()) is None
+
+    def found(self, backend: str | None) -> "Strategy | None":
+        """The strategy for a backend; None: there is none."""
+        if (why := self.missing(backend or jax.default_backend())) is not None:
+            _say_once(f"strategy {self.name!r} is what 'auto' would be: {why}")
+            return None
+        return self
+
+
 @dataclasses.dataclass(frozen=True)
-class Kernel(Strategy):
+class Cudnn(_ForAccelerators):
+    """A plain LSTM by cuDNN, on NVIDIA's GPUs; float32, no resets, no derivatives beyond the first."""
+
+    name = "cudnn"
+    fixed_time = True
+
+    @classmethod
+    def missing(cls, backend):
+        from cells.scans import cudnn
+
+        return cudnn.available(backend)
+
+    def refuses(self, cell):
+        plain = hasattr(cell, "packed") and cell.plain is None and cell.block == cell.hidden_size
+        return None if plain else "cuDNN has plain LSTMs only"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel(_ForAccelerators):
     """Time inside a kernel, one pass over memory, on a GPU or a TPU: `cells.scans.kernels`. Elsewhere, and
     with an older jax than 0.11, what "auto" is; a state in float64 goes by a `lax.scan`.
 
@@ -194,10 +233,10 @@ class Kernel(Strategy):
         base.require(self, "interpret", isinstance(self.interpret, bool), "True or False")
 
     @classmethod
-    def is_here(cls):
+    def missing(cls, backend):
         from cells.scans import kernels
 
-        return kernels.available(jax.default_backend()) is None
+        return kernels.available(backend)
 
     def refuses(self, cell):
         from cells.scans import kernels
@@ -206,17 +245,11 @@ class Kernel(Strategy):
             return None
         return "a number of its next state depends on more than the same unit's"
 
-    def found(self, backend: str | None) -> "Kernel | None":
-        """With the target that there is; None: there is none."""
-        from cells.scans import kernels
-
+    def found(self, backend):
         if self.target != "auto":
             return self
-        target = backend or jax.default_backend()
-        if (why := kernels.available(target)) is not None:
-            _say_once(f"strategy 'kernel' is what 'auto' would be: {why}")
-            return None
-        return dataclasses.replace(self, target=target)
+        backend = backend or jax.default_backend()
+        return super().found(backend) and dataclasses.replace(self, target=backend)
 
 
 @functools.cache
@@ -224,7 +257,7 @@ def _say_once(line: str) -> None:
     warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
-_ALL = (Stepwise, Sequential, Associative, Chunked, Chunkwise, Parallel, Newton, Kernel)
+_ALL = (Stepwise, Sequential, Associative, Chunked, Chunkwise, Parallel, Newton, Kernel, Cudnn)
 REGISTRY = Registry("strategy", {kind.name: kind for kind in _ALL})
 STRATEGIES = (*REGISTRY.names(), "auto")
 # What a name stands for where the cell has not the thing itself: names of older versions.
@@ -279,10 +312,11 @@ def parse(strategy: str | Strategy) -> Strategy | None:
 def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 1000) -> Strategy:
     """The strategy that will run: `auto` becomes a value, every other one is checked.
 
-    For linear cells `auto` is sequential on a CPU and associative elsewhere. `python -m experiments.speed
-    --cells=sru`, 2 cores, forward and backward, 2026-11-23: from (batch, time, hidden) = (1, 128, 32) to
-    (8, 16384, 32) and (16, 2048, 128) "associative" took 0.98 to 1.8 times as long, "chunked" 1.07 to 2.1:
-    on a CPU the passes over memory count, and the scan makes the fewest.
+    On an accelerator `auto` is what `experiments.speed --choose` has found there, see `cells.scans.chosen`.
+    Without that, for linear cells it is sequential on a CPU and associative elsewhere. `python -m
+    experiments.speed --cells=sru`, 2 cores, forward and backward, 2026-11-23: from (batch, time, hidden) =
+    (1, 128, 32) to (8, 16384, 32) and (16, 2048, 128) "associative" took 0.98 to 1.8 times as long, "chunked"
+    1.07 to 2.1: on a CPU the passes over memory count, and the scan makes the fewest.
 
     Where `time` is symbolic (`jax.export`), `auto` is what needs not know it: one step after the other for
     linear cells and attention, for the others what it is else.
@@ -293,6 +327,8 @@ def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 10
     """
     wanted, later = parse(strategy), is_symbolic_dim(time)
     on_cpu = (backend or jax.default_backend()) == "cpu"
+    if wanted is None and not later and not on_cpu and backend in (None, jax.default_backend()):
+        wanted = _measured(cell, time)
     if wanted is None:
         if isinstance(cell, base.Sequence) and cell.forms and cell.forms[0] != "sequential":
             own = REGISTRY.get(cell.forms[0])
@@ -302,7 +338,7 @@ def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 10
         quick = later or on_cpu or time < ACCELERATED_FROM
         wanted = Associative() if not quick and Associative().refuses(cell) is None else Sequential()
     reason = wanted.refuses(cell)
-    if reason is None and isinstance(wanted, Kernel):
+    if reason is None and isinstance(wanted, _ForAccelerators):
         wanted = wanted.found(backend) or choose(cell, "auto", backend, time)
     if reason is None:
         if later and (wanted.fixed_time or cell.fixed_time and not isinstance(wanted, Stepwise)):
@@ -317,6 +353,15 @@ def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 10
         f"{type(cell).__name__} cannot use strategy {str(wanted)!r}: {reason}; "
         f"it can use: {', '.join(strategies(cell))}"
     )
+
+
+def _measured(cell: base.Cell, time: int) -> Strategy | None:
+    """What `experiments.speed --choose` found here; None: nothing that this version can still run."""
+    try:
+        found = parse(chosen.lookup(cell, time) or "auto")
+    except ValueError:
+        return None
+    return found if found is not None and found.is_here() and found.refuses(cell) is None else None
 
 
 def resolve(

@@ -22,6 +22,7 @@ STRATEGIES = {
     "parallel": (0, (1, 1)),
     "newton": (0, (5, 1, 1, 1, 1, 1)),
     "kernel": (0, (3, 1, 1, 1)),
+    "cudnn": "-",
 }
 SPARE = [
     (colour, line, MARKERS[i % len(MARKERS)])

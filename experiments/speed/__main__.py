@@ -11,7 +11,10 @@ libraries (PyTorch, Equinox, Keras) are timed where installed: pip install 'recu
 --parts    layers: one layer, forward and forward with gradient; training: steps per second of the whole
            loop; memory: peak memory of a gradient; latency: one step of a stream
 --preset   goals: three typical sizes; growth: time 128 to 16,384; grid: many sizes (takes long);
-           quick: one tiny size, to see that it works
+           quick: one tiny size, to see that it works;
+           gpu: what a new card is asked, in ten minutes; the same command goes on where it was
+--choose   nothing of that: times the strategies of --cells at --sizes on this machine's accelerator, and
+           keeps the fastest for strategy="auto" there
 --sizes    instead of a preset: BATCHxTIMExHIDDEN, with commas between
 """
 
@@ -22,7 +25,11 @@ from absl import flags
 from experiments import cli, screen
 
 flags.DEFINE_list("parts", ["layers", "training", "memory", "latency"], "What to measure.")
-flags.DEFINE_string("preset", "goals", "Sizes of the layers: goals, growth, grid or quick.")
+flags.DEFINE_string("preset", "goals", "Sizes of the layers: goals, growth, grid or quick; or gpu.")
+flags.DEFINE_boolean(
+    "choose", False, "Choose what 'auto' is on this machine's accelerator, for --cells, --sizes."
+)
+flags.DEFINE_integer("scale", 1, "Divides the sizes of --preset=gpu: to see that it works.", lower_bound=1)
 flags.DEFINE_list("sizes", None, "Sizes of the layers: BATCHxTIMExHIDDEN.")
 flags.DEFINE_list("cells", None, "Cells to measure (default: all).")
 flags.DEFINE_list("strategies", None, "Strategies over time (default: all that a cell can use).")

@@ -1,11 +1,13 @@
 """The parts of the benchmark, one after the other; every table is on disk as soon as it is known."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import json
 from pathlib import Path
 
+import jax
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
@@ -36,6 +38,8 @@ class Options:
     repeats: int = 9
     workdir: str = "runs/speed"
     allocator: str = "kept"
+    choose: bool = False
+    scale: int = 1  # of preset gpu: divides its sizes
 
 
 def run(options: Options, console: Console) -> None:
@@ -48,7 +52,15 @@ def run(options: Options, console: Console) -> None:
     passes = _known("pass", options.passes, timing.PASSES)
     names = _known("cell", configs.all_cells(options.cells or ["all"]), cells.names())
     _known("strategy", options.strategies or [], [s for s in cells.scans.STRATEGIES if s != "auto"])
-    _known("preset", [options.preset], layers.PRESETS)
+    _known("preset", [options.preset], [*layers.PRESETS, "gpu"])
+    if options.choose or options.preset == "gpu":
+        _refuse_others(options)
+    if options.choose:
+        _choose(options, names, console)
+        return
+    if options.preset == "gpu":
+        _card(options, console)
+        return
     sizes = [_size(text) for text in options.sizes] if options.sizes else layers.PRESETS[options.preset]
     others = rivals.installed() if options.rivals is None else _known("rival", options.rivals, rivals.NAMES)
     if missing := [name for name in others if name not in rivals.installed()]:
@@ -76,6 +88,56 @@ def run(options: Options, console: Console) -> None:
     if "latency" in parts:
         bench.latency(names, others, ((1, 8),) if options.preset == "quick" else latency.SIZES)
     bench.finish()
+
+
+def _refuse_others(options: Options) -> None:
+    """What the short ways do not look at."""
+    of, takes = ("--choose", ("cells", "sizes")) if options.choose else ("--preset=gpu", ())
+    for name in ("parts", "sizes", "cells", "strategies", "passes", "rivals"):
+        default = Options.__dataclass_fields__[name].default
+        given = getattr(options, name)
+        if name not in takes and given is not None and list(given) != list(default or ()):
+            raise ValueError(f"{of} takes no --{name}")
+
+
+def _choose(options: Options, names: list[str], console: Console) -> None:
+    from cells.scans import chosen
+    from experiments.speed import choose
+
+    sizes = [_size(text) for text in options.sizes or ("32x128x128", "32x512x256")]
+    with screen.meanwhile(console).status("") as status:
+        rows = choose.choose(sizes, names, options.repeats, lambda case: status.update(f"compiling {case}"))
+    tables.show(console, "Strategies, forward and backward", choose.table(rows))
+    console.print(f"kept in {chosen.place()}: 'auto' is that from now on", soft_wrap=True)
+
+
+def _card(options: Options, console: Console) -> None:
+    """`--preset=gpu`: all that a new card is asked."""
+    from experiments.lab.store import Lab
+    from experiments.speed import accelerator
+
+    workdir, meanwhile = Path(options.workdir), screen.meanwhile(console)
+    with contextlib.closing(Lab(workdir, meanwhile)) as lab, meanwhile.status("") as status:
+        start = environment() | {"device": jax.devices()[0].device_kind}
+        bounds = lab.do("bounds", {"device": start["device"]}, lambda: [timing.bounds()])[0]
+        rows, whole = accelerator.measure(
+            lab, options.repeats, lambda what: status.update(f"measuring {what}"), options.scale
+        )
+    output.write_frame(workdir / "accelerator.csv", rows)
+    write_json(workdir / "environment.json", start | {"bounds": bounds})
+    pages, goals = [], accelerator.goals(rows, bounds["copy_gb_per_s"])
+    for title, frame in (("Layers, medians in ms", accelerator.table(rows)), ("Goals", goals)):
+        if len(frame):
+            tables.show(console, title, frame)
+            pages.append(f"## {title}\n\n{tables.markdown(frame)}")
+    head = (
+        f"# {start['device']}\n\n{datetime.date.today()}, `{start['command']}`, jax {start['jax']}; bounds "
+        f"of the same run: copy {bounds['copy_gb_per_s']:.0f} GB/s, matmul {bounds['matmul_gflops']:.0f} "
+        "GFLOP/s (float32, 3000^3).\n\n"
+    )
+    write(workdir / "speed.md", head + "\n\n".join(pages) + "\n")
+    rest = "" if whole else "; time is up: the same command goes on"
+    console.print(f"wrote {workdir / 'speed.md'}{rest}", soft_wrap=True)
 
 
 def _known(kind: str, asked, known) -> list[str]:

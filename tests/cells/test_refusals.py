@@ -97,8 +97,8 @@ def test_a_strategy_that_a_cell_cannot_use(case):
     assert len(set(allowed)) == len(allowed) and set(allowed) <= set(scans.STRATEGIES)
     old = set() if "sequential" in allowed else {"sequential"}  # names of older versions mean something else
     old |= {"chunked"} if "chunkwise" in allowed else set()
-    # Which is another strategy where there is none, as here.
-    old |= {"kernel"} if scans.Kernel().refuses(cell) is None else set()
+    # Those for accelerators are another strategy where there is none, as here.
+    old |= {kind.name for kind in (scans.Kernel, scans.Cudnn) if kind().refuses(cell) is None}
     for strategy in set(scans.STRATEGIES) - set(allowed) - old:
         words = f"{type(cell).__name__} cannot use strategy '{strategy}'", ", ".join(allowed)
         refused(lambda how=strategy: cells.scan(cell, {}, jnp.ones((1, 2, 3)), strategy=how), *words)

@@ -1,5 +1,6 @@
 """The benchmark measures what it says; how fast anything is, no test asks."""
 
+import contextlib
 import io
 
 import jax
@@ -10,8 +11,10 @@ import pytest
 from rich.console import Console
 
 import cells
+from cells.scans import chosen
 from experiments.lab import runs, timing
-from experiments.speed import bench, layers, report, rivals, training
+from experiments.lab.store import Lab
+from experiments.speed import accelerator, bench, choose, layers, report, rivals, training
 from train.model import count
 
 SIZE = (4, 6, 3)
@@ -223,3 +226,79 @@ def test_bad_options_are_refused(option, wanted, tmp_path):
     with pytest.raises(ValueError, match=wanted):
         measured(tmp_path, **option)
     assert not list(tmp_path.iterdir())
+
+
+# --- a new card
+
+
+CARD = accelerator.Size(4, 8, 4)
+
+
+@pytest.fixture
+def one_group(monkeypatch):
+    cases = [
+        *accelerator._ours(CARD, ("sru",)),
+        accelerator._convolution(CARD),
+        *accelerator._bandwidth(CARD),
+    ]
+    monkeypatch.setattr(accelerator, "groups", lambda scale: [accelerator.Group("width 8 x 4", cases)])
+
+
+def test_a_card_is_measured_group_by_group_and_goes_on(one_group, monkeypatch, tmp_path):
+    options = bench.Options(preset="gpu", repeats=1, workdir=str(tmp_path))
+    console = Console(file=io.StringIO(), width=150)
+    bench.run(options, console)
+    rows = pd.read_csv(tmp_path / "accelerator.csv")
+    assert {"sequential", "associative"} <= set(rows["strategy"].dropna()) and (rows["ms"] > 0).all()
+    page = (tmp_path / "speed.md").read_text()
+    assert "SRU, times a causal convolution, at most 1.3" in page and "width 8 x 4" in page
+    monkeypatch.setattr(timing, "interleaved", None)
+    bench.run(options, console)  # nothing is measured twice
+    monkeypatch.setattr(accelerator, "MINUTES", 0.0)
+    monkeypatch.setattr(accelerator, "groups", lambda scale: [accelerator.Group("later", [])])
+    with contextlib.closing(Lab(tmp_path / "other", Console(quiet=True))) as lab:
+        assert accelerator.measure(lab, 1, print, minutes=-1)[1] is False
+
+
+def test_goals_of_a_card_on_both_sides_of_their_edges():
+    base = CARD._asdict() | {"library": "ours", "pass": "gradient", "dtype": "float32", "resets": 0.0}
+
+    def row(group, layer, strategy, ms, **more):
+        return base | {"group": group, "layer": layer, "strategy": strategy, "ms": ms} | more
+
+    def met(rows):
+        found = accelerator.goals(pd.DataFrame(rows), copy_gb_per_s=100.0)
+        return dict(zip(found["goal"].str.split(",").str[:2].str.join(","), found["met"], strict=True))
+
+    for good, word in ((True, "yes"), (False, "NO")):
+        one, other = (1.0, 1.4) if good else (1.4, 1.0)
+        rows = [row("bandwidth", "c", "kernel", 10.0, gigabytes=0.9 if good else 0.7)]
+        rows += [row("width 1 x 2", "sru", "kernel", one), row("width 1 x 2", "convolution", "", 1.0)]
+        rows += [row("width 1 x 2", "lstm", "cudnn", 10.5)]
+        rows += [row("hidden 512", "gru", "sequential", one)]
+        rows += [row("hidden 512", "gru", "", other, library="torch")]
+        power = 1.0 if good else 1.3
+        rows += [row(f"steps {t}", "sru", "kernel", t**power, time=t) for t in (10, 100, 1000)]
+        found = met(rows)
+        assert set(found.values()) == {word} and len(found) == 5
+    assert accelerator.goals(pd.DataFrame(columns=[*base, "group"]), 100.0).empty
+
+
+def test_the_fastest_strategy_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv(chosen.VARIABLE, str(tmp_path / "strategies.json"))
+    rows = choose.choose([SIZE], ["sru", "mamba2"], 1, card="a card")
+    cell = cells.get("sru", hidden_size=SIZE[2])
+    kept = chosen.lookup(cell, SIZE[1], "a card")
+    best = rows[rows["cell"] == "sru"].sort_values("ms").iloc[0]
+    assert kept == best["strategy"] and chosen.lookup(cell, SIZE[1], "another") is None
+    assert choose.table(rows)["auto"].tolist() == [kept, "chunkwise"]
+    with pytest.raises(ValueError, match="--choose is for accelerators"):
+        bench.run(bench.Options(choose=True, cells=["sru"]), Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    "option, value", [("cells", ["sru"]), ("parts", ["layers"]), ("passes", ["forward"])]
+)
+def test_the_preset_for_cards_takes_no_choice(option, value):
+    with pytest.raises(ValueError, match=f"--preset=gpu takes no --{option}"):
+        bench.run(bench.Options(preset="gpu", **{option: value}), Console(quiet=True))

@@ -1,0 +1,277 @@
+"""One command for a new card: what its memory and its matmuls allow, and what layers make of that.
+
+Measured group by group, interleaved; a group that is done is kept in the workdir, so that the same command
+goes on. What was to be reached is written here, before it runs.
+"""
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pandas as pd
+
+import cells
+from experiments.lab import statistics, timing
+from experiments.lab.timing import Case
+from experiments.speed import rivals
+
+COPY_SHARE, TIMES_CUDNN, TIMES_CONVOLUTION, LINEAR, AS_FAST = 0.8, 10.0, 1.3, 1.1, 1.0
+MINUTES = 9.0  # after which no further group is begun
+
+
+class Size(NamedTuple):
+    """Of a layer; the input is as wide as the state."""
+
+    batch: int
+    time: int
+    hidden_size: int
+
+
+class Group(NamedTuple):
+    """Cases that are timed in turn."""
+
+    name: str
+    cases: list[Case]
+
+
+def groups(scale: int = 1) -> Iterator[Group]:
+    """All groups, the goals' first.
+
+    Args:
+      scale: divides times, sizes and batches: 1 on a card, more to see that it works.
+    """
+
+    def size(batch, time, hidden_size):
+        return Size(max(1, batch // scale), max(4, time // scale), max(4, hidden_size // scale))
+
+    yield Group("bandwidth", list(_bandwidth(size(32, 2048, 1024))))
+    for at in (size(16, 1024, 512), size(16, 4096, 512)):
+        layers = [*_ours(at, ("sru", "lstm")), *_others(at), _convolution(at)]
+        yield Group(f"width {at.time} x {at.hidden_size}", layers)
+    for steps in (1024, 16_384, 65_536, 1_000_000):
+        at = size(1, steps, 256)
+        yield Group(f"steps {at.time}", list(_ours(at, ("sru",), skip=("sequential", "chunked"))))
+    for hidden_size in (512, 1024, 2048):
+        at = size(64, 256, hidden_size)
+        yield Group(f"hidden {at.hidden_size}", [*_ours(at, ("lstm", "gru"), skip=("newton",)), *_others(at)])
+    at = size(128, 128, 256)
+    for share in (0.0, 0.01, 0.1):
+        yield Group(f"resets {share:.0%}", list(_ours(at, ("lstm", "gru", "sru"), resets=share)))
+    for batch, steps in ((1, 2048), (32, 128), (32, 2048), (256, 128)):
+        for hidden_size in (128, 512, 2048):
+            at = size(batch, steps, hidden_size)
+            for dtype in ("float32", "bfloat16"):
+                layers = _ours(at, ("sru", "sru_feedback"), dtype=dtype, skip=("sequential", "newton"))
+                yield Group(f"grid {batch} x {at.time} x {at.hidden_size} {dtype}", list(layers))
+
+
+def _labels(at: Size, layer, strategy, which, library="ours", dtype="float32", resets=0.0) -> dict:
+    return at._asdict() | {
+        "layer": layer, "strategy": strategy, "pass": which, "library": library, "dtype": dtype,
+        "resets": resets,
+    }  # fmt: skip
+
+
+def _inputs(at: Size, dtype="float32"):
+    keys = jax.random.split(jax.random.key(1))
+    return tuple(jax.random.normal(key, tuple(at), jnp.dtype(dtype)) for key in keys)
+
+
+def _layer(at, labels, make) -> Case:
+    """make() -> params, layer."""
+
+    def run():
+        xs, d_ys = _inputs(at, labels["dtype"])
+        params, layer = make()
+        return timing.jax_run(layer, params, xs, d_ys, labels["pass"], devices=1)
+
+    return Case(labels, run)
+
+
+def _ours(at: Size, names, dtype="float32", resets=0.0, skip=()) -> Iterator[Case]:
+    for name in names:
+        cell = cells.get(name, hidden_size=at.hidden_size)
+        for strategy in cells.strategies(cell):
+            unfit = strategy == "cudnn" and (resets or dtype != "float32")
+            if strategy in ("auto", "stepwise", *skip) or unfit:
+                continue
+
+            def make(cell=cell, strategy=strategy):
+                flags = {}
+                if resets:
+                    key = jax.random.key(2)
+                    flags["resets"] = jax.random.bernoulli(key, resets, (at.batch, at.time))
+                params = cell.init(jax.random.key(0), at.hidden_size, jnp.dtype(dtype))
+                return params, lambda params, xs: cells.scan(cell, params, xs, strategy=strategy, **flags)[1]
+
+            for which in timing.PASSES:
+                yield _layer(at, _labels(at, name, strategy, which, "ours", dtype, resets), make)
+
+
+def _others(at: Size) -> Iterator[Case]:
+    """Flax's LSTM and GRU, and PyTorch's on its GPU, where it is installed and has one."""
+    xs = jax.ShapeDtypeStruct(tuple(at), jnp.float32)
+    for kind in ("lstm", "gru"):
+
+        def make(kind=kind):
+            return rivals.linen(kind, at.hidden_size, jnp.zeros(xs.shape))
+
+        for which in timing.PASSES:
+            yield _layer(at, _labels(at, kind, "", which, "linen"), make)
+            if importlib.util.find_spec("torch"):
+                labels = _labels(at, kind, "", which, "torch")
+                yield Case(labels, lambda kind=kind, which=which: _torch(kind, at, which == "gradient"))
+
+
+def _torch(kind, at: Size, gradient: bool) -> Callable[[], None]:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch has no GPU")
+    layer = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[kind](at.hidden_size, at.hidden_size).cuda()
+    shape = (at.time, at.batch, at.hidden_size)
+    xs = torch.randn(*shape, device="cuda", requires_grad=gradient)
+    d_ys = torch.randn(*shape, device="cuda")
+
+    def run():
+        with torch.set_grad_enabled(gradient):
+            ys = layer(xs)[0]
+        if gradient:
+            layer.zero_grad()
+            xs.grad = None
+            ys.backward(d_ys)
+        torch.cuda.synchronize()
+
+    return run
+
+
+def _convolution(at: Size, width: int = 3) -> Case:
+    """A causal convolution as wide as the layer, of three taps: what SRU is to be as fast as."""
+
+    def make():
+        shape = (width, at.hidden_size, at.hidden_size)
+        weight = jax.random.normal(jax.random.key(0), shape) / (width * at.hidden_size) ** 0.5
+
+        def layer(weight, xs):
+            return jax.lax.conv_general_dilated(
+                xs, weight, (1,), [(width - 1, 0)], dimension_numbers=("NWC", "WIO", "NWC")
+            )
+
+        return weight, layer
+
+    return _layer(at, _labels(at, "convolution", "", "gradient", "jax"), make)
+
+
+def _bandwidth(at: Size) -> Iterator[Case]:
+    """c = a c' + b alone: a and b are read, c is written; `gigabytes` is that."""
+    from cells.scans import linear, strategies
+
+    cell = cells.get("sru", hidden_size=at.hidden_size)
+    for name in strategies(cell):
+        if name in ("auto", "stepwise"):
+            continue
+
+        def make(name=name):
+            a, b = (jnp.swapaxes(x, 0, 1) for x in _inputs(at))
+            a, solver = jax.nn.sigmoid(a), linear.solver(cells.scans.parse(cells.scans.resolve(cell, name)))
+            program = jax.jit(lambda a, b: solver(a, b, False))
+            return lambda: jax.block_until_ready(program(a, b))
+
+        labels = _labels(at, "c = a c' + b", name, "forward")
+        yield Case(labels | {"gigabytes": 3 * 4e-9 * at.batch * at.time * at.hidden_size}, make)
+
+
+def measure(lab, repeats: int, tell: Callable[[str], None], scale: int = 1, minutes: float = MINUTES):
+    """Rows of all groups; whether all of them have been measured.
+
+    Args:
+      lab: a `store.Lab` that keeps them.
+      tell: is told what is being compiled.
+    """
+    rows, until, whole = [], time.monotonic() + 60 * minutes, True
+    here = {
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "repeats": repeats,
+        "scale": scale,
+    }
+    for group in groups(scale):
+        settings = here | {"cases": [case.labels for case in group.cases]}
+        name = group.name.replace(" ", "-").replace("%", "")
+        if time.monotonic() > until and not (lab.workdir / "done" / f"{name}.json").exists():
+            whole = False
+            continue
+
+        def make(group=group):
+            measured = timing.interleaved(group.cases, repeats, tell)
+            lab.console.print(f"measured {group.name}: {len(measured)} cases")
+            return [row | {"group": group.name} for row in measured]
+
+        rows += lab.do(name, settings, make)
+    return pd.DataFrame(rows), whole
+
+
+def goals(rows: pd.DataFrame, copy_gb_per_s: float) -> pd.DataFrame:
+    """What was to be reached, what was measured, and whether that meets it."""
+    rows = rows.dropna(subset="ms") if "ms" in rows else rows.iloc[:0]
+    found = []
+
+    def fastest(of, **labels):
+        for name, value in labels.items():
+            of = of[of[name] == value]
+        return of["ms"].min() if len(of) else None
+
+    def goal(of, text, measured, wanted, most):
+        met = measured <= wanted if most else measured >= wanted
+        sign = "at most" if most else "at least"
+        found.append(
+            {"of": of, "goal": f"{text}, {sign} {wanted:g}", "measured": f"{measured:.2f}",
+             "met": "yes" if met else "NO"}
+        )  # fmt: skip
+
+    kernel = rows[rows["strategy"] == "kernel"] if len(rows) else rows
+    for row in kernel[kernel["group"] == "bandwidth"].to_dict("records") if len(kernel) else ():
+        share = row["gigabytes"] / (row["ms"] / 1e3) / copy_gb_per_s
+        goal("c = a c' + b", "kernel, share of a copy's bytes/s", share, COPY_SHARE, most=False)
+    for name, group in rows.groupby("group", sort=False) if len(rows) else ():
+        ours = group[group["library"] == "ours"]
+        if name.startswith("width"):
+            sru = fastest(ours, layer="sru", **{"pass": "gradient"})
+            lstm = fastest(ours, layer="lstm", strategy="cudnn", **{"pass": "gradient"})
+            if sru and lstm:
+                goal(name, "SRU, times faster than cuDNN's LSTM", lstm / sru, TIMES_CUDNN, most=False)
+            convolution = fastest(group, layer="convolution")
+            if sru and convolution:
+                text = "SRU, times a causal convolution"
+                goal(name, text, sru / convolution, TIMES_CONVOLUTION, most=True)
+        if name.startswith("hidden"):
+            for kind in ("lstm", "gru"):
+                theirs = [
+                    fastest(group, layer=kind, library="torch", **{"pass": "gradient"}),
+                    fastest(ours, layer=kind, strategy="cudnn", **{"pass": "gradient"}),
+                ]
+                theirs = [ms for ms in theirs if ms]
+                mine = fastest(ours, layer=kind, **{"pass": "gradient"})
+                if theirs and mine:
+                    text = f"{kind.upper()}, times cuDNN's"
+                    goal(name, text, mine / min(theirs), AS_FAST, most=True)
+    long = rows[rows["group"].str.startswith("steps")] if len(rows) else rows
+    for strategy, group in long.groupby("strategy") if len(long) else ():
+        of = group[group["pass"] == "gradient"].sort_values("time")
+        if len(of) >= 3:
+            power = statistics.exponent(of["time"], of["ms"])
+            goal(f"SRU, {strategy}, batch 1", "ms ~ time^", power, LINEAR, most=True)
+    return pd.DataFrame(found)
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line per group, layer and library: ms forward and with gradient."""
+    rows = rows.assign(ms=rows["ms"].map("{:.3g}".format) if "ms" in rows else "")
+    keys = ["group", "layer", "library", "strategy"]
+    wide = rows.pivot_table(index=keys, columns="pass", values="ms", aggfunc="first", sort=False)
+    return (
+        wide.reset_index().fillna("").rename(columns={"forward": "forward, ms", "gradient": "gradient, ms"})
+    )
