@@ -62,9 +62,11 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
         if name not in EXPERIMENTS:
             raise ValueError(f"unknown experiment {name!r}; {nearest(name, EXPERIMENTS)}")
     console, names = screen.console(), FLAGS.only or EXPERIMENTS
+    workdir = Path(FLAGS.workdir or f"runs/claims-{FLAGS.preset}")
+    if FLAGS.confirm and (FLAGS.check or FLAGS.overwrite or FLAGS.workers):
+        raise ValueError("--confirm goes with --workdir and --only, not with --check, --overwrite, --workers")
     if FLAGS.check:
         return check(Path(FLAGS.workdir or COMMITTED), names, console)
-    workdir = Path(FLAGS.workdir or f"runs/claims-{FLAGS.preset}")
     if FLAGS.confirm:
         return confirm(workdir, names, console)
     chosen = [experiment.of(name) for name in names]
@@ -116,7 +118,8 @@ def confirm(workdir: Path, names, console) -> int:
             if one.word == confirmed.DIFFERENT:
                 console.print(
                     f"{name} {one.name}: after {one.step} steps losses are {one.difference:.1e} apart; "
-                    f"delete {workdir / name / 'runs' / one.name}, and it is trained again",
+                    f"delete runs/{one.name}, done/{one.name}.json and trained/{one.name}.json in "
+                    f"{workdir / name}, and it is trained again",
                     soft_wrap=True,
                 )
     if not rows:

@@ -113,7 +113,7 @@ def scan(
     dtype = check_inputs(cell, params, xs, lengths, mask, resets)
     batch, time, _ = xs.shape
     is_free = parse(strategy) is None
-    strategy, fresh = choose(cell, strategy, time=time), carry is None and not remat
+    strategy, fresh = choose(cell, strategy, None, time, batch), carry is None and not remat
     if isinstance(strategy, Cudnn) and (resets is not None or dtype != jnp.float32):
         if not is_free:
             flags = " and resets" if resets is not None else ""

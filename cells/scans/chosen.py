@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 
 VARIABLE = "RECURRENT_STRATEGIES"
-NEAR = 4.0  # times the measured number of steps, or a part of it, up to which a measurement counts
+NEAR = 4.0  # times the measured steps, or rows, up to which a measurement counts
 
 
 def place() -> Path:
@@ -20,10 +20,11 @@ def place() -> Path:
     return Path(named) if named else Path(pooch.os_cache("recurrent-cells")) / "strategies.json"
 
 
-def keep(card: str, cell, time: int, strategy: str) -> None:
-    """Notes the fastest strategy of a cell for so many steps on a card."""
+def keep(card: str, cell, batch: int, time: int, strategy: str) -> None:
+    """Notes the fastest strategy of a cell for such a batch on a card, with this version of JAX."""
     path, found = place(), read()
-    found.setdefault(card, {}).setdefault(repr(cell), {})[str(time)] = strategy
+    sizes = found.setdefault(card, {}).setdefault(repr(cell), {})
+    sizes[f"{batch}x{time}"] = {"strategy": strategy, "jax": jax.__version__}
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_suffix(".new")
     whole.write_text(json.dumps(found, indent=1))
@@ -31,7 +32,7 @@ def keep(card: str, cell, time: int, strategy: str) -> None:
 
 
 def read() -> dict:
-    """Card -> cell -> steps -> strategy; empty where nothing is, or nothing that can be read."""
+    """Card -> cell -> "batchxtime" -> strategy and version; empty where nothing is that can be read."""
     try:
         found = json.loads(place().read_text())
     except (OSError, ValueError):
@@ -39,13 +40,15 @@ def read() -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def lookup(cell, time: int, card: str | None = None) -> str | None:
-    """The strategy that was fastest at the nearest number of steps; None: not measured."""
-    card = card or jax.devices()[0].device_kind
+def lookup(cell, time: int, batch: int | None = None, card: str | None = None) -> str | None:
+    """The strategy that was fastest at the nearest size, with this version of JAX; None: not measured."""
+    card, found = card or jax.devices()[0].device_kind, {}
     try:
-        measured = {int(steps): str(strategy) for steps, strategy in read()[card][repr(cell)].items()}
+        for size, entry in read()[card][repr(cell)].items():
+            rows, steps = map(int, size.split("x"))
+            ratios = steps / time, rows / (batch or rows)
+            if entry["jax"] == jax.__version__ and all(1 / NEAR <= ratio <= NEAR for ratio in ratios):
+                found[str(entry["strategy"])] = sum(abs(math.log(ratio)) for ratio in ratios)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    nearest = min(measured, key=lambda steps: abs(math.log(steps / time)), default=None)
-    near = nearest is not None and 1 / NEAR <= nearest / time <= NEAR
-    return measured[nearest] if near else None
+    return min(found, key=found.get, default=None)

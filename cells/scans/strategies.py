@@ -186,7 +186,7 @@ class _ForAccelerators(Strategy):
 
 @dataclasses.dataclass(frozen=True)
 class Cudnn(_ForAccelerators):
-    """A plain LSTM by cuDNN, on NVIDIA's GPUs; float32, no resets, no derivatives beyond the first."""
+    """A plain LSTM by cuDNN, on NVIDIA's GPUs; float32, no resets."""
 
     name = "cudnn"
     fixed_time = True
@@ -208,12 +208,14 @@ class Kernel(_ForAccelerators):
     with an older jax than 0.11, what "auto" is; a state in float64 goes by a `lax.scan`.
 
     Options:
-      target: "gpu" or "tpu"; "auto": what there is.
+      target: "auto": what there is; "gpu" or "tpu": the program of that one, wherever it is made.
       chunk: steps that are copied at once; 0: as the target likes it.
       depth: chunks that are under way together (GPU).
       segments: parts of time that run side by side, where the state is linear in the last one, with one more
         reading of what it depends on; 0: as many as fill the chip where there are few channels.
-      interpret: runs on a CPU, slowly: to see that it is right.
+      interpret: runs the program of a named target on a CPU, slowly: to see that it is right.
+
+    Under `jax.shard_map` it needs check_vma=False.
     """
 
     name = "kernel"
@@ -231,6 +233,8 @@ class Kernel(_ForAccelerators):
             value = getattr(self, option)
             base.require(self, option, type(value) is int and value >= 0, "an integer, 0 or more")
         base.require(self, "interpret", isinstance(self.interpret, bool), "True or False")
+        named = self.target != "auto" or not self.interpret
+        base.require(self, "interpret", named, "False where no target is named")
 
     @classmethod
     def missing(cls, backend):
@@ -309,7 +313,9 @@ def parse(strategy: str | Strategy) -> Strategy | None:
     return REGISTRY.get(name, **options)
 
 
-def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 1000) -> Strategy:
+def choose(
+    cell: base.Cell, strategy, backend: str | None = None, time: int = 1000, batch: int | None = None
+) -> Strategy:
     """The strategy that will run: `auto` becomes a value, every other one is checked.
 
     On an accelerator `auto` is what `experiments.speed --choose` has found there, see `cells.scans.chosen`.
@@ -328,7 +334,7 @@ def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 10
     wanted, later = parse(strategy), is_symbolic_dim(time)
     on_cpu = (backend or jax.default_backend()) == "cpu"
     if wanted is None and not later and not on_cpu and backend in (None, jax.default_backend()):
-        wanted = _measured(cell, time)
+        wanted = _measured(cell, time, batch)
     if wanted is None:
         if isinstance(cell, base.Sequence) and cell.forms and cell.forms[0] != "sequential":
             own = REGISTRY.get(cell.forms[0])
@@ -339,7 +345,7 @@ def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 10
         wanted = Associative() if not quick and Associative().refuses(cell) is None else Sequential()
     reason = wanted.refuses(cell)
     if reason is None and isinstance(wanted, _ForAccelerators):
-        wanted = wanted.found(backend) or choose(cell, "auto", backend, time)
+        wanted = wanted.found(backend) or choose(cell, "auto", backend, time, batch)
     if reason is None:
         if later and (wanted.fixed_time or cell.fixed_time and not isinstance(wanted, Stepwise)):
             raise ValueError(
@@ -355,10 +361,10 @@ def choose(cell: base.Cell, strategy, backend: str | None = None, time: int = 10
     )
 
 
-def _measured(cell: base.Cell, time: int) -> Strategy | None:
+def _measured(cell: base.Cell, time: int, batch: int | None) -> Strategy | None:
     """What `experiments.speed --choose` found here; None: nothing that this version can still run."""
     try:
-        found = parse(chosen.lookup(cell, time) or "auto")
+        found = parse(chosen.lookup(cell, time, batch) or "auto")
     except ValueError:
         return None
     return found if found is not None and found.is_here() and found.refuses(cell) is None else None
@@ -372,4 +378,4 @@ def resolve(
     batch: int = 32,
 ) -> str:
     """The name, with options, of what `strategy` means for a cell, a backend and a size: see `choose`."""
-    return str(choose(cell, strategy, backend, time))
+    return str(choose(cell, strategy, backend, time, batch))

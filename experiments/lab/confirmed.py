@@ -7,7 +7,9 @@ measured on it, and all else that other code has made, is measured again.
 import contextlib
 import json
 import math
+import signal
 import tempfile
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -42,61 +44,53 @@ class Found(NamedTuple):
 
 
 def confirm(workdir: Path, experiment: str, data_dir: str | None = None) -> Iterable[Found]:
-    """Begins each kept run of an experiment again, and notes it, in `trained/`, where it comes out the same.
-
-    Pieces of work that other code has made are deleted, all but those of runs alone.
+    """Begins each kept run of an experiment again, where other code has trained it, and notes it where it
+    comes out the same; then deletes what other code has measured. Rows of runs stay.
 
     Args:
       workdir: the experiment's; nobody else has it.
       experiment: its name.
+
+    Raises:
+      SystemExit: Ctrl-C or the like.
     """
-    workdir, runs = Path(workdir), set()
+    workdir, today = Path(workdir), freshness.code_of(experiment)
     for folder in sorted(workdir.glob("runs/*")):
-        if finished(folder) is None:
-            continue
-        config = RunConfig.from_dict(json.loads((folder / "config.json").read_text()))
-        runs.add(folder.name)
-        yield _confirm(workdir, folder, config, experiment, data_dir)
-    labels = None  # of an experiment that has not come to its end: all
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        labels = json.loads((workdir / "environment.json").read_text())["labels"]
+        if finished(folder) is not None:
+            yield _confirm(workdir, folder, today, experiment, data_dir)
     for path in sorted(workdir.glob("done/*.json")):
         piece = json.loads(path.read_text())
-        said = piece.get("code", {})
-        if path.stem in runs and piece["settings"].keys() == {"config"} and freshness.of_runs(said) == said:
-            continue  # rows of a run, on which nothing was measured
-        own = labels
-        if "config" in piece["settings"]:
-            own = store.labels_of(RunConfig.from_dict(piece["settings"]["config"]))
-        if not _covers(said, freshness.code_of(experiment, own)):
+        said, is_of_run = piece.get("code", {}), piece["settings"].keys() == {"config"}
+        rows_of_run = is_of_run and freshness.of_runs(said) == said
+        if not rows_of_run and not _is(said, today):
             path.unlink()
 
 
-def _covers(said: dict[str, str], now: dict[str, str]) -> bool:
-    """Whether it was all of this code; beside it there may be that of other cells."""
-    return all(said.get(path) == digest for path, digest in now.items())
+def _is(said: dict[str, str], today: dict[str, str]) -> bool:
+    """Whether it is today's code. What it does not name has no part in it: what calls that would differ."""
+    return bool(said) and all(today.get(path) == digest for path, digest in said.items())
 
 
-def _confirm(workdir, folder, config, experiment, data_dir) -> Found:
-    name, labels = folder.name, store.labels_of(config)
-    now = freshness.of_labels(freshness.of_runs(freshness.code_of(experiment, labels)), labels)
-    said = store.read_note(workdir, name).get("code")
-    if said is None:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            piece = json.loads((workdir / "done" / f"{name}.json").read_text())
-            said = piece["code"]
-    if said and _covers(said, now):
+def _confirm(workdir, folder, today, experiment, data_dir) -> Found:
+    config = RunConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    name, labels, piece = folder.name, store.labels_of(config), {}
+    with contextlib.suppress(OSError, ValueError):
+        piece = json.loads((workdir / "done" / f"{name}.json").read_text())
+    trained, _ = store.made_with(piece, workdir, name)
+    if _is(trained, today):
         return Found(name, FRESH)
     kept = first_rows(folder)
     with tempfile.TemporaryDirectory() as again:
         begin(config, Path(again), data_dir)
         step, difference = kept[0].step, apart(kept, first_rows(Path(again)))
     if difference > SAME:
+        store.write_note(workdir, name, trained)  # so that it stays of that code, whoever measures it again
         return Found(name, DIFFERENT, step, difference)
-    here = environment()
+    here, own = environment(), freshness.code_of(experiment, labels)
     commit = (here["git_commit"] or "unknown") + (" with changes" if here["git_dirty"] else "")
     told = {"step": step, "difference": difference, "commit": commit, "date": here["started"][:10]}
-    store.write_note(workdir, name, now, confirmed=told)
+    code = freshness.of_labels(freshness.of_runs(own), labels)
+    store.write_note(workdir, name, code, confirmed=told)
     return Found(name, SAME_BUT_ROUNDING if difference else SAME_TO_THE_BIT, step, difference)
 
 
@@ -105,14 +99,26 @@ class _Enough(Exception):
 
 
 def begin(config: RunConfig, folder: Path, data_dir: str | None = None) -> None:
-    """Trains a run until its first evaluation."""
+    """Trains a run until its first evaluation.
+
+    Raises:
+      SystemExit: Ctrl-C or the like.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    watched = threading.current_thread() is threading.main_thread()
 
     def watch(progress):
         if progress.step:
+            if (
+                watched and signal.getsignal(signal.SIGINT) is before
+            ):  # the loop has had one, and gave it back
+                raise SystemExit(128 + signal.SIGINT)
             raise _Enough
 
     with contextlib.suppress(_Enough):
-        train(config, folder, data_dir, watch=watch)
+        result = train(config, folder, data_dir, watch=watch)
+        if result.signal is not None:
+            raise SystemExit(128 + result.signal)
 
 
 def first_rows(folder: Path) -> list[Evaluation]:

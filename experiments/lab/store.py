@@ -122,22 +122,24 @@ class Lab:
         Raises:
           WorkdirError: the folder holds the same piece with other settings, or a damaged file.
         """
-        rows, code = self._done(name, settings, make, lambda: self.code)
-        self._note(code)
+        rows, piece = self._done(name, settings, make, self.code)
+        self._note(piece.get("code", {}))
         return rows
 
-    def _done(self, name, settings, make, code) -> tuple[list[dict], dict[str, str]]:
-        """The rows, and what they were made with: `code()`, or what they say."""
+    def _done(self, name, settings, make, code: dict) -> tuple[list[dict], dict]:
+        """The rows, and the piece that they are kept in: made now, with `code`, or before."""
         path = self._file(name)
         settings = json.loads(json.dumps(settings))
         if path.exists():
-            return _kept(path, settings), json.loads(path.read_text()).get("code", {})
+            return _kept(path, settings), json.loads(path.read_text())
         make_room()
         rows = _coded(json.loads(json.dumps(make())))
         path.parent.mkdir(exist_ok=True)
-        kept = {"settings": settings, "rows": rows, "sha256": digest(rows), "code": code()}
+        kept = {"settings": settings, "rows": rows, "sha256": digest(rows), "code": code}
+        if "config" in settings:
+            kept["trained"] = read_note(self.workdir, name).get("code", {})
         write_json(path, kept)
-        return _decoded(rows), kept["code"]
+        return _decoded(rows), kept
 
     def _note(self, code: dict[str, str]) -> None:
         """What the pieces that were asked for were made with; "several" where they differ in a file.
@@ -166,14 +168,15 @@ class Lab:
           SystemExit: Ctrl-C or the like; the run goes on from its checkpoint next time.
         """
 
+        labels = labels_of(config)
+        measuring = {} if probe is None else freshness.of_labels(self.code, labels)
+
         def make():
             if probe is None and (rows := self.ended(name, config)):
                 return rows  # another process has trained it
-            is_new = finished(self.folder(name)) is None
+            self.begins(name, config)
             with screen.ProgressBar(self.console, name) as bar:
                 result = train(config, self.folder(name), self.data_dir, watch=bar)
-            if is_new and result.signal is None:
-                self.trained(name, config)
             if result.signal is not None:
                 print(result.summary.run.message or "interrupted", file=sys.stderr)
                 raise SystemExit(128 + result.signal)
@@ -186,24 +189,37 @@ class Lab:
             )
             return probe(result) if probe else _rows(result.summary)
 
-        def code():
-            trained = read_note(self.workdir, name).get("code", {})
-            return freshness.of_labels(self.code, labels_of(config)) if probe else trained
-
-        rows, made = self._done(name, {"config": config.to_dict()} | (settings or {}), make, code)
-        made, said = freshness.of_labels(made, labels_of(config)), read_note(self.workdir, name)
+        settings = {"config": config.to_dict()} | (settings or {})
+        rows, piece = self._done(name, settings, make, measuring)
+        trained, measured = made_with(piece, self.workdir, name)
+        self._note(freshness.of_labels(trained, labels))
         if probe is not None:
-            self._note(made)
-        # A piece of before there were notes says itself what it was trained with.
-        self._note(said.get("code", freshness.of_runs(made)))
-        if "confirmed" in said:
-            self.confirmed[name] = said["confirmed"]
+            self._note(freshness.of_labels(measured, labels))
+        if "confirmed" in (note := read_note(self.workdir, name)):
+            self.confirmed[name] = note["confirmed"]
         return rows
 
-    def trained(self, name: str, config: RunConfig) -> None:
-        """Notes that a run has ended just now, trained with the code of today."""
+    def begins(self, name: str, config: RunConfig) -> None:
+        """Notes, before a run begins or goes on, that it is trained with the code of today: from here on."""
+        folder = self.folder(name)
+        if finished(folder) is not None:
+            return
         code = freshness.of_labels(freshness.of_runs(self.code), labels_of(config))
+        if (folder / "config.json").exists():
+            before = read_note(self.workdir, name).get("code", {})
+            code = {path: one if before.get(path) == one else "several" for path, one in code.items()}
         write_note(self.workdir, name, code)
+
+
+def made_with(piece: dict, workdir: Path, name: str) -> tuple[dict[str, str], dict[str, str]]:
+    """What trained the run of a piece of work, empty where nobody knows, and what measured it."""
+    code, note = piece.get("code", {}), read_note(workdir, name)
+    if "code" in note:
+        return note["code"], code
+    if "trained" in piece:
+        return piece["trained"], code
+    # Of before there were notes: what had rows made of a run alone had trained it, too.
+    return (code if freshness.of_runs(code) == code else {}), code
 
 
 def labels_of(config: RunConfig) -> tuple[str, str]:

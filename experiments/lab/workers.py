@@ -36,12 +36,13 @@ def train(
         if not todo:
             return
         console.print(f"{len(todo)} runs to train by {workers} processes", soft_wrap=True)
+        for job in todo:
+            experiment, name = job.name.split(" ", 1)
+            experiments[experiment][0].begins(name, job.config)
         drive.train_here(todo, board, workers, log, console, data_dir)
         for job in todo:
             if finished(job.folder) is None:
                 raise ValueError(f"{job.name} failed: {board.failed.get(job.name, 'it did not end')}")
-            experiment, name = job.name.split(" ", 1)
-            experiments[experiment][0].trained(name, job.config)
             results.mark_failed(job.folder, None)  # that all seeds diverged is a result here
 
 

@@ -55,6 +55,8 @@ def run(options: Options, console: Console) -> None:
     _known("preset", [options.preset], [*layers.PRESETS, "gpu"])
     if options.choose or options.preset == "gpu":
         _refuse_others(options)
+    elif options.scale != 1:
+        raise ValueError("--scale is for --preset=gpu")
     if options.choose:
         _choose(options, names, console)
         return
@@ -93,10 +95,12 @@ def run(options: Options, console: Console) -> None:
 def _refuse_others(options: Options) -> None:
     """What the short ways do not look at."""
     of, takes = ("--choose", ("cells", "sizes")) if options.choose else ("--preset=gpu", ())
-    for name in ("parts", "sizes", "cells", "strategies", "passes", "rivals"):
-        default = Options.__dataclass_fields__[name].default
-        given = getattr(options, name)
-        if name not in takes and given is not None and list(given) != list(default or ()):
+    names = ["parts", "sizes", "cells", "strategies", "passes", "rivals"]
+    names += ["preset", "scale"] if options.choose else []
+    for name in set(names) - set(takes):
+        default, given = Options.__dataclass_fields__[name].default, getattr(options, name)
+        default, given = (list(x) if isinstance(x, tuple | list) else x for x in (default, given))
+        if given != default:
             raise ValueError(f"{of} takes no --{name}")
 
 

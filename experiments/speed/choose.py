@@ -33,7 +33,7 @@ def choose(sizes, names, repeats: int, tell=lambda what: None, card: str | None 
             if not measured:
                 continue
             best = min(measured, key=lambda row: row["ms"])
-            chosen.keep(card, cells.get(name, hidden_size=size[2]), size[1], best["strategy"])
+            chosen.keep(card, cells.get(name, hidden_size=size[2]), *size[:2], best["strategy"])
             rows += [row | {"chosen": "yes" if row is best else ""} for row in measured]
     return pd.DataFrame(rows)
 

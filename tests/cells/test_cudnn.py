@@ -23,7 +23,7 @@ def reference(monkeypatch):
 
     def forward(*inputs):
         *inputs, lengths, features, size, layers, dropout, bidirectional, precision = inputs
-        assert precision is None
+        assert (precision is None) == (jax.config.jax_default_matmul_precision is None)
         options = features, size, layers, dropout, bidirectional
         return lstm(lengths, options, *inputs), (*inputs, lengths)
 
@@ -81,6 +81,22 @@ def test_seeds_go_one_after_the_other(reference):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
 
 
+def test_higher_derivatives_are_the_cells_own(reference):
+    cell, params, xs, carry = problem()
+    ones = jax.tree.map(jnp.ones_like, params)
+
+    def all_of(strategy):
+        def loss(params):
+            last, ys = cells.scan(cell, params, xs, carry, strategy=strategy, lengths=jnp.array([6, 0, 2]))
+            return jnp.sin(ys).sum() + last.c.sum()
+
+        gradient = jax.grad(loss)
+        return jax.jvp(loss, (params,), (ones,)), jax.jvp(gradient, (params,), (ones,))
+
+    got, want = jax.jit(all_of, static_argnums=0)("cudnn"), jax.jit(all_of, static_argnums=0)("sequential")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, want)
+
+
 def test_what_it_does_not_do_is_refused(reference):
     cell, params, xs, _ = problem()
     with pytest.raises(ValueError, match="'cudnn' takes float32 and no resets, got float32 and resets"):
@@ -101,12 +117,15 @@ def test_auto_on_an_accelerator_is_what_was_measured_there(reference, monkeypatc
     monkeypatch.setenv(chosen.VARIABLE, str(tmp_path / "kept" / "strategies.json"))
     card = jax.devices()[0].device_kind
     assert chosen.lookup(cell, 6) is None
-    for time, strategy in ((4, "cudnn"), (64, "newton"), (10**4, "no such thing")):
-        chosen.keep(card, cell, time, strategy)
+    for batch, time, strategy in (
+        (3, 4, "cudnn"), (3, 64, "newton"), (3, 10**4, "no such thing"), (64, 64, "sequential"),
+    ):  # fmt: skip
+        chosen.keep(card, cell, batch, time, strategy)
     assert scans.resolve(cell, time=6) == "sequential"  # on a CPU nothing changes
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    found = {time: scans.resolve(cell, time=time) for time in (6, 100, 600, 10**4)}
+    found = {time: scans.resolve(cell, time=time, batch=4) for time in (6, 100, 600, 10**4)}
     assert found == {6: "cudnn", 100: "newton", 600: "sequential", 10**4: "sequential"}
+    assert scans.resolve(cell, time=64, batch=50) == "sequential"
     assert scans.resolve(cells.get("lstm", hidden_size=5), time=6) == "sequential"  # another cell
     resets = jnp.zeros(xs.shape[:2], bool)
     _, ys = cells.scan(cell, params, xs, resets=resets)

@@ -189,6 +189,7 @@ def test_options_of_kernels_are_checked():
         ("kernel:depth=0", "Kernel: depth must be a positive int, got 0"),
         ("kernel:chunk=-1", "Kernel: chunk must be an integer, 0 or more, got -1"),
         ("kernel:interpret=1", "Kernel: interpret must be True or False, got 1"),
+        ("kernel:interpret=True", "Kernel: interpret must be False where no target is named"),
         ("kernel:segment=2", "has no option 'segment'; did you mean 'segments'?"),
     ):
         with pytest.raises(ValueError) as refusal:

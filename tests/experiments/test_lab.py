@@ -16,7 +16,7 @@ from rich.console import Console
 import experiments
 from experiments import claims
 from experiments.lab import confirmed, experiment, freshness, runs, statistics
-from experiments.lab.store import Lab
+from experiments.lab.store import Lab, read_note
 from train.files import WorkdirError
 from train.loop import train
 
@@ -394,24 +394,41 @@ def test_a_run_that_was_trained_before_does_not_become_of_todays_code(tmp_path):
     then, now = {"cells/gru.py": "a", "train/loop.py": "b"}, {"cells/gru.py": "c", "train/loop.py": "b"}
     config = _short("gru")
     with contextlib.closing(Lab(tmp_path, QUIET, code=then)) as lab:
-        for name in ("told", "probed", "untold"):
+        for name in ("told", "probed", "untold", "untold probed"):
+            if "untold" not in name:
+                lab.begins(name, config)
             train(config, lab.folder(name))
-        for name in ("told", "probed"):
-            lab.trained(name, config)
     for name, probe, said in (
         ("told", None, then),
         ("probed", runs.seeds, {"cells/gru.py": "several", "train/loop.py": "b"}),
         ("untold", None, dict.fromkeys(now, "several")),
+        ("untold probed", runs.seeds, dict.fromkeys(now, "several")),
     ):
         with contextlib.closing(Lab(tmp_path, QUIET, code=now)) as lab:
             lab.train(name, config, probe)
             assert lab.used == said
     piece = tmp_path / "done" / "old.json"  # of before there were notes
     train(config, tmp_path / "runs" / "old")
-    piece.write_text(json.dumps(json.loads((piece.with_stem("told")).read_text()) | {"code": then}))
+    kept = json.loads(piece.with_stem("told").read_text())
+    del kept["trained"]
+    piece.write_text(json.dumps(kept | {"code": then}))
     with contextlib.closing(Lab(tmp_path, QUIET, code=now)) as lab:
         lab.train("old", config)
         assert lab.used == then
+
+
+def test_a_run_that_goes_on_with_other_code_is_of_several(tmp_path):
+    then, now = {"cells/gru.py": "a", "train/loop.py": "b"}, {"cells/gru.py": "c", "train/loop.py": "b"}
+    config = _short("gru")
+    with contextlib.closing(Lab(tmp_path, QUIET, code=then)) as lab:
+        lab.begins("run", config)
+        lab.folder("run").mkdir(parents=True)
+        (lab.folder("run") / "config.json").write_text("{}")  # it has begun
+    with contextlib.closing(Lab(tmp_path, QUIET, code=now)) as lab:
+        lab.begins("run", config)
+        assert read_note(tmp_path, "run")["code"] == {"cells/gru.py": "several", "train/loop.py": "b"}
+        lab.begins("another", config)  # that one has not
+        assert read_note(tmp_path, "another")["code"] == now
 
 
 def test_kept_runs_that_begin_as_they_did_are_of_todays_code(tmp_path, monkeypatch):
@@ -426,6 +443,8 @@ def test_kept_runs_that_begin_as_they_did_are_of_todays_code(tmp_path, monkeypat
         lab.code = freshness.code_of("gates")
         lab.do("fresh", {}, lambda: [])
         lab.train("today", configs["same"])
+        lab.train("measured", configs["same"], runs.seeds)
+    (tmp_path / "done" / "rounded.json").write_text(json.dumps(_of_before_notes(tmp_path, "rounded")))
     for name, factor in {"other": 1.1, "rounded": 1 + 1e-6}.items():
         path = tmp_path / "runs" / name / "metrics.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -434,12 +453,17 @@ def test_kept_runs_that_begin_as_they_did_are_of_todays_code(tmp_path, monkeypat
     found = {one.name: one for one in confirmed.confirm(tmp_path, "gates")}
     assert {name: one.word for name, one in found.items()} == {
         "same": "the same", "probed": "the same", "other": "different", "rounded": "but for rounding",
-        "today": "fresh",
+        "today": "fresh", "measured": "fresh",
     }  # fmt: skip
     assert (
         found["same"].step == 1 and 0 < found["rounded"].difference < 2e-6 < 0.05 < found["other"].difference
     )
-    assert {path.stem for path in tmp_path.glob("done/*.json")} == {*configs, "fresh", "today"}
+    assert {path.stem for path in tmp_path.glob("done/*.json")} == {*configs, "fresh", "today", "measured"}
+    again = {one.name: one.word for one in confirmed.confirm(tmp_path, "gates")}
+    assert again == dict.fromkeys(found, "fresh") | {"other": "different"}  # for good
+    shutil.rmtree(tmp_path / "runs" / "same")  # whose rows stay
+    list(confirmed.confirm(tmp_path, "gates"))
+    assert (tmp_path / "done" / "same.json").exists()
     with contextlib.closing(Lab(tmp_path, QUIET, code=freshness.code_of("gates"))) as lab:
         monkeypatch.setattr("experiments.lab.store.train", None)
         for name in ("same", "rounded"):
@@ -455,6 +479,13 @@ def test_kept_runs_that_begin_as_they_did_are_of_todays_code(tmp_path, monkeypat
         assert (
             lab.used["cells/gru.py"] == "several" and lab.used["cells/lstm.py"] == lab.code["cells/lstm.py"]
         )
+
+
+def _of_before_notes(folder, name):
+    """The piece of a run, as it was kept when there were no notes; the note is gone."""
+    (folder / "trained" / f"{name}.json").unlink()
+    kept = json.loads((folder / "done" / f"{name}.json").read_text())
+    return kept | {"code": kept.pop("trained")}
 
 
 def _short(cell):

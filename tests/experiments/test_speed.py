@@ -254,7 +254,6 @@ def test_a_card_is_measured_group_by_group_and_goes_on(one_group, monkeypatch, t
     assert "SRU, times a causal convolution, at most 1.3" in page and "width 8 x 4" in page
     monkeypatch.setattr(timing, "interleaved", None)
     bench.run(options, console)  # nothing is measured twice
-    monkeypatch.setattr(accelerator, "MINUTES", 0.0)
     monkeypatch.setattr(accelerator, "groups", lambda scale: [accelerator.Group("later", [])])
     with contextlib.closing(Lab(tmp_path / "other", Console(quiet=True))) as lab:
         assert accelerator.measure(lab, 1, print, minutes=-1)[1] is False
@@ -277,10 +276,11 @@ def test_goals_of_a_card_on_both_sides_of_their_edges():
         rows += [row("width 1 x 2", "lstm", "cudnn", 10.5)]
         rows += [row("hidden 512", "gru", "sequential", one)]
         rows += [row("hidden 512", "gru", "", other, library="torch")]
+        rows += [row("hidden 512", "lstm", "sequential", one), row("hidden 512", "lstm", "cudnn", other)]
         power = 1.0 if good else 1.3
         rows += [row(f"steps {t}", "sru", "kernel", t**power, time=t) for t in (10, 100, 1000)]
         found = met(rows)
-        assert set(found.values()) == {word} and len(found) == 5
+        assert set(found.values()) == {word} and len(found) == 6
     assert accelerator.goals(pd.DataFrame(columns=[*base, "group"]), 100.0).empty
 
 
@@ -288,12 +288,15 @@ def test_the_fastest_strategy_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv(chosen.VARIABLE, str(tmp_path / "strategies.json"))
     rows = choose.choose([SIZE], ["sru", "mamba2"], 1, card="a card")
     cell = cells.get("sru", hidden_size=SIZE[2])
-    kept = chosen.lookup(cell, SIZE[1], "a card")
+    kept = chosen.lookup(cell, SIZE[1], SIZE[0], "a card")
     best = rows[rows["cell"] == "sru"].sort_values("ms").iloc[0]
-    assert kept == best["strategy"] and chosen.lookup(cell, SIZE[1], "another") is None
+    assert kept == best["strategy"] and chosen.lookup(cell, SIZE[1], SIZE[0], "another") is None
     assert choose.table(rows)["auto"].tolist() == [kept, "chunkwise"]
     with pytest.raises(ValueError, match="--choose is for accelerators"):
         bench.run(bench.Options(choose=True, cells=["sru"]), Console(quiet=True))
+    for options in ({"choose": True, "preset": "growth"}, {"choose": True, "scale": 4}, {"scale": 4}):
+        with pytest.raises(ValueError, match="takes no --|--scale is for --preset=gpu"):
+            bench.run(bench.Options(**options), Console(quiet=True))
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ class Backward:
     def __call__(self, consts, carry, xs):
         *xs, before, d_y = xs
         inputs, codes = (xs[:-1], xs[-1:]) if self.step.coded else (xs, [])
+        if codes:  # a skipped step does not look at the state, which may be infinite
+            before = jnp.where(codes[0] == SKIPPED, jnp.zeros_like(before), before)
 
         def of(consts, c, inputs):
             (new,), (y,), _ = self.step(consts, (c,), (*inputs, *codes))

@@ -11,6 +11,7 @@ from jax import lax
 from cells.scans.kernels.recurrence import LANES, cut, fitted, turned
 
 CHUNK = 16  # steps
+SHARED = 200 * 1024  # bytes of shared memory that a block takes at most, of the 228 KB of a Hopper
 
 
 def run(body, dtypes, sums, reverse, way, consts, first, xs):
@@ -22,6 +23,7 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
     segments, width = first[0].shape[0], batch * channels
     chunk = min(way.chunk or CHUNK, -(-time // segments))
     chunks = -(-time // (segments * chunk))
+    depth = max(1, min(way.depth, chunks, SHARED // (len(xs) * chunk * LANES * 4)))
     steps = chunks * chunk  # of a segment; some at the end are not real
     full = time == segments * steps
     consts = [fitted(x.reshape(-1), 0, LANES) for x in consts]
@@ -72,7 +74,7 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
                 )
             ]
             * len(xs),
-            max_concurrent_steps=min(way.depth, chunks),
+            max_concurrent_steps=depth,
             init_carry=state,
         )
         for ref, value in zip(end_refs, pipeline(*x_refs), strict=True):

@@ -25,7 +25,7 @@ class Way(NamedTuple):
 
     Attributes:
       target: "gpu", "tpu", or "" for a `lax.scan`.
-      chunk: steps that are copied at once; 0: 16.
+      chunk: steps that are copied at once; 0: 16 on a GPU, 64 on a TPU.
       depth: chunks under way at the same time (GPU).
       segments: parts of time that run side by side; 0: as many as fill the chip.
       interpret: runs on a CPU, step by step, watched for races (GPU).
@@ -53,6 +53,10 @@ def available(backend: str) -> str | None:
         return f"kernels are for GPUs and TPUs, not for {backend!r}"
     if jax.__version_info__ < (0, 11):
         return f"kernels need jax 0.11 or newer, not {jax.__version__}"
+    if backend == "gpu" == jax.default_backend():
+        capability = getattr(jax.devices()[0], "compute_capability", None)
+        if capability is None or float(capability) < 9:
+            return f"Mosaic GPU is for NVIDIA's Hopper and later, not for {jax.devices()[0].device_kind}"
     return None
 
 
