@@ -78,7 +78,7 @@ STAGES = {"initial": "initial, noise", "untrained": "initial, task", "trained": 
 
 def eligible() -> list[str]:
     """The cells that have the strategy."""
-    return [name for name in cells.names() if "newton" in cells.strategies(probes.default(name))]
+    return [name for name in cells.names() if cells.Newton().refuses(probes.default(name)) is None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -221,3 +221,13 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, whole, cache, sign
     resumed = run("train", *LONG, f"--workdir={tmp_path}", JAX_COMPILATION_CACHE_DIR=cache)
     assert resumed.returncode == 0, resumed.stderr
     assert metrics(tmp_path) == whole
+
+
+def test_nothing_is_imported_that_starts_a_backend():
+    """Commands set the number of devices before."""
+    program = (
+        "import jax; from experiments import claims; from jax._src import xla_bridge\n"
+        "claims.help_text(); assert not xla_bridge.backends_are_initialized()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -26,7 +26,10 @@ def fusible(cell: base.Cell) -> bool:
     if not getattr(cell, "is_elementwise", False):
         return False
     size = cell.hidden_size
-    params = jax.eval_shape(lambda key: cell.init(key, size), jax.random.key(0))
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32)  # a key itself would be made on a device
+    params = jax.eval_shape(
+        lambda key: cell.init(jax.random.wrap_key_data(key, impl="threefry2x32"), size), key
+    )
     projected = jax.eval_shape(cell.project, params, jax.ShapeDtypeStruct((1, size), jnp.float32))
     carry = jax.eval_shape(lambda: cell.initial_carry(1))
     return len(jax.tree.leaves(carry)) == 1 and all(x.shape == (1, size) for x in jax.tree.leaves(projected))
