@@ -105,7 +105,7 @@ def begin(config: RunConfig, folder: Path, data_dir: str | None = None) -> None:
       SystemExit: Ctrl-C or the like.
     """
     before = signal.getsignal(signal.SIGINT)
-    watched = threading.current_thread() is threading.main_thread()
+    watched = threading.current_thread() is threading.main_thread() and before is not signal.SIG_IGN
 
     def watch(progress):
         if progress.step:
