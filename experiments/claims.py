@@ -106,6 +106,7 @@ def confirm(workdir: Path, names, console) -> int:
     for name in names:
         if not (workdir / name / "runs").is_dir():
             continue
+        confirmed.as_trained(workdir / name)
         with locked(workdir / name):
             begun = confirmed.confirm(workdir / name, name, FLAGS.data_dir)
             total = len(list((workdir / name / "runs").iterdir()))

@@ -7,12 +7,15 @@ measured on it, and all else that other code has made, is measured again.
 import contextlib
 import json
 import math
+import os
 import signal
 import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+import jax
 
 from experiments.lab import freshness, store
 from train.config import RunConfig
@@ -64,6 +67,28 @@ def confirm(workdir: Path, experiment: str, data_dir: str | None = None) -> Iter
         rows_of_run = is_of_run and freshness.of_runs(said) == said
         if not rows_of_run and not _is(said, today):
             path.unlink()
+
+
+def as_trained(workdir: Path) -> None:
+    """Makes this process what the kept runs were trained in, before JAX does anything: on how many cores it
+    runs decides how sums are rounded.
+
+    Raises:
+      ValueError: they were trained on another number of devices, which only a flag can change.
+    """
+    for folder in sorted(Path(workdir).glob("runs/*")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            there = json.loads((folder / "environment.json").read_text())
+            devices, pinned = len(there["devices"]), "--core=" in there["command"]
+            break
+    else:
+        return
+    if pinned and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if devices != jax.local_device_count():
+        raise ValueError(
+            f"the runs in {workdir} were trained on {devices} device(s): add --devices={devices}"
+        )
 
 
 def _is(said: dict[str, str], today: dict[str, str]) -> bool:

@@ -481,6 +481,17 @@ def test_kept_runs_that_begin_as_they_did_are_of_todays_code(tmp_path, monkeypat
         )
 
 
+def test_runs_are_begun_on_as_many_devices_as_they_were_trained_on(tmp_path):
+    """Another number rounds in another way, which 25 steps at a high rate make visible."""
+    for name, devices in (("damaged", None), ("run", ["cpu:0", "cpu:1", "cpu:2"])):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "environment.json").write_text(json.dumps({"devices": devices, "command": "python"}))
+    with pytest.raises(ValueError, match="were trained on 3 device.s.: add --devices=3"):
+        confirmed.as_trained(tmp_path)
+    confirmed.as_trained(tmp_path / "nothing")
+
+
 def _of_before_notes(folder, name):
     """The piece of a run, as it was kept when there were no notes; the note is gone."""
     (folder / "trained" / f"{name}.json").unlink()
