@@ -106,7 +106,8 @@ def confirm(workdir: Path, names, console) -> int:
     for name in names:
         if not (workdir / name / "runs").is_dir():
             continue
-        confirmed.as_trained(workdir / name)
+        if FLAGS.devices == 1:
+            confirmed.on_one_core()
         with locked(workdir / name):
             begun = confirmed.confirm(workdir / name, name, FLAGS.data_dir)
             total = len(list((workdir / name / "runs").iterdir()))
@@ -123,10 +124,12 @@ def confirm(workdir: Path, names, console) -> int:
                     f"{workdir / name}, and it is trained again",
                     soft_wrap=True,
                 )
+        if others := sorted({one.devices for one in found if one.word == confirmed.ELSEWHERE}):
+            console.print(f"{name}: for the others add --devices={others[0]}", soft_wrap=True)
     if not rows:
         raise ValueError(f"{workdir} holds no runs; --workdir says where they are")
     tables.show(console, f"Kept runs in {workdir}, begun again", pd.DataFrame(rows))
-    return int(any(row[confirmed.DIFFERENT] for row in rows))
+    return int(any(row[confirmed.DIFFERENT] or row[confirmed.ELSEWHERE] for row in rows))
 
 
 def judge(workdir) -> pd.DataFrame:

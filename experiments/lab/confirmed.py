@@ -26,8 +26,8 @@ from train.summary import Evaluation
 
 # Relative difference of losses that is rounding, after up to a hundred steps which make it grow.
 SAME = 1e-3
-WORDS = FRESH, SAME_TO_THE_BIT, SAME_BUT_ROUNDING, DIFFERENT = (
-    "fresh", "the same", "but for rounding", "different",
+WORDS = FRESH, SAME_TO_THE_BIT, SAME_BUT_ROUNDING, DIFFERENT, ELSEWHERE = (
+    "fresh", "the same", "but for rounding", "different", "elsewhere",
 )  # fmt: skip
 
 
@@ -35,7 +35,8 @@ class Found(NamedTuple):
     """Of one kept run.
 
     Attributes:
-      word: FRESH (it was not trained again), SAME_TO_THE_BIT, SAME_BUT_ROUNDING, DIFFERENT.
+      word: FRESH (it was not begun again), SAME_TO_THE_BIT, SAME_BUT_ROUNDING, DIFFERENT, or ELSEWHERE (nor
+        was this one: it was trained on another number of devices).
       step: of its first evaluation.
       difference: the largest relative one between losses there.
     """
@@ -44,6 +45,7 @@ class Found(NamedTuple):
     word: str
     step: int = 0
     difference: float = 0.0
+    devices: int = 0  # on which it was trained, if not on as many
 
 
 def confirm(workdir: Path, experiment: str, data_dir: str | None = None) -> Iterable[Found]:
@@ -69,26 +71,18 @@ def confirm(workdir: Path, experiment: str, data_dir: str | None = None) -> Iter
             path.unlink()
 
 
-def as_trained(workdir: Path) -> None:
-    """Makes this process what the kept runs were trained in, before JAX does anything: on how many cores it
-    runs decides how sums are rounded.
+def devices_of(folder: Path) -> int:
+    """On how many devices a run was trained, which, with the cores, decides how its sums were rounded."""
+    try:
+        return len(json.loads((folder / "environment.json").read_text())["devices"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return jax.local_device_count()  # it does not say
 
-    Raises:
-      ValueError: they were trained on another number of devices, which only a flag can change.
-    """
-    for folder in sorted(Path(workdir).glob("runs/*")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            there = json.loads((folder / "environment.json").read_text())
-            devices, pinned = len(there["devices"]), "--core=" in there["command"]
-            break
-    else:
-        return
-    if pinned and hasattr(os, "sched_setaffinity"):
+
+def on_one_core() -> None:
+    """What engines' workers are, and a process with one device should be, before JAX does anything."""
+    if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    if devices != jax.local_device_count():
-        raise ValueError(
-            f"the runs in {workdir} were trained on {devices} device(s): add --devices={devices}"
-        )
 
 
 def _is(said: dict[str, str], today: dict[str, str]) -> bool:
@@ -104,6 +98,8 @@ def _confirm(workdir, folder, today, experiment, data_dir) -> Found:
     trained, _ = store.made_with(piece, workdir, name)
     if _is(trained, today):
         return Found(name, FRESH)
+    if devices_of(folder) != jax.local_device_count():
+        return Found(name, ELSEWHERE, devices=devices_of(folder))
     kept = first_rows(folder)
     with tempfile.TemporaryDirectory() as again:
         begin(config, Path(again), data_dir)
