@@ -158,9 +158,11 @@ def apart(kept: list[Evaluation], again: list[Evaluation]) -> float:
     found = 0.0
     for one, other in zip(kept, again, strict=True):
         for a, b in ((one.train_loss, other.train_loss), (one.valid_loss, other.valid_loss)):
-            if a != b:
-                both = a is not None and b is not None and math.isfinite(a) and math.isfinite(b)
-                found = max(found, abs(a - b) / max(abs(a), abs(b)) if both else math.inf)
+            a, b = (math.nan if x is None else x for x in (a, b))  # None: of a seed that has diverged
+            if a == b or math.isnan(a) and math.isnan(b):
+                continue
+            both = math.isfinite(a) and math.isfinite(b)
+            found = max(found, abs(a - b) / max(abs(a), abs(b)) if both else math.inf)
     return found
 
 

@@ -19,6 +19,7 @@ from experiments.lab import confirmed, experiment, freshness, runs, statistics
 from experiments.lab.store import Lab, read_note
 from train.files import WorkdirError
 from train.loop import train
+from train.summary import Evaluation
 
 QUIET = Console(quiet=True)
 
@@ -485,6 +486,19 @@ def test_kept_runs_that_begin_as_they_did_are_of_todays_code(tmp_path, monkeypat
         assert (
             lab.used["cells/gru.py"] == "several" and lab.used["cells/lstm.py"] == lab.code["cells/lstm.py"]
         )
+
+
+def test_seeds_that_diverge_alike_are_alike():
+    def row(**losses):
+        given = {"seed": 0, "learning_rate": 0.1, "step": 5, "train_loss": 1.0, "valid_loss": 2.0} | losses
+        return Evaluation.from_dict(given)
+
+    lost = (row(train_loss=None), row(train_loss=float("nan"), valid_loss=float("inf")))
+    assert confirmed.apart([row(), lost[0]], [row(), lost[0]]) == 0 == confirmed.apart([lost[1]], [lost[1]])
+    assert confirmed.apart([row()], [row(valid_loss=2.5)]) == pytest.approx(0.2)
+    for other in (row(train_loss=None), row(seed=1), row(step=6), row(learning_rate=0.2)):
+        assert confirmed.apart([row()], [other]) == float("inf")
+    assert confirmed.apart([row()], [row(), row()]) == float("inf")
 
 
 def _of_before_notes(folder, name):
