@@ -33,7 +33,7 @@ def by_need(rows: pd.DataFrame, costs: dict[str, float], note: str) -> Figure:
         for x, need in enumerate(needs):
             one = by.get((label, need))
             if one is None:
-                ax.text(x + 0.5, y + 0.5, "not run", ha="center", va="center", fontsize=7, color=style.MUTED)
+                _not_run(ax, x, y)
             else:
                 ink = "white" if one.score.value > 0.75 else style.INK
                 center = {"ha": "center", "color": ink}
@@ -77,6 +77,10 @@ def _name(ax, titles: list[str], cells: list[str], size: float, **slanted):
     ax.spines[:].set_visible(False)
 
 
+def _not_run(ax, x: int, y: int):
+    ax.text(x + 0.5, y + 0.5, "not run", ha="center", va="center", fontsize=7, color=style.MUTED)
+
+
 def _headed(need: str, rows: pd.DataFrame) -> str:
     """A need, the tasks that stand for it below."""
     columns = rows.loc[rows["need"] == need, "columns"].iloc[0]
@@ -99,7 +103,9 @@ def by_task(found: pd.DataFrame, costs: dict[str, float], states: dict[str, int]
     for y, label in enumerate(order):
         for x, column in enumerate(columns):
             one = by.get((label, column))
-            if one is not None:
+            if one is None:
+                _not_run(ax, x, y)
+            else:
                 ink = "white" if one.score > 0.75 else style.INK
                 weight = "bold" if one.alike else "normal"
                 ax.text(
@@ -124,8 +130,8 @@ def by_task(found: pd.DataFrame, costs: dict[str, float], states: dict[str, int]
         number = sum(COLUMNS[column].need == need for column in columns)
         if number:
             ax.axvline(first, color="white", lw=4)
-            name = textwrap.fill(words, 13 * number)
-            where = {"ha": "center", "va": "top", "fontsize": 8.5, "weight": "bold"}
+            name = textwrap.fill(words, 12 * number)
+            where = {"ha": "center", "va": "top", "fontsize": 7.5, "weight": "bold"}
             ax.text(first + number / 2, len(order) + 0.15, name, **where)
             first += number
     ax.axvline(first, color="white", lw=4)
