@@ -80,10 +80,13 @@ def of_labels(code: dict[str, str], labels: Iterable[str]) -> dict[str, str]:
 
 
 def changed(recorded: dict[str, str], name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
-    """Path -> "changed", "gone" or "new", of what differs from `code_of` with the same arguments today."""
-    now = code_of(name, labels)
-    words = {}
-    for path in sorted({*recorded, *now}):
+    """Path -> "changed", "gone" or "new", of what differs from `code_of` with the same arguments today.
+
+    A registered cell or task that what was recorded does not have has no part in it: none was run.
+    """
+    now, words = code_of(name, labels), {}
+    unused = {f"{module.replace('.', '/')}.py" for module in _others(set())} - recorded.keys()
+    for path in sorted({*recorded, *now} - unused):
         if recorded.get(path) != now.get(path):
             words[path] = "gone" if path not in now else "new" if path not in recorded else "changed"
     return words
