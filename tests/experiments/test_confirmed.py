@@ -1,4 +1,4 @@
-"""Who trained and measured what is kept: which code, whether today's begins it alike, and what is done again."""
+"""Who trained and measured what is kept: which code, and whether today's begins it alike."""
 
 import contextlib
 import json
