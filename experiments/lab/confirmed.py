@@ -130,9 +130,8 @@ def begin(config: RunConfig, folder: Path, data_dir: str | None = None) -> None:
 
     def watch(progress):
         if progress.step:
-            if (
-                watched and signal.getsignal(signal.SIGINT) is before
-            ):  # the loop has had one, and gave it back
+            # The loop gives the handler back when it has had a signal.
+            if watched and signal.getsignal(signal.SIGINT) is before:
                 raise SystemExit(128 + signal.SIGINT)
             raise _Enough
 
