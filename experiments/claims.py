@@ -103,11 +103,11 @@ def confirm(workdir: Path, names, console) -> int:
     from train.files import locked
 
     rows = []
+    if FLAGS.devices == 1:
+        confirmed.on_one_core()
     for name in names:
         if not (workdir / name / "runs").is_dir():
             continue
-        if FLAGS.devices == 1:
-            confirmed.on_one_core()
         with locked(workdir / name):
             begun = confirmed.confirm(workdir / name, name, FLAGS.data_dir)
             total = len(list((workdir / name / "runs").iterdir()))

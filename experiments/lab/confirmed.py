@@ -95,7 +95,7 @@ def _confirm(workdir, folder, today, experiment, data_dir) -> Found:
     name, labels, piece = folder.name, store.labels_of(config), {}
     with contextlib.suppress(OSError, ValueError):
         piece = json.loads((workdir / "done" / f"{name}.json").read_text())
-    trained, _ = store.made_with(piece, workdir, name)
+    trained, _ = store.made_with(piece, store.read_note(workdir, name))
     if _is(trained, today):
         return Found(name, FRESH)
     if devices_of(folder) != jax.local_device_count():

@@ -301,12 +301,11 @@ def _run(experiment, settings, workdir, console, lab) -> Frames:
 
 def labels_of(settings) -> list[str]:
     """The registered cells and tasks that its runs are of, or that it names."""
-    import cells
-    from train import tasks
+    from experiments.lab import store
 
     found = {label.split(":")[0] for name in OF_CELLS for label in getattr(settings, name, ())}
     for config in settings.configs():
-        found |= {cells.CELLS.name_of(config.cell), tasks.TASKS.name_of(config.task)}
+        found |= set(store.labels_of(config))
     return sorted(found)
 
 

@@ -91,7 +91,7 @@ class Lab:
           WorkdirError: as `has`; the run in its folder is another one.
         """
         if self.has(name, config):
-            return _kept(self._file(name), {}, all_of_them=False)
+            return _kept(self._file(name), {}, all_of_them=False)[0]
         folder = self.folder(name)
         summary = finished(folder)
         if summary:
@@ -131,7 +131,7 @@ class Lab:
         path = self._file(name)
         settings = json.loads(json.dumps(settings))
         if path.exists():
-            return _kept(path, settings), json.loads(path.read_text())
+            return _kept(path, settings)
         make_room()
         rows = _coded(json.loads(json.dumps(make())))
         path.parent.mkdir(exist_ok=True)
@@ -191,11 +191,12 @@ class Lab:
 
         settings = {"config": config.to_dict()} | (settings or {})
         rows, piece = self._done(name, settings, make, measuring)
-        trained, measured = made_with(piece, self.workdir, name)
+        note = read_note(self.workdir, name)
+        trained, measured = made_with(piece, note)
         self._note(freshness.of_labels(trained, labels))
         if probe is not None:
             self._note(freshness.of_labels(measured, labels))
-        if "confirmed" in (note := read_note(self.workdir, name)):
+        if "confirmed" in note:
             self.confirmed[name] = note["confirmed"]
         return rows
 
@@ -211,9 +212,13 @@ class Lab:
         write_note(self.workdir, name, code)
 
 
-def made_with(piece: dict, workdir: Path, name: str) -> tuple[dict[str, str], dict[str, str]]:
-    """What trained the run of a piece of work, empty where nobody knows, and what measured it."""
-    code, note = piece.get("code", {}), read_note(workdir, name)
+def made_with(piece: dict, note: dict) -> tuple[dict[str, str], dict[str, str]]:
+    """What trained the run of a piece of work, empty where nobody knows, and what measured it.
+
+    Args:
+      note: what `read_note` has of the run.
+    """
+    code = piece.get("code", {})
     if "code" in note:
         return note["code"], code
     if "trained" in piece:
@@ -259,8 +264,9 @@ def _is_piece(path: Path) -> bool:
     return isinstance(content, dict) and ({"settings", "rows"} <= content.keys() or "code" in content)
 
 
-def _kept(path: Path, settings: dict, all_of_them: bool = True) -> list[dict]:
-    """The rows in a file, if they were made with these settings; others it may have too, or not."""
+def _kept(path: Path, settings: dict, all_of_them: bool = True) -> tuple[list[dict], dict]:
+    """The rows in a file, if they were made with these settings; others it may have too, or not. And all that
+    the file holds."""
     try:
         kept = json.loads(path.read_text())
         old, rows = kept["settings"], kept["rows"]
@@ -277,7 +283,7 @@ def _kept(path: Path, settings: dict, all_of_them: bool = True) -> list[dict]:
             f"{path.parent.parent} holds another experiment ({_difference(old, settings)}); "
             "use another --workdir, or --overwrite to start again"
         )
-    return _decoded(rows)
+    return _decoded(rows), kept
 
 
 def _completed(config: dict) -> dict:

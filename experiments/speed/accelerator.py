@@ -139,12 +139,7 @@ def _torch(kind, at: Size, gradient: bool) -> Callable[[], None]:
     d_ys = torch.randn(*shape, device="cuda")
 
     def run():
-        with torch.set_grad_enabled(gradient):
-            ys = layer(xs)[0]
-        if gradient:
-            layer.zero_grad()
-            xs.grad = None
-            ys.backward(d_ys)
+        rivals.torch_pass(layer, xs, d_ys, gradient)
         torch.cuda.synchronize()
 
     return run

@@ -97,7 +97,7 @@ def _refuse_others(options: Options) -> None:
     of, takes = ("--choose", ("cells", "sizes")) if options.choose else ("--preset=gpu", ())
     names = ["parts", "sizes", "cells", "strategies", "passes", "rivals"]
     names += ["preset", "scale"] if options.choose else []
-    for name in set(names) - set(takes):
+    for name in (name for name in names if name not in takes):
         default, given = Options.__dataclass_fields__[name].default, getattr(options, name)
         default, given = (list(x) if isinstance(x, tuple | list) else x for x in (default, given))
         if given != default:

@@ -86,17 +86,24 @@ def torch(kind: str, batch: int, time: int, hidden_size: int, gradient: bool) ->
 
         def run():
             torch.set_num_threads(threads)
-            with torch.set_grad_enabled(gradient):
-                ys = layer(xs)[0]
-            if gradient:
-                layer.zero_grad()
-                xs.grad = None
-                ys.backward(d_ys)
+            torch_pass(layer, xs, d_ys, gradient)
             torch.set_num_threads(cores)
 
         return run
 
     return [make(first, threads) for first in (False, True) for threads in sorted({1, cores})]
+
+
+def torch_pass(layer, xs, d_ys, gradient: bool) -> None:
+    """A layer of PyTorch once, with its gradient or without."""
+    import torch
+
+    with torch.set_grad_enabled(gradient):
+        ys = layer(xs)[0]
+    if gradient:
+        layer.zero_grad()
+        xs.grad = None
+        ys.backward(d_ys)
 
 
 NAMES = ("torch", *JAX)
