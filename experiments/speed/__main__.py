@@ -30,6 +30,7 @@ flags.DEFINE_boolean(
     "choose", False, "Choose what 'auto' is on this machine's accelerator, for --cells, --sizes."
 )
 flags.DEFINE_integer("scale", 1, "Divides the sizes of --preset=gpu: to see that it works.", lower_bound=1)
+flags.DEFINE_float("minutes", 9.0, "Of --preset=gpu: after these no further group is begun.")
 flags.DEFINE_list("sizes", None, "Sizes of the layers: BATCHxTIMExHIDDEN.")
 flags.DEFINE_list("cells", None, "Cells to measure (default: all).")
 flags.DEFINE_list("strategies", None, "Strategies over time (default: all that a cell can use).")

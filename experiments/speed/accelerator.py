@@ -4,7 +4,10 @@ Measured group by group, interleaved; a group that is done is kept in the workdi
 goes on. What was to be reached is written here, before it runs.
 """
 
+import functools
 import importlib.util
+import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +24,8 @@ from experiments.speed import rivals
 from train.files import digest
 
 COPY_SHARE, TIMES_CUDNN, TIMES_CONVOLUTION, LINEAR, AS_FAST = 0.8, 10.0, 1.3, 1.1, 1.0
-MINUTES = 9.0  # after which no further group is begun
+AT_ONCE = max(1, (os.cpu_count() or 1) - 4)  # programs that are compiled at the same time
+LEAST_MS, MOST_S = 4.0, 0.5  # of a timed run, and of all of a case's
 
 
 class Size(NamedTuple):
@@ -50,6 +54,8 @@ def groups(scale: int = 1) -> Iterator[Group]:
         return Size(max(1, batch // scale), max(4, time // scale), max(4, hidden_size // scale))
 
     yield Group("bandwidth", list(_bandwidth(size(32, 2048, 1024))))
+    if pipelines := list(_pipelines(size(32, 2048, 1024))):
+        yield Group("pipeline", pipelines)
     for at in (size(16, 1024, 512), size(16, 4096, 512)):
         layers = [*_ours(at, ("sru", "lstm")), *_others(at), _convolution(at)]
         yield Group(f"width {at.time} x {at.hidden_size}", layers)
@@ -77,9 +83,13 @@ def _labels(at: Size, layer, strategy, which, library="ours", dtype="float32", r
     }  # fmt: skip
 
 
+@functools.lru_cache(maxsize=2)
 def _inputs(at: Size, dtype="float32"):
-    keys = jax.random.split(jax.random.key(1))
-    return tuple(jax.random.normal(key, tuple(at), jnp.dtype(dtype)) for key in keys)
+    @jax.jit
+    def draw(key):
+        return tuple(jax.random.normal(key, tuple(at), jnp.dtype(dtype)) for key in jax.random.split(key))
+
+    return draw(jax.random.key(1))
 
 
 def _layer(at, labels, make) -> Case:
@@ -88,15 +98,16 @@ def _layer(at, labels, make) -> Case:
     def run():
         xs, d_ys = _inputs(at, labels["dtype"])
         params, layer = make()
-        return timing.jax_run(layer, params, xs, d_ys, labels["pass"], devices=1)
+        program, args = timing.program_of(layer, params, xs, d_ys, labels["pass"], devices=1)
+        return timing.Many(lambda: program(*args))
 
     return Case(labels, run)
 
 
-def _ours(at: Size, names, dtype="float32", resets=0.0, skip=()) -> Iterator[Case]:
+def _ours(at: Size, names, dtype="float32", resets=0.0, skip=(), only=None) -> Iterator[Case]:
     for name in names:
         cell = cells.get(name, hidden_size=at.hidden_size)
-        for strategy in cells.strategies(cell):
+        for strategy in only or cells.strategies(cell):
             unfit = strategy == "cudnn" and (resets or dtype != "float32")
             if strategy in ("auto", "stepwise", *skip) or unfit:
                 continue
@@ -106,8 +117,8 @@ def _ours(at: Size, names, dtype="float32", resets=0.0, skip=()) -> Iterator[Cas
                 if resets:
                     key = jax.random.key(2)
                     flags["resets"] = jax.random.bernoulli(key, resets, (at.batch, at.time))
-                params = cell.init(jax.random.key(0), at.hidden_size, jnp.dtype(dtype))
-                return params, lambda params, xs: cells.scan(cell, params, xs, strategy=strategy, **flags)[1]
+                init = jax.jit(functools.partial(cell.init, input_size=at.hidden_size, dtype=jnp.dtype(dtype)))
+                return init(jax.random.key(0)), lambda params, xs: cells.scan(cell, params, xs, strategy=strategy, **flags)[1]
 
             for which in timing.PASSES:
                 yield _layer(at, _labels(at, name, strategy, which, "ours", dtype, resets), make)
@@ -128,7 +139,7 @@ def _others(at: Size) -> Iterator[Case]:
                 yield Case(labels, lambda kind=kind, which=which: _torch(kind, at, which == "gradient"))
 
 
-def _torch(kind, at: Size, gradient: bool) -> Callable[[], None]:
+def _torch(kind, at: Size, gradient: bool) -> timing.Many:
     import torch
 
     if not torch.cuda.is_available():
@@ -138,11 +149,9 @@ def _torch(kind, at: Size, gradient: bool) -> Callable[[], None]:
     xs = torch.randn(*shape, device="cuda", requires_grad=gradient)
     d_ys = torch.randn(*shape, device="cuda")
 
-    def run():
-        rivals.torch_pass(layer, xs, d_ys, gradient)
-        torch.cuda.synchronize()
-
-    return run
+    return timing.Many(
+        lambda: rivals.torch_pass(layer, xs, d_ys, gradient), wait=lambda _: torch.cuda.synchronize()
+    )
 
 
 def _convolution(at: Size, width: int = 3) -> Case:
@@ -175,18 +184,28 @@ def _bandwidth(at: Size) -> Iterator[Case]:
             a, b = (jnp.swapaxes(x, 0, 1) for x in _inputs(at))
             a, solver = jax.nn.sigmoid(a), linear.solver(cells.scans.parse(cells.scans.resolve(cell, name)))
             program = jax.jit(lambda a, b: solver(a, b, False))
-            return lambda: jax.block_until_ready(program(a, b))
+            return timing.Many(lambda: program(a, b))
 
         labels = _labels(at, "c = a c' + b", name, "forward")
         yield Case(labels | {"gigabytes": 3 * 4e-9 * at.batch * at.time * at.hidden_size}, make)
 
 
-def measure(lab, repeats: int, tell: Callable[[str], None], scale: int = 1, minutes: float = MINUTES):
+def _pipelines(at: Size) -> Iterator[Case]:
+    """SRU's kernels by the steps that are copied at once, and by the copies under way together."""
+    if "kernel" not in cells.strategies(cells.get("sru", hidden_size=at.hidden_size)):
+        return
+    for chunk, depth in itertools.product((8, 16, 32), (2, 3, 4, 8)):
+        for dtype in ("float32", "bfloat16"):
+            yield from _ours(at, ("sru",), dtype, only=(f"kernel:chunk={chunk}:depth={depth}",))
+
+
+def measure(lab, repeats: int, tell: Callable[[str], None], scale: int = 1, minutes: float = 9.0):
     """Rows of all groups; whether all of them have been measured.
 
     Args:
       lab: a `store.Lab` that keeps them.
       tell: is told what is being compiled.
+      minutes: after which no further group is begun.
     """
     rows, until, whole = [], time.monotonic() + 60 * minutes, True
     here = {
@@ -204,7 +223,8 @@ def measure(lab, repeats: int, tell: Callable[[str], None], scale: int = 1, minu
             continue
 
         def make(group=group):
-            measured = timing.interleaved(group.cases, repeats, tell)
+            measured = timing.interleaved(group.cases, repeats, tell, AT_ONCE, LEAST_MS, MOST_S)
+            _inputs.cache_clear()
             for row in measured:
                 if "error" in row:
                     lab.console.print(f"{group.name}, {row['layer']} {row['strategy']}: {row['error']}")

@@ -40,6 +40,7 @@ class Options:
     allocator: str = "kept"
     choose: bool = False
     scale: int = 1  # of preset gpu: divides its sizes
+    minutes: float = 9.0  # of preset gpu: after which no further group is begun
 
 
 def run(options: Options, console: Console) -> None:
@@ -55,8 +56,8 @@ def run(options: Options, console: Console) -> None:
     _known("preset", [options.preset], [*layers.PRESETS, "gpu"])
     if options.choose or options.preset == "gpu":
         _refuse_others(options)
-    elif options.scale != 1:
-        raise ValueError("--scale is for --preset=gpu")
+    elif (options.scale, options.minutes) != (Options.scale, Options.minutes):
+        raise ValueError("--scale and --minutes are for --preset=gpu")
     if options.choose:
         _choose(options, names, console)
         return
@@ -96,7 +97,7 @@ def _refuse_others(options: Options) -> None:
     """What the short ways do not look at."""
     of, takes = ("--choose", ("cells", "sizes")) if options.choose else ("--preset=gpu", ())
     names = ["parts", "sizes", "cells", "strategies", "passes", "rivals"]
-    names += ["preset", "scale"] if options.choose else []
+    names += ["preset", "scale", "minutes"] if options.choose else []
     for name in (name for name in names if name not in takes):
         default, given = Options.__dataclass_fields__[name].default, getattr(options, name)
         default, given = (list(x) if isinstance(x, tuple | list) else x for x in (default, given))
@@ -123,9 +124,15 @@ def _card(options: Options, console: Console) -> None:
     workdir, meanwhile = Path(options.workdir), screen.meanwhile(console)
     with contextlib.closing(Lab(workdir, meanwhile)) as lab, meanwhile.status("") as status:
         start = environment() | {"device": jax.devices()[0].device_kind}
-        bounds = lab.do("bounds", {"device": start["device"]}, lambda: [timing.bounds()])[0]
+        small = jax.default_backend() == "cpu" or options.scale > 1
+        sizes = {"size": 3000} if small else {"size": 8192, "numbers": 2**28}
+        bounds = lab.do("bounds", {"device": start["device"]} | sizes, lambda: [timing.bounds(**sizes)])[0]
         rows, whole = accelerator.measure(
-            lab, options.repeats, lambda what: status.update(f"measuring {what}"), options.scale
+            lab,
+            options.repeats,
+            lambda what: status.update(f"measuring {what}"),
+            options.scale,
+            options.minutes,
         )
     output.write_frame(workdir / "accelerator.csv", rows)
     write_json(workdir / "environment.json", start | {"bounds": bounds})
@@ -137,7 +144,7 @@ def _card(options: Options, console: Console) -> None:
     head = (
         f"# {start['device']}\n\n{datetime.date.today()}, `{start['command']}`, jax {start['jax']}; bounds "
         f"of the same run: copy {bounds['copy_gb_per_s']:.0f} GB/s, matmul {bounds['matmul_gflops']:.0f} "
-        "GFLOP/s (float32, 3000^3).\n\n"
+        f"GFLOP/s (float32, {sizes['size']}^3).\n\n"
     )
     write(workdir / "speed.md", head + "\n\n".join(pages) + "\n")
     rest = "" if whole else "; time is up: the same command goes on"

@@ -111,6 +111,30 @@ def test_what_it_does_not_do_is_refused(reference):
         assert scans.Cudnn().refuses(cells.get("lstm", hidden_size=4, **options))
 
 
+@pytest.mark.skipif(cudnn.available(jax.default_backend()) is not None, reason="there is no cuDNN here")
+@pytest.mark.parametrize("flags", ["", "lengths", "mask reverse"])
+def test_on_a_card_it_is_the_lstm(flags):
+    """cuDNN itself."""
+    cell, params, xs, carry = problem(5, 32, 4, 70)
+    options = {"lengths": jnp.array([70, 0, 2, 31]), "reverse": True}
+    options["mask"] = jax.random.bernoulli(jax.random.key(5), 0.6, xs.shape[:2])
+    options = {name: value for name, value in options.items() if name in flags.split()}
+
+    def loss(strategy, params, xs, carry):
+        last, ys = cells.scan(cell, params, xs, carry, strategy=strategy, **options)
+        return jnp.sin(ys).sum() + jnp.cos(last.c).sum() + jnp.sin(last.h).sum(), (last, ys)
+
+    with jax.default_matmul_precision("highest"):
+        got, want = (
+            jax.jit(jax.value_and_grad(functools.partial(loss, name), (0, 1, 2), has_aux=True))(
+                params, xs, carry
+            )
+            for name in ("cudnn", "sequential")
+        )
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4 * (1 + np.abs(b).max()))
+
+
 def test_auto_on_an_accelerator_is_what_was_measured_there(reference, monkeypatch, tmp_path):
     """For steps near those that were; where that cannot do what is asked, it is "sequential"."""
     cell, params, xs, _ = problem()

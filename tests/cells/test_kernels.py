@@ -36,9 +36,9 @@ def made(text, size):
 class Drawn:
     """A problem with a shape, lengths, resets, a carry and a direction that were drawn."""
 
-    def __init__(self, number, dtype=jnp.float32):
+    def __init__(self, number, dtype=jnp.float32, larger=1):
         draw = random.Random(number)
-        self.batch, self.time = draw.randint(1, 3), draw.randint(1, 11)
+        self.batch, self.time = draw.randint(1, 3), draw.randint(1, 11 * larger)
         self.size, self.features = draw.choice([1, 3, 70]), draw.randint(1, 3)
         self.cell = made(CELLS[number % len(CELLS)], self.size)
         keys = jax.random.split(jax.random.key(number), 5)
@@ -70,8 +70,9 @@ class Drawn:
         (_, out), gradients = jax.jit(of)(self.params, self.xs, self.carry)
         return out, gradients
 
-    def kernel(self, target):
-        return f"kernel:target={target}:interpret=True{self.options}"
+    def kernel(self, target=None):
+        """On a target's interpreter, or on the accelerator that is here."""
+        return f"kernel:target={target}:interpret=True{self.options}" if target else f"kernel{self.options}"
 
 
 def close(got, want, tolerance):
@@ -211,3 +212,27 @@ def test_few_channels_have_time_in_segments():
     assert segments(10**6, 8, 128) == recurrence.FULL // 8
     assert segments(10**6, 512, 128) == 1
     assert segments(100, 1, 128, segments=7) == 7
+
+
+on_a_card = pytest.mark.skipif(
+    kernels.available(jax.default_backend()) is not None, reason="there is no accelerator with kernels here"
+)
+
+
+@on_a_card
+@pytest.mark.parametrize("number", range(24))
+def test_on_a_card_they_do_what_sequential_does(number):
+    """Compiled, and at sizes of many blocks and chunks."""
+    problem = Drawn(number, larger=40)
+    with jax.default_matmul_precision("highest"):
+        (out, gradients), (want_out, want) = problem.run(problem.kernel()), problem.run("sequential")
+    close(out, want_out, 1e-5)
+    close(gradients, want, 2e-4)
+
+
+@on_a_card
+def test_on_a_card_twice_is_the_same():
+    """To the bit, as it is not where something is read before it has been written."""
+    problem = Drawn(0, larger=100)
+    one, other = problem.run(problem.kernel()), problem.run(problem.kernel())
+    jax.tree.map(np.testing.assert_array_equal, one, other)

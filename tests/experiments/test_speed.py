@@ -294,8 +294,8 @@ def test_the_fastest_strategy_is_kept(monkeypatch, tmp_path):
     assert choose.table(rows)["auto"].tolist() == [kept, "chunkwise"]
     with pytest.raises(ValueError, match="--choose is for accelerators"):
         bench.run(bench.Options(choose=True, cells=["sru"]), Console(quiet=True))
-    for options in ({"choose": True, "preset": "growth"}, {"choose": True, "scale": 4}, {"scale": 4}):
-        with pytest.raises(ValueError, match="takes no --|--scale is for --preset=gpu"):
+    for options in ({"choose": True, "preset": "growth"}, {"choose": True, "scale": 4}, {"minutes": 4.0}):
+        with pytest.raises(ValueError, match="takes no --|--scale and --minutes are for --preset=gpu"):
             bench.run(bench.Options(**options), Console(quiet=True))
 
 

@@ -4,6 +4,8 @@ Chunks of the inputs come into shared memory while those before them are worked 
 registers, and outputs are written from there.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,6 +13,7 @@ from jax import lax
 from cells.scans.kernels.recurrence import LANES, cut, fitted, turned
 
 CHUNK = 16  # steps
+UNROLLED = 4  # steps of one turn of the loop over a chunk
 SHARED = 200 * 1024  # bytes of shared memory that a block takes at most, of the 228 KB of a Hopper
 
 
@@ -23,6 +26,7 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
     segments, width = first[0].shape[0], batch * channels
     chunk = min(way.chunk or CHUNK, -(-time // segments))
     chunks = -(-time // (segments * chunk))
+    unrolled = math.gcd(chunk, UNROLLED)
     depth = max(1, min(way.depth, chunks, SHARED // (len(xs) * chunk * LANES * 4)))
     steps = chunks * chunk  # of a segment; some at the end are not real
     full = time == segments * steps
@@ -60,7 +64,12 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
                 real = jnp.broadcast_to(at + t < time, (LANES,))
                 return tuple(jnp.where(real, a, b) for a, b in zip(new, state, strict=True))
 
-            state = lax.fori_loop(0, chunk, one_step, state)
+            def one_turn(i, state):
+                for j in range(unrolled):
+                    state = one_step(i * unrolled + j, state)
+                return state
+
+            state = lax.fori_loop(0, chunk // unrolled, one_turn, state)
             # The next copy into these tiles waits for what was read of them.
             plgpu.commit_smem()
             return state
