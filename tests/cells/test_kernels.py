@@ -39,7 +39,7 @@ class Drawn:
     def __init__(self, number, dtype=jnp.float32, larger=1):
         draw = random.Random(number)
         self.batch, self.time = draw.randint(1, 3), draw.randint(1, 11 * larger)
-        self.size, self.features = draw.choice([1, 3, 70]), draw.randint(1, 3)
+        self.size, self.features = draw.choice([1, 3, 70 if larger == 1 else 300]), draw.randint(1, 3)
         self.cell = made(CELLS[number % len(CELLS)], self.size)
         keys = jax.random.split(jax.random.key(number), 5)
         self.params = self.cell.init(keys[0], self.features, dtype)
@@ -51,7 +51,7 @@ class Drawn:
             self.flags["resets"] = jax.random.bernoulli(keys[3], 0.3, (self.batch, self.time))
         initial = self.cell.initial_carry(self.batch)
         self.carry = jax.tree.map(lambda c: c + jax.random.normal(keys[4], c.shape), initial)
-        chunk, depth, segments = (draw.choice([0, 1, 3]), draw.randint(1, 3), draw.choice([0, 1, 2]))
+        chunk, depth, segments = (draw.choice([0, 1, 3] if larger == 1 else [0, 3, 8, 32]), draw.randint(1, 3), draw.choice([0, 1, 2]))
         self.options = f":chunk={chunk}:depth={depth}:segments={segments}"
 
     def loss(self, strategy, params, xs, carry):
