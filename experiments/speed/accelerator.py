@@ -57,7 +57,7 @@ def groups(scale: int = 1) -> Iterator[Group]:
     if pipelines := list(_pipelines(size(32, 2048, 1024))):
         yield Group("pipeline", pipelines)
     for at in (size(16, 1024, 512), size(16, 4096, 512)):
-        layers = [*_ours(at, ("sru", "lstm")), *_others(at), _convolution(at)]
+        layers = [*_ours(at, ("sru", "lstm"), skip=("newton",)), *_others(at), _convolution(at)]
         yield Group(f"width {at.time} x {at.hidden_size}", layers)
     for steps in (1024, 16_384, 65_536, 1_000_000):
         at = size(1, steps, 256)
@@ -65,14 +65,18 @@ def groups(scale: int = 1) -> Iterator[Group]:
     for hidden_size in (512, 1024, 2048):
         at = size(64, 256, hidden_size)
         yield Group(f"hidden {at.hidden_size}", [*_ours(at, ("lstm", "gru"), skip=("newton",)), *_others(at)])
+    at = size(1, 4096, 32)  # what Newton's method is for
+    yield Group("narrow", list(_ours(at, ("lstm", "gru", "rnn"))))
     at = size(128, 128, 256)
     for share in (0.0, 0.01, 0.1):
-        yield Group(f"resets {share:.0%}", list(_ours(at, ("lstm", "gru", "sru"), resets=share)))
+        layers = _ours(at, ("lstm", "gru", "sru"), resets=share, skip=("newton", "chunked"))
+        yield Group(f"resets {share:.0%}", list(layers))
     for batch, steps in ((1, 2048), (32, 128), (32, 2048), (256, 128)):
         for hidden_size in (128, 512, 2048):
             at = size(batch, steps, hidden_size)
             for dtype in ("float32", "bfloat16"):
-                layers = _ours(at, ("sru", "sru_feedback"), dtype=dtype, skip=("sequential", "newton"))
+                slow = ("sequential", "chunked", "newton")
+                layers = _ours(at, ("sru", "sru_feedback"), dtype=dtype, skip=slow)
                 yield Group(f"grid {batch} x {at.time} x {at.hidden_size} {dtype}", list(layers))
 
 
@@ -90,6 +94,11 @@ def _inputs(at: Size, dtype="float32"):
         return tuple(jax.random.normal(key, tuple(at), jnp.dtype(dtype)) for key in jax.random.split(key))
 
     return draw(jax.random.key(1))
+
+
+def _params(cell, at: Size, dtype="float32"):
+    init = functools.partial(cell.init, input_size=at.hidden_size, dtype=jnp.dtype(dtype))
+    return jax.jit(init)(jax.random.key(0))
 
 
 def _layer(at, labels, make) -> Case:
@@ -117,8 +126,9 @@ def _ours(at: Size, names, dtype="float32", resets=0.0, skip=(), only=None) -> I
                 if resets:
                     key = jax.random.key(2)
                     flags["resets"] = jax.random.bernoulli(key, resets, (at.batch, at.time))
-                init = jax.jit(functools.partial(cell.init, input_size=at.hidden_size, dtype=jnp.dtype(dtype)))
-                return init(jax.random.key(0)), lambda params, xs: cells.scan(cell, params, xs, strategy=strategy, **flags)[1]
+                return _params(cell, at, dtype), lambda params, xs: cells.scan(
+                    cell, params, xs, strategy=strategy, **flags
+                )[1]
 
             for which in timing.PASSES:
                 yield _layer(at, _labels(at, name, strategy, which, "ours", dtype, resets), make)
@@ -172,10 +182,16 @@ def _convolution(at: Size, width: int = 3) -> Case:
 
 
 def _bandwidth(at: Size) -> Iterator[Case]:
-    """c = a c' + b alone: a and b are read, c is written; `gigabytes` is that."""
-    from cells.scans import linear, strategies
+    """Recurrences alone, of what is in memory; `gigabytes` are read and written at least.
+
+    c = a c' + b reads a and b and writes c. SRU's step reads three projections and x and writes y; with its
+    gradient it also writes the states, and reads all of these and y's gradient and writes those of what it
+    read.
+    """
+    from cells.scans import kernels, linear, strategies
 
     cell = cells.get("sru", hidden_size=at.hidden_size)
+    array = 4e-9 * at.batch * at.time * at.hidden_size
     for name in strategies(cell):
         if name in ("auto", "stepwise"):
             continue
@@ -187,7 +203,25 @@ def _bandwidth(at: Size) -> Iterator[Case]:
             return timing.Many(lambda: program(a, b))
 
         labels = _labels(at, "c = a c' + b", name, "forward")
-        yield Case(labels | {"gigabytes": 3 * 4e-9 * at.batch * at.time * at.hidden_size}, make)
+        yield Case(labels | {"gigabytes": 3 * array}, make)
+    if "kernel" not in strategies(cell):
+        return
+    way = kernels.way(cells.scans.parse(cells.scans.resolve(cell, "kernel")))
+    for which, arrays in (("forward", 5), ("gradient", 16)):
+
+        def make_fused(which=which):
+            xs, d_ys = (jnp.swapaxes(x, 0, 1) for x in _inputs(at))
+            params = _params(cell, at)
+            projected = jax.jit(cell.project)(params, xs)
+            carry = cell.initial_carry(at.batch)
+
+            def layer(params, projected):
+                return kernels.run(cell, params, carry, *projected, carry, None, None, False, way)[1]
+
+            program, args = timing.program_of(layer, params, projected, d_ys, which, devices=1)
+            return timing.Many(lambda: program(*args))
+
+        yield Case(_labels(at, "SRU's step", "kernel", which) | {"gigabytes": arrays * array}, make_fused)
 
 
 def _pipelines(at: Size) -> Iterator[Case]:
@@ -263,7 +297,8 @@ def goals(rows: pd.DataFrame, copy_gb_per_s: float) -> pd.DataFrame:
     kernel = rows[rows["strategy"] == "kernel"] if len(rows) else rows
     for row in kernel[kernel["group"] == "bandwidth"].to_dict("records") if len(kernel) else ():
         share = row["gigabytes"] / (row["ms"] / 1e3) / copy_gb_per_s
-        goal("c = a c' + b", "kernel, share of a copy's bytes/s", share, COPY_SHARE, most=False)
+        of = f"{row['layer']}, {row['pass']}"
+        goal(of, "kernel, share of a copy's bytes/s", share, COPY_SHARE, most=False)
     for name, group in rows.groupby("group", sort=False) if len(rows) else ():
         ours = group[group["library"] == "ours"]
         if name.startswith("width"):

@@ -51,7 +51,8 @@ class Drawn:
             self.flags["resets"] = jax.random.bernoulli(keys[3], 0.3, (self.batch, self.time))
         initial = self.cell.initial_carry(self.batch)
         self.carry = jax.tree.map(lambda c: c + jax.random.normal(keys[4], c.shape), initial)
-        chunk, depth, segments = (draw.choice([0, 1, 3] if larger == 1 else [0, 3, 8, 32]), draw.randint(1, 3), draw.choice([0, 1, 2]))
+        chunk = draw.choice([0, 1, 3] if larger == 1 else [0, 3, 8, 32])
+        depth, segments = draw.randint(1, 3), draw.choice([0, 1, 2])
         self.options = f":chunk={chunk}:depth={depth}:segments={segments}"
 
     def loss(self, strategy, params, xs, carry):
