@@ -26,6 +26,7 @@ from train.files import digest
 COPY_SHARE, TIMES_CUDNN, TIMES_CONVOLUTION, LINEAR, AS_FAST = 0.8, 10.0, 1.3, 1.1, 1.0
 AT_ONCE = max(1, (os.cpu_count() or 1) - 4)  # programs that are compiled at the same time
 LEAST_MS, MOST_S = 4.0, 0.5  # of a timed run, and of all of a case's
+GRADIENT = ("gradient",)
 
 
 class Size(NamedTuple):
@@ -56,27 +57,29 @@ def groups(scale: int = 1) -> Iterator[Group]:
     yield Group("bandwidth", list(_bandwidth(size(32, 2048, 1024))))
     if pipelines := list(_pipelines(size(32, 2048, 1024))):
         yield Group("pipeline", pipelines)
+    slow = ("sequential", "chunked", "newton")
     for at in (size(16, 1024, 512), size(16, 4096, 512)):
-        layers = [*_ours(at, ("sru", "lstm"), skip=("newton",)), *_others(at), _convolution(at)]
-        yield Group(f"width {at.time} x {at.hidden_size}", layers)
+        layers = [*_ours(at, ("sru",), skip=slow), *_ours(at, ("lstm",), skip=("newton",))]
+        yield Group(f"width {at.time} x {at.hidden_size}", [*layers, *_others(at, "lstm"), _convolution(at)])
     for steps in (1024, 16_384, 65_536, 1_000_000):
         at = size(1, steps, 256)
-        yield Group(f"steps {at.time}", list(_ours(at, ("sru",), skip=("sequential", "chunked"))))
+        yield Group(f"steps {at.time}", list(_ours(at, ("sru",), skip=slow, passes=GRADIENT)))
     for hidden_size in (512, 1024, 2048):
         at = size(64, 256, hidden_size)
-        yield Group(f"hidden {at.hidden_size}", [*_ours(at, ("lstm", "gru"), skip=("newton",)), *_others(at)])
-    at = size(1, 4096, 32)  # what Newton's method is for
-    yield Group("narrow", list(_ours(at, ("lstm", "gru", "rnn"))))
+        layers = _ours(at, ("lstm", "gru"), skip=("newton",), passes=GRADIENT)
+        yield Group(f"hidden {at.hidden_size}", [*layers, *_others(at, "lstm", "gru")])
     at = size(128, 128, 256)
     for share in (0.0, 0.01, 0.1):
-        layers = _ours(at, ("lstm", "gru", "sru"), resets=share, skip=("newton", "chunked"))
-        yield Group(f"resets {share:.0%}", list(layers))
+        layers = _ours(at, ("lstm", "gru"), resets=share, skip=("newton",), passes=GRADIENT)
+        linear = _ours(at, ("sru",), resets=share, skip=slow, passes=GRADIENT)
+        yield Group(f"resets {share:.0%}", [*layers, *linear])
+    at = size(1, 4096, 32)  # what Newton's method is for
+    yield Group("narrow", list(_ours(at, ("lstm", "gru", "rnn"), passes=GRADIENT)))
     for batch, steps in ((1, 2048), (32, 128), (32, 2048), (256, 128)):
         for hidden_size in (128, 512, 2048):
             at = size(batch, steps, hidden_size)
             for dtype in ("float32", "bfloat16"):
-                slow = ("sequential", "chunked", "newton")
-                layers = _ours(at, ("sru", "sru_feedback"), dtype=dtype, skip=slow)
+                layers = _ours(at, ("sru", "sru_feedback"), dtype=dtype, skip=slow, passes=GRADIENT)
                 yield Group(f"grid {batch} x {at.time} x {at.hidden_size} {dtype}", list(layers))
 
 
@@ -113,10 +116,10 @@ def _layer(at, labels, make) -> Case:
     return Case(labels, run)
 
 
-def _ours(at: Size, names, dtype="float32", resets=0.0, skip=(), only=None) -> Iterator[Case]:
+def _ours(at: Size, names, dtype="float32", resets=0.0, skip=(), passes=timing.PASSES) -> Iterator[Case]:
     for name in names:
         cell = cells.get(name, hidden_size=at.hidden_size)
-        for strategy in only or cells.strategies(cell):
+        for strategy in cells.strategies(cell):
             unfit = strategy == "cudnn" and (resets or dtype != "float32")
             if strategy in ("auto", "stepwise", *skip) or unfit:
                 continue
@@ -130,21 +133,21 @@ def _ours(at: Size, names, dtype="float32", resets=0.0, skip=(), only=None) -> I
                     cell, params, xs, strategy=strategy, **flags
                 )[1]
 
-            for which in timing.PASSES:
+            for which in passes:
                 yield _layer(at, _labels(at, name, strategy, which, "ours", dtype, resets), make)
 
 
-def _others(at: Size) -> Iterator[Case]:
-    """Flax's LSTM and GRU, and PyTorch's on its GPU, where it is installed and has one."""
+def _others(at: Size, *kinds: str) -> Iterator[Case]:
+    """Layers of Flax, and of PyTorch on its GPU, where it is installed and has one."""
     xs = jax.ShapeDtypeStruct(tuple(at), jnp.float32)
-    for kind in ("lstm", "gru"):
+    for kind in kinds:
 
         def make(kind=kind):
             return rivals.linen(kind, at.hidden_size, jnp.zeros(xs.shape))
 
-        for which in timing.PASSES:
-            yield _layer(at, _labels(at, kind, "", which, "linen"), make)
-            if importlib.util.find_spec("torch"):
+        yield _layer(at, _labels(at, kind, "", "gradient", "linen"), make)
+        if importlib.util.find_spec("torch"):
+            for which in timing.PASSES:
                 labels = _labels(at, kind, "", which, "torch")
                 yield Case(labels, lambda kind=kind, which=which: _torch(kind, at, which == "gradient"))
 
@@ -188,7 +191,7 @@ def _bandwidth(at: Size) -> Iterator[Case]:
     gradient it also writes the states, and reads all of these and y's gradient and writes those of what it
     read.
     """
-    from cells.scans import kernels, linear, strategies
+    from cells.scans import linear, strategies
 
     cell = cells.get("sru", hidden_size=at.hidden_size)
     array = 4e-9 * at.batch * at.time * at.hidden_size
@@ -204,12 +207,25 @@ def _bandwidth(at: Size) -> Iterator[Case]:
 
         labels = _labels(at, "c = a c' + b", name, "forward")
         yield Case(labels | {"gigabytes": 3 * array}, make)
+    yield from _steps_of_sru(at, "kernel")
+
+
+def _pipelines(at: Size) -> Iterator[Case]:
+    """SRU's kernels by the steps that are copied at once, and by the copies under way together."""
+    for chunk, depth in itertools.product((4, 8, 16, 32), (2, 4)):
+        yield from _steps_of_sru(at, f"kernel:chunk={chunk}:depth={depth}")
+
+
+def _steps_of_sru(at: Size, strategy: str) -> Iterator[Case]:
+    from cells.scans import kernels, strategies
+
+    cell = cells.get("sru", hidden_size=at.hidden_size)
     if "kernel" not in strategies(cell):
         return
-    way = kernels.way(cells.scans.parse(cells.scans.resolve(cell, "kernel")))
+    way = kernels.way(cells.scans.parse(cells.scans.resolve(cell, strategy)))
     for which, arrays in (("forward", 5), ("gradient", 16)):
 
-        def make_fused(which=which):
+        def make(which=which):
             xs, d_ys = (jnp.swapaxes(x, 0, 1) for x in _inputs(at))
             params = _params(cell, at)
             projected = jax.jit(cell.project)(params, xs)
@@ -221,16 +237,8 @@ def _bandwidth(at: Size) -> Iterator[Case]:
             program, args = timing.program_of(layer, params, projected, d_ys, which, devices=1)
             return timing.Many(lambda: program(*args))
 
-        yield Case(_labels(at, "SRU's step", "kernel", which) | {"gigabytes": arrays * array}, make_fused)
-
-
-def _pipelines(at: Size) -> Iterator[Case]:
-    """SRU's kernels by the steps that are copied at once, and by the copies under way together."""
-    if "kernel" not in cells.strategies(cells.get("sru", hidden_size=at.hidden_size)):
-        return
-    for chunk, depth in itertools.product((8, 16, 32), (2, 3, 4, 8)):
-        for dtype in ("float32", "bfloat16"):
-            yield from _ours(at, ("sru",), dtype, only=(f"kernel:chunk={chunk}:depth={depth}",))
+        gigabytes = arrays * 4e-9 * at.batch * at.time * at.hidden_size
+        yield Case(_labels(at, "SRU's step", strategy, which) | {"gigabytes": gigabytes}, make)
 
 
 def measure(lab, repeats: int, tell: Callable[[str], None], scale: int = 1, minutes: float = 9.0):

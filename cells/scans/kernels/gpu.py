@@ -12,7 +12,7 @@ from jax import lax
 
 from cells.scans.kernels.recurrence import LANES, cut, fitted, turned
 
-CHUNK = 16  # steps
+CHUNK, FEWER = 16, 8  # steps; fewer of more than three arrays, so that several blocks have room
 UNROLLED = 4  # steps of one turn of the loop over a chunk
 SHARED = 200 * 1024  # bytes of shared memory that a block takes at most, of the 228 KB of a Hopper
 
@@ -24,7 +24,7 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
 
     time, batch, channels = xs[0].shape
     segments, width = first[0].shape[0], batch * channels
-    chunk = min(way.chunk or CHUNK, -(-time // segments))
+    chunk = min(way.chunk or (CHUNK if len(xs) <= 3 else FEWER), -(-time // segments))
     chunks = -(-time // (segments * chunk))
     unrolled = math.gcd(chunk, UNROLLED)
     depth = max(1, min(way.depth, chunks, SHARED // (len(xs) * chunk * LANES * 4)))
@@ -95,6 +95,9 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
         out_type=[*outs, *ends],
         grid=(segments, lanes // LANES),
         grid_names=("segment", "block"),
+        # Without this there are two barriers around each output of a step: for nothing, since no thread ever
+        # reads what a kernel has written.
+        compiler_params=plgpu.CompilerParams(unsafe_no_auto_barriers=True),
         **({"interpret": interpret} if interpret else {}),
     )(*consts, *first, *xs)
     ys = tuple(y[:time, :width].reshape(time, batch, channels) for y in out[: len(outs)])

@@ -17,7 +17,7 @@ Body = Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays, Arrays]]
 LANES = 128  # channels of a block
 # Blocks from which on a chip counts as full. Not measured: twice the multiprocessors of an H100.
 FULL = 264
-SHORTEST = 256  # steps of a segment
+SHORTEST = 64  # steps of a segment
 
 
 class Way(NamedTuple):
@@ -164,12 +164,25 @@ def _in_segments(body, dtypes, reverse, way, segments, consts, first, xs):
     start = tuple(zero + (i == j) for j in range(-1, n) for i in range(n))
     out, _, _ = _kernel(of_few, (), reverse, way, few, start, some)
 
-    def through(c, made):
-        b, columns = made[:n], [made[n * (j + 1) : n * (j + 2)] for j in range(n)]
-        after = tuple(sum((times(columns[j][i], c[j]) for j in range(n)), b[i]) for i in range(n))
-        return after, c
+    def after(made, vector):
+        columns = [made[n * (j + 1) : n * (j + 2)] for j in range(n)]
+        # What is nothing does not grow, whatever a product of many is.
+        grown = [
+            [jnp.where(c == 0, 0.0, times(a, c)) for a in a_s] for a_s, c in zip(columns, vector, strict=True)
+        ]
+        return [sum(parts) for parts in zip(*grown, strict=True)]
 
-    _, starts = lax.scan(through, first, out, reverse=reverse)
+    def both(one, other):  # as matrices are: the columns of one, and where it brings zeros, through the other
+        new = [after(other, one[n * j : n * (j + 1)]) for j in range(n + 1)]
+        new[0] = [a + b for a, b in zip(new[0], other, strict=False)]
+        return tuple(itertools.chain(*new))
+
+    through = lax.associative_scan(both, out, reverse=reverse)
+    ends_at = [a + b for a, b in zip(after(through, first), through, strict=False)]
+    starts = tuple(
+        jnp.concatenate([end[1:], c[None]] if reverse else [c[None], end[:-1]])
+        for end, c in zip(ends_at, first, strict=True)
+    )
     last, ys, sums = _kernel(body, dtypes, reverse, way, consts, starts, xs)
     return tuple(c[0 if reverse else -1] for c in last), ys, tuple(s.sum(0) for s in sums)
 
