@@ -232,6 +232,15 @@ def test_on_a_card_they_do_what_sequential_does(number):
 
 
 @on_a_card
+@pytest.mark.parametrize("number", range(3))
+def test_on_a_card_bfloat16_goes_in(number):
+    problem = Drawn(number, jnp.bfloat16, larger=10)
+    (out, gradients), (want_out, want) = problem.run(problem.kernel()), problem.run("sequential")
+    close(out, want_out, 2e-2)
+    close(gradients, want, 5e-2)
+
+
+@on_a_card
 def test_on_a_card_twice_is_the_same():
     """To the bit, as it is not where something is read before it has been written."""
     problem = Drawn(0, larger=100)
