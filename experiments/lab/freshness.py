@@ -29,6 +29,8 @@ ASIDE = (
     "experiments.screen", "experiments.tables", "experiments.varied", "train.environment",
     "train.exchange", "train.exported", "train.plot_gates", "train.sinks", "train.trained",
 )  # fmt: skip
+# What runs on accelerators alone, where no evidence has been measured: a CPU never calls it.
+ON_ACCELERATORS = ("cells.scans.chosen", "cells.scans.cudnn", "cells.scans.kernels")
 
 
 def code_of(name: str, labels: Iterable[str] | None = None) -> dict[str, str]:
@@ -85,6 +87,7 @@ def changed(recorded: dict[str, str], name: str, labels: Iterable[str] | None = 
     A registered cell or task that what was recorded does not have has no part in it: none was run.
     """
     now, words = code_of(name, labels), {}
+    recorded = {path: digest for path, digest in recorded.items() if not _aside(_module(path))}
     unused = {f"{module.replace('.', '/')}.py" for module in _others(set())} - recorded.keys()
     for path in sorted({*recorded, *now} - unused):
         if recorded.get(path) != now.get(path):
@@ -109,7 +112,12 @@ def _others(used: set[str]) -> set[str]:
 
 
 def _aside(module: str) -> bool:
-    return any(module == other or module.startswith(other + ".") for other in ASIDE)
+    aside = ASIDE + ON_ACCELERATORS
+    return any(module == other or module.startswith(other + ".") for other in aside)
+
+
+def _module(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def _file(module: str) -> Path | None:

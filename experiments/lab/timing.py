@@ -1,9 +1,6 @@
 """Timing: all cases of a group in one process, in turn, compilation and warm-up apart."""
 
-import concurrent.futures
-import dataclasses
 import functools
-import math
 import os
 import time
 from collections.abc import Callable
@@ -34,44 +31,17 @@ class Case(NamedTuple):
     units: int = 1
 
 
-@dataclasses.dataclass
-class Many:
-    """A run of something that an accelerator does later: started so many times, then waited for.
-
-    start: starts it; its result is what `wait` takes.
-    """
-
-    start: Callable[[], Any]
-    wait: Callable[[Any], Any] = jax.block_until_ready
-    times: int = 1
-
-    def __call__(self) -> None:
-        for _ in range(self.times):
-            out = self.start()
-        self.wait(out)
-
-
 def interleaved(
-    cases: list[Case],
-    repeats: int,
-    tell: Callable[[str], None] = lambda what: None,
-    at_once: int = 1,
-    least_ms: float = 0.0,
-    most_s: float = math.inf,
+    cases: list[Case], repeats: int, tell: Callable[[str], None] = lambda what: None
 ) -> list[dict]:
     """Times every case `repeats` times, in turn.
-
-    Args:
-      at_once: cases that are compiled at the same time, in threads.
-      least_ms: a shorter run, if it is a `Many`, is started so often that it takes as long.
-      most_s: what all timed runs of a case should take at most; there are three at least.
 
     Returns:
       A row for each case: its labels, `ms` per unit (median), `ms_q25`, `ms_q75`, `compile_s` (building,
       compiling and the first run), `repeats`, and `error` where it failed.
     """
-
-    def built(case):
+    rows, runs = [], []
+    for case in cases:
         tell(" ".join(map(str, case.labels.values())))
         start = time.perf_counter()
         row = dict(case.labels)
@@ -87,34 +57,18 @@ def interleaved(
             run()
         except Exception as error:  # one case that cannot run must not cost the others
             run, row["error"] = None, f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"
-        return row, run
-
-    if at_once == 1:
-        made = list(map(built, cases))
-    else:
-        with concurrent.futures.ThreadPoolExecutor(at_once) as threads:
-            made = list(threads.map(built, cases))
-    turns = [_turns(run, repeats, least_ms, most_s) if run else 0 for _, run in made]
+        rows.append(row)
+        runs.append(run)
     times = [[] for _ in cases]
-    for turn in range(repeats):
-        for (_, run), seconds, wanted in zip(made, times, turns, strict=True):
-            if turn < wanted:
+    for _ in range(repeats):
+        for run, seconds in zip(runs, times, strict=True):
+            if run:
                 seconds.append(_once(run))
-    for case, (row, run), seconds in zip(cases, made, times, strict=True):
+    for case, row, seconds in zip(cases, rows, times, strict=True):
         if seconds:
-            units = case.units * (run.times if isinstance(run, Many) else 1)
-            middle, low, high = 1e3 * np.quantile(seconds, [0.5, 0.25, 0.75]) / units
-            row |= {"ms": middle, "ms_q25": low, "ms_q75": high, "repeats": len(seconds)}
-    return [row for row, _ in made]
-
-
-def _turns(run, repeats: int, least_ms: float, most_s: float) -> int:
-    """How often a run is timed; one that is too short is made longer."""
-    if least_ms and isinstance(run, Many):
-        run.times = max(1, math.ceil(least_ms / 1e3 / min(_once(run) for _ in range(2))))
-    if most_s == math.inf:
-        return repeats
-    return min(repeats, max(3, int(most_s / _once(run))))
+            middle, low, high = 1e3 * np.quantile(seconds, [0.5, 0.25, 0.75]) / case.units
+            row |= {"ms": middle, "ms_q25": low, "ms_q75": high, "repeats": repeats}
+    return rows
 
 
 def _once(run) -> float:
@@ -201,14 +155,17 @@ def program_of(layer, params, xs, d_ys, which, devices):
     return jax.jit(f), args
 
 
-def bounds(repeats: int = 7, size: int = 3000, numbers: int = 16 * 1024 * 1024) -> dict[str, float]:
-    """What the machine can do: a matmul of (size, size) float32 in GFLOP/s, a copy of so many in GB/s."""
+def bounds(repeats: int = 7, size: int = 3000) -> dict[str, float]:
+    """What the machine can do: a matmul of (size, size) float32 in GFLOP/s, a copy in GB/s."""
     n = size
     a = jax.random.normal(jax.random.key(0), (n, n))
-    x = jnp.zeros(numbers)
+    x = jnp.zeros(16 * 1024 * 1024)
     multiply, copy = jax.jit(lambda a: a @ a), jax.jit(lambda x: x + 1)
-    cases = [Case({}, lambda: Many(lambda: multiply(a))), Case({}, lambda: Many(lambda: copy(x)))]
-    matmul, copied = interleaved(cases, repeats, least_ms=5.0)
+    cases = [
+        Case({}, lambda: lambda: multiply(a).block_until_ready()),
+        Case({}, lambda: lambda: copy(x).block_until_ready()),
+    ]
+    matmul, copied = interleaved(cases, repeats)
     return {
         "matmul_gflops": 2 * n**3 / matmul["ms"] / 1e6,
         "copy_gb_per_s": 2 * x.nbytes / copied["ms"] / 1e6,

@@ -7,7 +7,6 @@ goes on. What was to be reached is written here, before it runs.
 import functools
 import importlib.util
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +19,11 @@ import pandas as pd
 import cells
 from experiments.lab import statistics, timing
 from experiments.lab.timing import Case
-from experiments.speed import rivals
+from experiments.speed import dispatch, rivals
+from experiments.speed.dispatch import Many
 from train.files import digest
 
 COPY_SHARE, TIMES_CUDNN, TIMES_CONVOLUTION, LINEAR, AS_FAST = 0.8, 10.0, 1.3, 1.1, 1.0
-AT_ONCE = max(1, (os.cpu_count() or 1) - 4)  # programs that are compiled at the same time
-LEAST_MS, MOST_S = 4.0, 0.5  # of a timed run, and of all of a case's
 GRADIENT = ("gradient",)
 
 
@@ -111,7 +109,7 @@ def _layer(at, labels, make) -> Case:
         xs, d_ys = _inputs(at, labels["dtype"])
         params, layer = make()
         program, args = timing.program_of(layer, params, xs, d_ys, labels["pass"], devices=1)
-        return timing.Many(lambda: program(*args))
+        return Many(lambda: program(*args))
 
     return Case(labels, run)
 
@@ -152,7 +150,7 @@ def _others(at: Size, *kinds: str) -> Iterator[Case]:
                 yield Case(labels, lambda kind=kind, which=which: _torch(kind, at, which == "gradient"))
 
 
-def _torch(kind, at: Size, gradient: bool) -> timing.Many:
+def _torch(kind, at: Size, gradient: bool) -> Many:
     import torch
 
     if not torch.cuda.is_available():
@@ -162,9 +160,7 @@ def _torch(kind, at: Size, gradient: bool) -> timing.Many:
     xs = torch.randn(*shape, device="cuda", requires_grad=gradient)
     d_ys = torch.randn(*shape, device="cuda")
 
-    return timing.Many(
-        lambda: rivals.torch_pass(layer, xs, d_ys, gradient), wait=lambda _: torch.cuda.synchronize()
-    )
+    return Many(lambda: rivals.torch_pass(layer, xs, d_ys, gradient), wait=lambda _: torch.cuda.synchronize())
 
 
 def _convolution(at: Size, width: int = 3) -> Case:
@@ -203,7 +199,7 @@ def _bandwidth(at: Size) -> Iterator[Case]:
             a, b = (jnp.swapaxes(x, 0, 1) for x in _inputs(at))
             a, solver = jax.nn.sigmoid(a), linear.solver(cells.scans.parse(cells.scans.resolve(cell, name)))
             program = jax.jit(lambda a, b: solver(a, b, False))
-            return timing.Many(lambda: program(a, b))
+            return Many(lambda: program(a, b))
 
         labels = _labels(at, "c = a c' + b", name, "forward")
         yield Case(labels | {"gigabytes": 3 * array}, make)
@@ -235,7 +231,7 @@ def _steps_of_sru(at: Size, strategy: str) -> Iterator[Case]:
                 return kernels.run(cell, params, carry, *projected, carry, None, None, False, way)[1]
 
             program, args = timing.program_of(layer, params, projected, d_ys, which, devices=1)
-            return timing.Many(lambda: program(*args))
+            return Many(lambda: program(*args))
 
         gigabytes = arrays * 4e-9 * at.batch * at.time * at.hidden_size
         yield Case(_labels(at, "SRU's step", strategy, which) | {"gigabytes": gigabytes}, make)
@@ -265,7 +261,7 @@ def measure(lab, repeats: int, tell: Callable[[str], None], scale: int = 1, minu
             continue
 
         def make(group=group):
-            measured = timing.interleaved(group.cases, repeats, tell, AT_ONCE, LEAST_MS, MOST_S)
+            measured = dispatch.interleaved(group.cases, repeats, tell)
             _inputs.cache_clear()
             for row in measured:
                 if "error" in row:

@@ -119,14 +119,14 @@ def _choose(options: Options, names: list[str], console: Console) -> None:
 def _card(options: Options, console: Console) -> None:
     """`--preset=gpu`: all that a new card is asked."""
     from experiments.lab.store import Lab
-    from experiments.speed import accelerator
+    from experiments.speed import accelerator, dispatch
 
     workdir, meanwhile = Path(options.workdir), screen.meanwhile(console)
     with contextlib.closing(Lab(workdir, meanwhile)) as lab, meanwhile.status("") as status:
         start = environment() | {"device": jax.devices()[0].device_kind}
-        small = jax.default_backend() == "cpu" or options.scale > 1
-        sizes = {"size": 3000} if small else {"size": 8192, "numbers": 2**28}
-        bounds = lab.do("bounds", {"device": start["device"]} | sizes, lambda: [timing.bounds(**sizes)])[0]
+        size = max(1, 8192 // options.scale)
+        sizes = {"size": size, "numbers": max(1, 2**28 // options.scale)}
+        bounds = lab.do("bounds", {"device": start["device"]} | sizes, lambda: [dispatch.bounds(**sizes)])[0]
         rows, whole = accelerator.measure(
             lab,
             options.repeats,
@@ -144,7 +144,7 @@ def _card(options: Options, console: Console) -> None:
     head = (
         f"# {start['device']}\n\n{datetime.date.today()}, `{start['command']}`, jax {start['jax']}; bounds "
         f"of the same run: copy {bounds['copy_gb_per_s']:.0f} GB/s, matmul {bounds['matmul_gflops']:.0f} "
-        f"GFLOP/s (float32, {sizes['size']}^3).\n\n"
+        f"GFLOP/s (float32, {size}^3).\n\n"
     )
     write(workdir / "speed.md", head + "\n\n".join(pages) + "\n")
     rest = "" if whole else "; time is up: the same command goes on"

@@ -1,7 +1,10 @@
 """Which code an experiment depends on, and what has changed of it."""
 
 import shutil
+import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import cells
@@ -102,3 +105,25 @@ def test_what_is_left_out_is_there():
 def test_an_unknown_experiment_is_refused():
     with pytest.raises(ValueError, match="no experiments/nothing.py"):
         freshness.code_of("nothing")
+
+
+@pytest.mark.parametrize("name", ["sru", "sru_feedback", "lstm", "s5"])
+def test_a_cpu_runs_nothing_that_is_for_accelerators(name):
+    """Which may change without what was measured on a CPU."""
+    cell, called = cells.get(name, hidden_size=4), set()
+    folders = [str(freshness.ROOT / module.replace(".", "/")) for module in freshness.ON_ACCELERATORS]
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(tuple(folders)):
+            called.add(frame.f_code.co_name)
+
+    def loss(params, xs):
+        return cells.scan(cell, params, xs)[1].sum()
+
+    params, xs = cell.init(jax.random.key(0), 3), jnp.ones((2, 5, 3))
+    sys.setprofile(note)
+    try:
+        jax.grad(loss)(params, xs)
+    finally:
+        sys.setprofile(None)
+    assert not called

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import cells
 from cells.scans import chosen
 from experiments.lab import runs, timing
 from experiments.lab.store import Lab
-from experiments.speed import accelerator, bench, choose, layers, report, rivals, training
+from experiments.speed import accelerator, bench, choose, dispatch, layers, report, rivals, training
 from train.model import count
 
 SIZE = (4, 6, 3)
@@ -242,6 +243,24 @@ def one_group(monkeypatch):
         *accelerator._bandwidth(CARD),
     ]
     monkeypatch.setattr(accelerator, "groups", lambda scale: [accelerator.Group("width 8 x 4", cases)])
+    monkeypatch.setattr(dispatch, "bounds", lambda **sizes: {"matmul_gflops": 10.0, "copy_gb_per_s": 1.0})
+
+
+def test_what_is_short_is_started_often(monkeypatch):
+    """And a case that fails does not cost the others."""
+    monkeypatch.setattr(dispatch, "LEAST_MS", 20.0)
+    started, waited = [], []
+
+    def make():
+        return dispatch.Many(lambda: started.append(time.sleep(1e-3)), waited.append)
+
+    def broken():
+        raise RuntimeError("out of memory")
+
+    first, bad = dispatch.interleaved([timing.Case({"a": 1}, make), timing.Case({"a": 2}, broken)], repeats=3)
+    assert bad["error"] == "RuntimeError: out of memory" and "ms" not in bad and first["compile_s"] > 0
+    assert len(started) > 2 * len(waited) and first["ms"] == pytest.approx(1.2, rel=0.4)
+    assert all(value > 0 for value in dispatch.bounds(repeats=1, size=64, numbers=64).values())
 
 
 def test_a_card_is_measured_group_by_group_and_goes_on(one_group, monkeypatch, tmp_path):
@@ -252,7 +271,7 @@ def test_a_card_is_measured_group_by_group_and_goes_on(one_group, monkeypatch, t
     assert {"sequential", "associative"} <= set(rows["strategy"].dropna()) and (rows["ms"] > 0).all()
     page = (tmp_path / "speed.md").read_text()
     assert "SRU, times a causal convolution, at most 1.3" in page and "width 8 x 4" in page
-    monkeypatch.setattr(timing, "interleaved", None)
+    monkeypatch.setattr(dispatch, "interleaved", None)
     bench.run(options, console)  # nothing is measured twice
     monkeypatch.setattr(accelerator, "groups", lambda scale: [accelerator.Group("later", [])])
     with contextlib.closing(Lab(tmp_path / "other", Console(quiet=True))) as lab:
