@@ -259,7 +259,7 @@ def test_what_is_short_is_started_often(monkeypatch):
 
     first, bad = dispatch.interleaved([timing.Case({"a": 1}, make), timing.Case({"a": 2}, broken)], repeats=3)
     assert bad["error"] == "RuntimeError: out of memory" and "ms" not in bad and first["compile_s"] > 0
-    assert len(started) > 2 * len(waited) and first["ms"] == pytest.approx(1.2, rel=0.4)
+    assert len(started) > 2 * len(waited) and first["ms"] >= 1.0
     assert all(value > 0 for value in dispatch.bounds(repeats=1, size=64, numbers=64).values())
 
 
