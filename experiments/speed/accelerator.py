@@ -1,7 +1,7 @@
 """One command for a new card: what its memory and its matmuls allow, and what layers make of that.
 
 Measured group by group, interleaved; a group that is done is kept in the workdir, so that the same command
-goes on. What was to be reached is written here, before it runs.
+goes on. What was to be reached is in `card_report`, written before anything ran.
 """
 
 import functools
@@ -17,13 +17,12 @@ import jax.numpy as jnp
 import pandas as pd
 
 import cells
-from experiments.lab import statistics, timing
+from experiments.lab import timing
 from experiments.lab.timing import Case
 from experiments.speed import dispatch, rivals
 from experiments.speed.dispatch import Many
 from train.files import digest
 
-COPY_SHARE, TIMES_CUDNN, TIMES_CONVOLUTION, LINEAR, AS_FAST = 0.8, 10.0, 1.3, 1.1, 1.0
 GRADIENT = ("gradient",)
 
 
@@ -278,67 +277,3 @@ def _code() -> str:
     folder = Path(cells.__file__).parent
     files = sorted(folder.rglob("*.py"))
     return digest({path.relative_to(folder).as_posix(): path.read_text() for path in files})[:8]
-
-
-def goals(rows: pd.DataFrame, copy_gb_per_s: float) -> pd.DataFrame:
-    """What was to be reached, what was measured, and whether that meets it."""
-    rows = rows.dropna(subset="ms") if "ms" in rows else rows.iloc[:0]
-    found = []
-
-    def fastest(of, **labels):
-        for name, value in labels.items():
-            of = of[of[name] == value]
-        return of["ms"].min() if len(of) else None
-
-    def goal(of, text, measured, wanted, most):
-        met = measured <= wanted if most else measured >= wanted
-        sign = "at most" if most else "at least"
-        found.append(
-            {"of": of, "goal": f"{text}, {sign} {wanted:g}", "measured": f"{measured:.2f}",
-             "met": "yes" if met else "NO"}
-        )  # fmt: skip
-
-    kernel = rows[rows["strategy"] == "kernel"] if len(rows) else rows
-    for row in kernel[kernel["group"] == "bandwidth"].to_dict("records") if len(kernel) else ():
-        share = row["gigabytes"] / (row["ms"] / 1e3) / copy_gb_per_s
-        of = f"{row['layer']}, {row['pass']}"
-        goal(of, "kernel, share of a copy's bytes/s", share, COPY_SHARE, most=False)
-    for name, group in rows.groupby("group", sort=False) if len(rows) else ():
-        ours = group[group["library"] == "ours"]
-        if name.startswith("width"):
-            sru = fastest(ours, layer="sru", **{"pass": "gradient"})
-            lstm = fastest(ours, layer="lstm", strategy="cudnn", **{"pass": "gradient"})
-            if sru and lstm:
-                goal(name, "SRU, times faster than cuDNN's LSTM", lstm / sru, TIMES_CUDNN, most=False)
-            convolution = fastest(group, layer="convolution")
-            if sru and convolution:
-                text = "SRU, times a causal convolution"
-                goal(name, text, sru / convolution, TIMES_CONVOLUTION, most=True)
-        if name.startswith("hidden"):
-            for kind in ("lstm", "gru"):
-                theirs = [
-                    fastest(group, layer=kind, library="torch", **{"pass": "gradient"}),
-                    fastest(ours, layer=kind, strategy="cudnn", **{"pass": "gradient"}),
-                ]
-                theirs = [ms for ms in theirs if ms]
-                mine = fastest(ours[ours["strategy"] != "cudnn"], layer=kind, **{"pass": "gradient"})
-                if theirs and mine:
-                    text = f"{kind.upper()}, times cuDNN's"
-                    goal(name, text, mine / min(theirs), AS_FAST, most=True)
-    long = rows[rows["group"].str.startswith("steps")] if len(rows) else rows
-    for strategy, group in long.groupby("strategy") if len(long) else ():
-        of = group[group["pass"] == "gradient"].sort_values("time")
-        if len(of) >= 3:
-            power = statistics.exponent(of["time"], of["ms"])
-            goal(f"SRU, {strategy}, batch 1", "ms ~ time^", power, LINEAR, most=True)
-    return pd.DataFrame(found)
-
-
-def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """A line per group, layer and library: ms forward and with gradient."""
-    rows = rows.assign(ms=rows["ms"].map("{:.3g}".format) if "ms" in rows else "")
-    keys = ["group", "layer", "library", "strategy"]
-    wide = rows.pivot_table(index=keys, columns="pass", values="ms", aggfunc="first", sort=False)
-    return (
-        wide.reset_index().fillna("").rename(columns={"forward": "forward, ms", "gradient": "gradient, ms"})
-    )

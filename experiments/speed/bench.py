@@ -119,7 +119,7 @@ def _choose(options: Options, names: list[str], console: Console) -> None:
 def _card(options: Options, console: Console) -> None:
     """`--preset=gpu`: all that a new card is asked."""
     from experiments.lab.store import Lab
-    from experiments.speed import accelerator, dispatch
+    from experiments.speed import accelerator, card_report, dispatch
 
     workdir, meanwhile = Path(options.workdir), screen.meanwhile(console)
     with contextlib.closing(Lab(workdir, meanwhile)) as lab, meanwhile.status("") as status:
@@ -136,8 +136,8 @@ def _card(options: Options, console: Console) -> None:
         )
     output.write_frame(workdir / "accelerator.csv", rows)
     write_json(workdir / "environment.json", start | {"bounds": bounds})
-    pages, goals = [], accelerator.goals(rows, bounds["copy_gb_per_s"])
-    for title, frame in (("Layers, medians in ms", accelerator.table(rows)), ("Goals", goals)):
+    pages, goals = [], card_report.goals(rows, bounds["copy_gb_per_s"])
+    for title, frame in (("Layers, medians in ms", card_report.table(rows)), ("Goals", goals)):
         if len(frame):
             tables.show(console, title, frame)
             pages.append(f"## {title}\n\n{tables.markdown(frame)}")
@@ -146,6 +146,9 @@ def _card(options: Options, console: Console) -> None:
         f"of the same run: copy {bounds['copy_gb_per_s']:.0f} GB/s, matmul {bounds['matmul_gflops']:.0f} "
         f"GFLOP/s (float32, {size}^3).\n\n"
     )
+    if "ms" in rows and (rows["pass"] == "gradient").any():
+        output.write_figure(workdir / "layers.png", card_report.figure(rows), dpi=150)
+        pages.append("![Times of layers, forward and backward](layers.png)")
     write(workdir / "speed.md", head + "\n\n".join(pages) + "\n")
     rest = "" if whole else "; time is up: the same command goes on"
     console.print(f"wrote {workdir / 'speed.md'}{rest}", soft_wrap=True)

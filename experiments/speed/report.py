@@ -76,23 +76,24 @@ def layer_goals(layers: pd.DataFrame) -> pd.DataFrame:
         torch = _other(fastest, row, "torch")
         if torch is not None:
             versus = f"times PyTorch's {UNLIKE.get(cell, cell)}"
-            rows.append(_goal(size, cell, versus, torch / row["ms"], TIMES_PYTORCH[cell]))
+            rows.append(goal(size, cell, versus, torch / row["ms"], TIMES_PYTORCH[cell]))
         flax = [ms for name in ("linen", "nnx") if (ms := _other(fastest, row, name)) is not None]
         if flax and cell not in UNLIKE:
-            rows.append(_goal(size, cell, "times Flax's layer", min(flax) / row["ms"], TIMES_FLAX))
+            rows.append(goal(size, cell, "times Flax's layer", min(flax) / row["ms"], TIMES_FLAX))
         if cell in UNLIKE:
-            rows.append(_goal(size, cell, "times its bound", 1 / row["fraction"], WITHIN_BOUND, most=True))
+            rows.append(goal(size, cell, "times its bound", 1 / row["fraction"], WITHIN_BOUND, most=True))
         elif row["hidden_size"] == 256:
-            rows.append(_goal(size, cell, "share of its bound", row["fraction"], OF_BOUND))
+            rows.append(goal(size, cell, "share of its bound", row["fraction"], OF_BOUND))
     return pd.DataFrame(rows)
 
 
-def _goal(of: str, cell: str, goal: str, measured: float, wanted: float, most: bool = False) -> dict:
+def goal(of: str, cell: str, what: str, measured: float, wanted: float, most: bool = False) -> dict:
+    """A row: what was wanted, at least or at most, and what was measured."""
     met = measured <= wanted if most else measured >= wanted
     return {
         "of": of,
         "cell": cell,
-        "goal": goal,
+        "goal": what,
         "wanted": f"{'≤' if most else '≥'} {wanted:g}",
         "measured": f"{measured:.2f}",
         "met": "yes" if met else "NO",
@@ -136,7 +137,7 @@ def training_goals(training: pd.DataFrame) -> pd.DataFrame:
         wanted = 5 if row["seeds"] == 8 else 2
         for library, ratio in ratios.items():
             of = f"{row['task']}, {row['seeds']} seed{'s' * (row['seeds'] > 1)}"
-            rows.append(_goal(of, row["cell"], f"times {SHOWN[library]}", ratio, wanted))
+            rows.append(goal(of, row["cell"], f"times {SHOWN[library]}", ratio, wanted))
     return pd.DataFrame(rows)
 
 
