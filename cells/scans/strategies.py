@@ -267,7 +267,8 @@ STRATEGIES = (*REGISTRY.names(), "auto")
 # What a name stands for where the cell has not the thing itself: names of older versions.
 INSTEAD = {"sequential": Stepwise(), "chunked": Chunkwise()}
 # On an accelerator a step of a scan costs at least the launch of a kernel: from so many steps on the depth
-# O(log T) of an associative scan should win. Not measured yet.
+# O(log T) of an associative scan should win. On an H100 it took a 31st of the time at (batch, time, hidden) =
+# (16, 1024, 512), forward and backward; fewer steps have not been measured.
 ACCELERATED_FROM = 16
 # Steps in a chunk of matrix memories on a CPU: 16 took 0.53 to 0.83 times as long as 64 (mamba2, deltanet,
 # mlstm, mamba3 at (batch, time, hidden) from (32, 104, 30) to (8, 1024, 128), forward and backward, 2 cores,

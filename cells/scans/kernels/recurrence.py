@@ -15,7 +15,7 @@ Arrays = tuple[jax.Array, ...]
 Body = Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays, Arrays]]
 
 LANES = 128  # channels of a block
-# Blocks from which on a chip counts as full. Not measured: twice the multiprocessors of an H100.
+# Blocks from which on a chip counts as full: twice the multiprocessors of an H100.
 FULL = 264
 SHORTEST = 64  # steps of a segment
 
