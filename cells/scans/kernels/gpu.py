@@ -4,13 +4,11 @@ Chunks of the inputs come into shared memory while those before them are worked 
 registers, and outputs are written from there.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cells.scans.kernels.recurrence import LANES, cut, fitted, turned
+from cells.scans.kernels.steps import LANES, Steps, cut, fitted, turned
 
 CHUNK, FEWER = 16, 8  # steps; fewer of more than three arrays, so that several blocks have room
 UNROLLED = 4  # steps of one turn of the loop over a chunk; on an H100 1 to 16 made no difference
@@ -24,18 +22,14 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
 
     time, batch, channels = xs[0].shape
     segments, width = first[0].shape[0], batch * channels
-    chunk = min(way.chunk or (CHUNK if len(xs) <= 3 else FEWER), -(-time // segments))
-    chunks = -(-time // (segments * chunk))
-    unrolled = math.gcd(chunk, UNROLLED)
-    depth = max(1, min(way.depth, chunks, SHARED // (len(xs) * chunk * LANES * 4)))
-    steps = chunks * chunk  # of a segment; some at the end are not real
-    full = time == segments * steps
+    steps = Steps.of(way.chunk or (CHUNK if len(xs) <= 3 else FEWER), time, segments)
+    depth = max(1, min(way.depth, steps.chunks, SHARED // (len(xs) * steps.chunk * LANES * 4)))
     consts = [fitted(x.reshape(-1), 0, LANES) for x in consts]
     first = [fitted(x.reshape(segments, -1), 1, LANES) for x in first]
-    xs = [fitted(fitted(x.reshape(time, -1), 1, LANES), 0, segments * steps) for x in xs]
+    xs = [fitted(fitted(x.reshape(time, -1), 1, LANES), 0, steps.in_all) for x in xs]
     lanes = xs[0].shape[1]
     ends = [jax.ShapeDtypeStruct((segments, lanes), jnp.float32)] * (len(first) + sums)
-    outs = [jax.ShapeDtypeStruct((segments * steps, lanes), dtype) for dtype in dtypes]
+    outs = [jax.ShapeDtypeStruct((steps.in_all, lanes), dtype) for dtype in dtypes]
 
     def kernel(*refs):
         const_refs, first_refs, x_refs, out_refs, end_refs = cut(
@@ -49,37 +43,24 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
 
         def one_chunk(indices, *tiles_and_state):
             *tiles, state = tiles_and_state
-            at = segment * steps + turned(indices[0], chunks, reverse) * chunk
+            begin = steps.begin(segment, indices[0], reverse)
 
-            def one_step(i, state):
-                t = turned(i, chunk, reverse)
-                carry, so_far = state[: len(first)], state[len(first) :]
-                x = tuple(tile[t].astype(jnp.float32) for tile in tiles)
-                new, ys, more = body(held, carry, x)
+            def write(t, ys):
                 for ref, y in zip(out_refs, ys, strict=True):
-                    ref[at + t, mine] = y.astype(ref.dtype)
-                new += tuple(a + b for a, b in zip(so_far, more, strict=True))
-                if full:
-                    return new
-                real = jnp.broadcast_to(at + t < time, (LANES,))
-                return tuple(jnp.where(real, a, b) for a, b in zip(new, state, strict=True))
+                    ref[begin + t, mine] = y.astype(ref.dtype)
 
-            def one_turn(i, state):
-                for j in range(unrolled):
-                    state = one_step(i * unrolled + j, state)
-                return state
-
-            state = lax.fori_loop(0, chunk // unrolled, one_turn, state)
+            state = steps.work(body, held, begin, tiles, write, state, len(first), reverse, UNROLLED)
             # The next copy into these tiles waits for what was read of them.
             plgpu.commit_smem()
             return state
 
         pipeline = plgpu.emit_pipeline(
             one_chunk,
-            grid=(chunks,),
+            grid=(steps.chunks,),
             in_specs=[
                 plgpu.BlockSpec(
-                    (chunk, LANES), lambda i: (segment * chunks + turned(i, chunks, reverse), block)
+                    (steps.chunk, LANES),
+                    lambda i: (segment * steps.chunks + turned(i, steps.chunks, reverse), block),
                 )
             ]
             * len(xs),

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cells.scans.kernels.steps import LANES
+
 Arrays = tuple[jax.Array, ...]
 # (consts, carry, xs) -> (carry, ys, sums), tuples of arrays of one and the same shape, whatever that is.
 Body = Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays, Arrays]]
 
-LANES = 128  # channels of a block
 # Blocks from which on a chip counts as full: twice the multiprocessors of an H100.
 FULL = 264
 SHORTEST = 64  # steps of a segment
@@ -276,22 +277,3 @@ def _evaluated(jaxpr, consts, args) -> list[Any]:
             outs = outs if eqn.primitive.multiple_results else [outs]
         values.update(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
-
-
-def fitted(x, axis: int, multiple: int):
-    """Filled up with zeros at the end of an axis."""
-    more = -x.shape[axis] % multiple
-    if not more:
-        return x
-    return jnp.pad(x, [(0, more if i == axis % x.ndim else 0) for i in range(x.ndim)])
-
-
-def turned(i, count, reverse):
-    """i, or counted from the end."""
-    return count - 1 - i if reverse else i
-
-
-def cut(refs, *sizes) -> list[list]:
-    """Lists of these sizes, and one of what is left."""
-    ends = list(itertools.accumulate(sizes))
-    return [list(refs[start:end]) for start, end in zip([0, *ends], [*ends, len(refs)], strict=True)]

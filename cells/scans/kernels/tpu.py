@@ -5,9 +5,8 @@ The last axis of the grid, chunks of time, is sequential; the state stays in scr
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from cells.scans.kernels.recurrence import LANES, cut, fitted, turned
+from cells.scans.kernels.steps import LANES, Steps, cut, fitted, turned
 
 CHUNK = 64  # steps
 ROWS = 8
@@ -20,16 +19,13 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
 
     time, batch, channels = xs[0].shape
     segments = first[0].shape[0]
-    chunk = min(way.chunk or CHUNK, -(-time // segments))
-    chunks = -(-time // (segments * chunk))
-    steps = chunks * chunk
-    full = time == segments * steps
+    steps = Steps.of(way.chunk or CHUNK, time, segments)
 
     def padded(x):
         return fitted(fitted(x, -1, LANES), -2, ROWS)
 
     consts, first = [padded(x) for x in consts], [padded(x) for x in first]
-    xs = [fitted(padded(x), 0, segments * steps) for x in xs]
+    xs = [fitted(padded(x), 0, steps.in_all) for x in xs]
     rows, lanes = xs[0].shape[1:]
 
     def kernel(*refs):
@@ -46,39 +42,31 @@ def run(body, dtypes, sums, reverse, way, consts, first, xs):
                 held[...] = jnp.zeros_like(held)
 
         constants = tuple(ref[...] for ref in const_refs)
-        before = segment * steps + turned(at, chunks, reverse) * chunk
 
-        def one_step(i, state):
-            t = turned(i, chunk, reverse)
-            carry, so_far = state[: len(first)], state[len(first) :]
-            x = tuple(ref[t].astype(jnp.float32) for ref in x_refs)
-            new, ys, more = body(constants, carry, x)
+        def write(t, ys):
             for ref, y in zip(out_refs, ys, strict=True):
                 ref[t] = y.astype(ref.dtype)
-            new += tuple(a + b for a, b in zip(so_far, more, strict=True))
-            if full:
-                return new
-            real = before + t < time
-            return tuple(jnp.where(real, a, b) for a, b in zip(new, state, strict=True))
 
-        state = lax.fori_loop(0, chunk, one_step, tuple(held[...] for held in held_refs))
+        begin, state = steps.begin(segment, at, reverse), tuple(held[...] for held in held_refs)
+        state = steps.work(body, constants, begin, x_refs, write, state, len(first), reverse)
         for held, end, value in zip(held_refs, end_refs, state, strict=True):
             held[...] = value
             end[0] = value
 
     steps_of = pl.BlockSpec(
-        (chunk, ROWS, LANES), lambda s, b, h, i: (s * chunks + turned(i, chunks, reverse), b, h)
+        (steps.chunk, ROWS, LANES),
+        lambda s, b, h, i: (s * steps.chunks + turned(i, steps.chunks, reverse), b, h),
     )
     state_of = pl.BlockSpec((1, ROWS, LANES), lambda s, b, h, i: (s, b, h))
     const_of = pl.BlockSpec((ROWS, LANES), lambda s, b, h, i: (b, h))
     states = len(first) + sums
     out = pl.pallas_call(
         kernel,
-        grid=(segments, rows // ROWS, lanes // LANES, chunks),
+        grid=(segments, rows // ROWS, lanes // LANES, steps.chunks),
         in_specs=[const_of] * len(consts) + [state_of] * len(first) + [steps_of] * len(xs),
         out_specs=[steps_of] * len(dtypes) + [state_of] * states,
         out_shape=[
-            *(jax.ShapeDtypeStruct((segments * steps, rows, lanes), dtype) for dtype in dtypes),
+            *(jax.ShapeDtypeStruct((steps.in_all, rows, lanes), dtype) for dtype in dtypes),
             *[jax.ShapeDtypeStruct((segments, rows, lanes), jnp.float32)] * states,
         ],
         scratch_shapes=[pltpu.VMEM((ROWS, LANES), jnp.float32)] * states,
