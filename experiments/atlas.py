@@ -4,14 +4,16 @@
   python -m experiments.atlas --cells=lstm,gru,sru --config.columns=recall_100,parity
   python -m experiments.atlas --preset=full --workers=2
   python -m experiments.atlas --preset=full --config.only_trained=true
+  python -m experiments.atlas --preset=full --config.only_trained=true --beside=DIR
 
 Each cell stands by itself ("bare") or in a gated residual block with a short convolution ("block", see
 `train.layers.Gated`), with as many parameters; or ("state") bare, with as many numbers in the state.
 It is tuned on seeds of its own (`lab/tuning.py`), then ten others count. Made-up tasks are trained until
 solved, real data for the whole budget, of which the best result on validation is tested (`lab/needs.py`).
-Attention is the control, the window of eight inputs, which has no recurrence, the floor. The last command
-shows what the one before it has trained so far; the full preset needs the data of train/README.md and, for
-`vowels`, the extra `series`.
+Attention is the control, the window of eight inputs, which has no recurrence, the floor. The last two
+commands show what the one before them has trained so far, alone and beside other evidence, such as
+experiments/figures/claims/atlas; the full preset needs the data of train/README.md and, for `vowels`, the
+extra `series`.
 """
 
 import dataclasses
@@ -233,7 +235,10 @@ def _note(frames, form) -> str:
     )
 
 
-EXPERIMENT = Experiment("Which recurrence for which need?", {}, PRESETS, measure, judge, tables, figures)
+EXPERIMENT = Experiment(
+    "Which recurrence for which need?", {}, PRESETS, measure, judge, tables, figures,
+    models=("form", "column", "label"),
+)  # fmt: skip
 
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -56,8 +56,8 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     """Runs the experiments; returns the exit code."""
     from cells.registry import nearest
 
-    if config or overrides or FLAGS.cells:
-        raise ValueError("claims has presets only; its experiments take --config.FIELD and --cells")
+    if config or overrides or FLAGS.cells or FLAGS.beside:
+        raise ValueError("claims has presets only; its experiments take --config.FIELD, --cells, --beside")
     for name in FLAGS.only or ():
         if name not in EXPERIMENTS:
             raise ValueError(f"unknown experiment {name!r}; {nearest(name, EXPERIMENTS)}")

@@ -31,6 +31,12 @@ flags.DEFINE_integer(
     upper_bound=1024,
 )
 flags.DEFINE_string("workdir", None, "Where everything is written (default: runs/NAME-PRESET).")
+flags.DEFINE_string(
+    "beside",
+    None,
+    "Evidence of the same experiment, trained alike: its rows of models that are asked for and are not in "
+    "--workdir stand beside those that are.",
+)
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
 
@@ -91,6 +97,7 @@ class Experiment:
       tables: frames -> tables of text by title.
       figures: frames -> figures by name.
       eligible: () -> the cells that --cells=all stands for; None: every one.
+      models: the columns of frames that name a model, where evidence of several workdirs can be joined.
     """
 
     question: str
@@ -101,6 +108,7 @@ class Experiment:
     tables: Callable[[Frames], Frames]
     figures: Callable[[Frames], dict]
     eligible: Callable[[], list[str]] | None = None
+    models: tuple[str, ...] = ()
 
     @functools.cached_property
     def module(self):
@@ -132,11 +140,22 @@ def command(experiment: Experiment) -> None:
                 f"{experiment.name} has presets (--preset) and fields (--config.FIELD=VALUE), no --config"
             )
         settings = settings_of(experiment, FLAGS.preset, overrides | shared_flags(experiment))
+        if FLAGS.beside and not experiment.models:
+            raise ValueError(f"--beside has no effect: {experiment.name} is one whole")
         if FLAGS.workers and not settings.runs():
             raise ValueError(f"--workers has no effect: {experiment.name} trains no model")
         workdir = Path(FLAGS.workdir or f"runs/{experiment.name}-{FLAGS.preset}")
         console = screen.console()
-        run(experiment, settings, workdir, console, FLAGS.data_dir, FLAGS.overwrite, FLAGS.workers)
+        run(
+            experiment,
+            settings,
+            workdir,
+            console,
+            FLAGS.data_dir,
+            FLAGS.overwrite,
+            FLAGS.workers,
+            FLAGS.beside,
+        )
         return 0
 
     doc = help_of(experiment)
@@ -237,22 +256,29 @@ def run(
     data_dir: str | None = None,
     overwrite: bool = False,
     workers: int = 0,
+    beside: str | None = None,
 ) -> Frames:
     """Measures (or goes on measuring), then writes and prints all that follows from it.
 
     Into `workdir`: a CSV per frame, a PNG per figure, report.md, environment.json, and `done/`, the pieces
     of work; `load` reads the frames again.
     """
-    return run_all([(experiment, settings, workdir)], console, data_dir, overwrite, workers)[0]
+    return run_all([(experiment, settings, workdir)], console, data_dir, overwrite, workers, beside)[0]
 
 
 def run_all(
-    several: list[tuple], console: Console, data_dir: str | None = None, overwrite=False, workers: int = 0
+    several: list[tuple],
+    console: Console,
+    data_dir: str | None = None,
+    overwrite: bool = False,
+    workers: int = 0,
+    beside: str | None = None,
 ) -> list[Frames]:
     """`run`, of one experiment after the other: (experiment, settings, workdir) each.
 
     Args:
       workers: 0, or how many processes first train the models of all of them.
+      beside: a folder of evidence of the same experiment that is joined, see `lab/beside.py`.
     """
     from experiments.lab.store import Lab
 
@@ -275,11 +301,12 @@ def run_all(
         for number, ((one, its, workdir), lab) in enumerate(zip(several, labs, strict=True), 1):
             if len(several) > 1:
                 meanwhile.print(f"[{number}/{len(several)}]", end=" ")
-            frames.append(_run(one, its, workdir, console, lab))
+            frames.append(_run(one, its, workdir, console, lab, beside))
         return frames
 
 
-def _run(experiment, settings, workdir, console, lab) -> Frames:
+def _run(experiment, settings, workdir, console, lab, beside) -> Frames:
+    from experiments.lab import beside as others
     from experiments.lab import confirmed
     from train.environment import environment
 
@@ -288,11 +315,13 @@ def _run(experiment, settings, workdir, console, lab) -> Frames:
     record = environment() | {"settings": dataclasses.asdict(settings), "labels": labels_of(settings)}
     frames = experiment.measure(settings, lab)
     took = time.monotonic() - start
-    for name, frame in frames.items():
-        output.write_frame(workdir / f"{name}.csv", frame, float_format="%.8g")
     record |= {"seconds_of_this_call": took, "code": lab.used}
     if lab.confirmed:
         record["confirmed"] = confirmed.summary(lab.confirmed)
+    if beside:
+        frames, record = others.joined(experiment, settings, frames, record, Path(beside))
+    for name, frame in frames.items():
+        output.write_frame(workdir / f"{name}.csv", frame, float_format="%.8g")
     files.write_json(workdir / "environment.json", record)
     report(experiment, frames, workdir, console, record)
     lab.console.print(f"{experiment.name}: {took:.0f} s; wrote {workdir / 'report.md'}", soft_wrap=True)
