@@ -106,7 +106,7 @@ def speed():
 
 
 def gpu():
-    (folder,) = FIGURES.glob("gpu-*")
+    folder = FIGURES / "gpu-2026-11-27"
     layers = pd.read_csv(folder / "layers.csv").fillna({"strategy": ""})
     ms = layers[layers["pass"] == "gradient"].set_index(["library", "cell", "strategy", "time"])["ms"]
     names = {"sequential": ", step by step", "associative": ", associative", "chunkwise": ", chunkwise"}
