@@ -64,7 +64,7 @@ def run(options: Options, console: Console) -> None:
     if options.preset == "gpu":
         _card(options, console)
         return
-    sizes = [_size(text) for text in options.sizes] if options.sizes else layers.PRESETS[options.preset]
+    sizes = [size_of(text) for text in options.sizes] if options.sizes else layers.PRESETS[options.preset]
     others = rivals.installed() if options.rivals is None else _known("rival", options.rivals, rivals.NAMES)
     if missing := [name for name in others if name not in rivals.installed()]:
         raise ValueError(f"not installed: {', '.join(missing)}; pip install 'recurrent-cells[bench]'")
@@ -109,7 +109,7 @@ def _choose(options: Options, names: list[str], console: Console) -> None:
     from cells.scans import chosen
     from experiments.speed import choose
 
-    sizes = [_size(text) for text in options.sizes or ("32x128x128", "32x512x256")]
+    sizes = [size_of(text) for text in options.sizes or ("32x128x128", "32x512x256")]
     with screen.meanwhile(console).status("") as status:
         rows = choose.choose(sizes, names, options.repeats, lambda case: status.update(f"compiling {case}"))
     tables.show(console, "Strategies, forward and backward", choose.table(rows))
@@ -167,7 +167,12 @@ def _known(kind: str, asked, known) -> list[str]:
     return asked
 
 
-def _size(text: str) -> tuple[int, int, int]:
+def size_of(text: str) -> tuple[int, int, int]:
+    """Batch, time and hidden size of "32x128x128".
+
+    Raises:
+      ValueError: another text.
+    """
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise ValueError(f"a size is BATCHxTIMExHIDDEN, such as 32x128x128, got {text!r}")
