@@ -11,6 +11,7 @@ import cells
 import configs
 from experiments import cells as table_of_cells
 from experiments import claims, results, tables
+from experiments import compiled as of_compilers
 from experiments.reference import beside, published
 from experiments.speed import report
 from experiments.speed.layers import UNLIKE
@@ -125,6 +126,15 @@ def gpu():
     return tables.markdown(pd.DataFrame(shown))
 
 
+def compiled():
+    """For a TPU; without the textbook step."""
+    (folder,) = FIGURES.glob("compiled-*")
+    found = pd.read_csv(folder / "compiled.csv")
+    shown = of_compilers.table(found[(found["target"] == "tpu") & (found["strategy"] != "stepwise")])
+    shown["cell"] = "`" + shown["cell"] + "`, " + shown.pop("strategy")
+    return tables.markdown(shown.drop(columns="target"))
+
+
 # Tables between the markers <!-- NAME --> and <!-- /NAME -->, made of committed CSVs.
 MADE = {
     ("README.md", "results"): short_results,
@@ -133,6 +143,7 @@ MADE = {
     ("experiments/README.md", "jsb"): jsb,
     ("experiments/README.md", "speed"): speed,
     ("experiments/README.md", "gpu"): gpu,
+    ("experiments/README.md", "compiled"): compiled,
 }
 BY_HAND = ("| notebook |",)  # how tables begin that no CSV stands behind
 
