@@ -11,9 +11,8 @@ import cells
 import configs
 from experiments import cells as table_of_cells
 from experiments import claims, results, tables
-from experiments import compiled as of_compilers
 from experiments.reference import beside, published
-from experiments.speed import report
+from experiments.speed import programs, report
 from experiments.speed.layers import UNLIKE
 
 ROOT = Path(__file__).parents[1]
@@ -130,7 +129,7 @@ def compiled():
     """For a TPU; without the textbook step."""
     (folder,) = FIGURES.glob("compiled-*")
     found = pd.read_csv(folder / "compiled.csv")
-    shown = of_compilers.table(found[(found["target"] == "tpu") & (found["strategy"] != "stepwise")])
+    shown = programs.table(found[(found["target"] == "tpu") & (found["strategy"] != "stepwise")])
     shown["cell"] = "`" + shown["cell"] + "`, " + shown.pop("strategy")
     return tables.markdown(shown.drop(columns="target"))
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import commands
-from experiments import compiled as command
 from experiments.lab import compiled
+from experiments.speed import programs
 
 
 def figures(function, *shapes):
@@ -106,14 +106,14 @@ def test_bytes_of_shapes(shape, size):
 
 
 def test_every_strategy_of_a_cell_has_figures():
-    found = command.rows(["sru", "lstm"], [(2, 8, 4)], ["here"])
+    found = programs.rows(["sru", "lstm"], [(2, 8, 4)], ["here"])
     assert {(row["cell"], row["strategy"]) for row in found} == {
         ("sru", name) for name in ("stepwise", "sequential", "associative", "chunked")
     } | {("lstm", name) for name in ("stepwise", "sequential")}
     assert all(0 < row["path"] <= row["operations"] and row["megabytes"] > 0 for row in found)
     path = {(row["cell"], row["strategy"]): row["path"] for row in found}
     assert path["sru", "associative"] < path["sru", "sequential"] < path["sru", "stepwise"]
-    shown = command.table(pd.DataFrame(found))
+    shown = programs.table(pd.DataFrame(found))
     assert list(shown["cell"]) == ["sru"] * 4 + ["lstm"] * 2 and "2 x 8 x 4" in shown
 
 
