@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
+import os
 import json
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def _card(options: Options, console: Console) -> None:
     workdir, meanwhile = Path(options.workdir), screen.meanwhile(console)
     with contextlib.closing(Lab(workdir, meanwhile)) as lab, meanwhile.status("") as status:
         start = environment() | {"device": jax.devices()[0].device_kind}
+        start["xla_flags"] = os.environ.get("XLA_FLAGS", "")
         size = max(1, 8192 // options.scale)
         sizes = {"size": size, "numbers": max(1, 2**28 // options.scale)}
         bounds = lab.do("bounds", {"device": start["device"]} | sizes, lambda: [dispatch.bounds(**sizes)])[0]
