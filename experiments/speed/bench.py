@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
-import os
 import json
+import os
 from pathlib import Path
 
 import jax
