@@ -215,6 +215,16 @@ def test_few_channels_have_time_in_segments():
     assert segments(100, 1, 128, segments=7) == 7
 
 
+def test_a_product_that_overflows_leaves_zeros_alone():
+    """Of factors over a segment, or over several, where there is nothing for them to grow."""
+    a = jnp.full((12, 1, 1), 1e30)
+    b = jnp.zeros((12, 1, 1)).at[11].set(1.0)
+    way = kernels.way(scans.parse("kernel:target=tpu:interpret=True:segments=4"))
+    for reverse in (False, True):
+        ys = kernels.solve(way, a, jnp.flip(b) if reverse else b, reverse)
+        np.testing.assert_array_equal(ys, jnp.flip(b) if reverse else b)
+
+
 on_a_card = pytest.mark.skipif(
     kernels.available(jax.default_backend()) is not None, reason="there is no accelerator with kernels here"
 )
