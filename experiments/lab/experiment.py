@@ -403,7 +403,15 @@ def caption(record: dict) -> str:
     return (
         f"`{record['command']}`, {record['started'][:10]}, commit {commit}; {record['cpu']}, "
         f"{record['cores']} cores, {record['backend']}; Python {record['python']}, jax {record['jax']}."
-        f"\n\nSettings: {settings}."
+        f"{''.join(map(_joined, record.get('beside', [])))}\n\nSettings: {settings}."
+    )
+
+
+def _joined(other: dict) -> str:
+    commit = (other["git_commit"] or "unknown")[:10]
+    return (
+        f"\n\nBeside it, what it has not trained itself: `{other['command']}`, {other['started'][:10]}, commit "
+        f"{commit}; {other['cpu']}, {other['cores']} cores; Python {other['python']}, jax {other['jax']}."
     )
 
 

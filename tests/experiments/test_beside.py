@@ -60,6 +60,8 @@ def test_models_that_are_missing_are_taken_and_those_that_are_there_stay(committ
     assert len(found["final"]) == 6 and found["time"] is here["time"]  # of no model: this machine's
     assert record["code"] == {"cells/gru.py": "1", "cells/rnn.py": "1", "train/loop.py": "1"}
     assert record["beside"][0]["git_commit"] == "abc"
+    told = experiment.caption(record | {"git_dirty": False, "backend": "cpu"})
+    assert "Beside it, what it has not trained itself: `python -m experiments.atlas`, 2026-01-01" in told
     nothing, _ = joined(committed, {"final": pd.DataFrame()}, {})
     assert set(nothing["final"]["column"]) == {"recall_30", "parity"}
 
