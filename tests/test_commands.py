@@ -33,6 +33,7 @@ SHORT = {
         "--passes=forward",
     ],
     "claims": ["--preset=quick", "--only=identities"],
+    "compiled": ["--cells=sru", "--sizes=1x4x4", "--targets=here"],
     "cells": [],
 }
 SETTINGS = {
@@ -96,7 +97,7 @@ def test_the_flags_of_an_experiment_are_settings(command):
     flags = dict(flag.lstrip("-").split("=", 1) for flag in rest[1:])
     preset = flags.pop("preset", "fast")
     one = experiment.of(command.name)
-    assert set(flags) <= {"cells", "seeds", "workdir", "workers"}
+    assert set(flags) <= {"cells", "seeds", "workdir", "workers", "beside"}
     shared = {name: value for name, value in flags.items() if name in ("cells", "seeds")}
     settings = experiment.settings_of(one, preset, overrides | shared)
     assert settings != one.protocol["fast"] or not overrides and not shared and preset == "fast"
@@ -156,7 +157,8 @@ def run(folder):
             "--address",
             "--coordinator",
             "--process",
-        )  # 2 of them: test_hosts.py
+            "--beside",
+        )  # 3 of them: test_hosts.py, test_beside.py
         flags = [flag for flag in command.flags if not flag.startswith(without)]
         return SHARED.run(f"experiments.{command.name}", *flags, *short, cwd=folder, JAX_PLATFORMS="cpu")
 

@@ -251,6 +251,14 @@ TYPED = {
         ("--run=. --out=m.bin --seed=-1", "--seed=-1"),
         ("--config=sru", "export takes no --config"),
     ],
+    "compiled": [
+        ("extra", "unexpected argument 'extra'"),
+        ("--targets=tpus", "did you mean 'tpu'?"),
+        ("--sizes=4x4", "4x4"),
+        ("--cells=grue", "did you mean 'gru'?"),
+        ("--config=sru", "takes no --config flags"),
+        ("--workdir=", "--workdir is empty"),
+    ],
     "cells": [("extra", "unexpected argument 'extra'"), ("--wriet", "'wriet'. Did you mean: write")],
     "gradients": [
         ("extra", "unexpected argument 'extra'"),
