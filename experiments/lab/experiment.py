@@ -408,10 +408,10 @@ def caption(record: dict) -> str:
 
 
 def _joined(other: dict) -> str:
-    commit = (other["git_commit"] or "unknown")[:10]
+    commit, date = (other["git_commit"] or "unknown")[:10], other["started"][:10]
     return (
-        f"\n\nBeside it, what it has not trained itself: `{other['command']}`, {other['started'][:10]}, commit "
-        f"{commit}; {other['cpu']}, {other['cores']} cores; Python {other['python']}, jax {other['jax']}."
+        f"\n\nBeside it, what it has not trained itself: `{other['command']}`, {date}, commit {commit}; "
+        f"{other['cpu']}, {other['cores']} cores; Python {other['python']}, jax {other['jax']}."
     )
 
 
