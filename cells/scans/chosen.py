@@ -51,4 +51,4 @@ def lookup(cell, time: int, batch: int | None = None, card: str | None = None) -
                 found[str(entry["strategy"])] = sum(abs(math.log(ratio)) for ratio in ratios)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    return min(found, key=found.get, default=None)
+    return min(found, key=lambda name: found[name], default=None)

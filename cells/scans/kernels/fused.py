@@ -20,7 +20,7 @@ SKIPPED, RESET = 2.0, 0.0  # codes of steps; 1: taken
 
 
 @functools.lru_cache(maxsize=256)
-def fusible(cell: base.Cell) -> bool:
+def fusible(cell: Any) -> bool:
     """Whether every number of a step depends on its own unit's alone, and all that is projected is as wide as
     the state."""
     if not getattr(cell, "is_elementwise", False):
@@ -44,7 +44,7 @@ def run(cell, params, carry, us, rest, initial, valid, resets, reverse: bool, wa
       valid, resets: (time, batch, 1) bool or None.
     """
     shape = jax.tree.leaves(us)[0].shape
-    codes = ()
+    codes: tuple[jax.Array, ...] = ()
     if valid is not None or resets is not None:
         code = jnp.ones(shape[:2] + (1,))
         code = code if resets is None else jnp.where(resets, RESET, code)
@@ -57,9 +57,9 @@ def run(cell, params, carry, us, rest, initial, valid, resets, reverse: bool, wa
     step = Step(cell, tuple(vectors), tree, bool(codes), (True,) * len(consts))
     needed, _ = recurrence.used(step, tuple(consts), (carry,), (*inputs, *codes))
     step = dataclasses.replace(step, needed=tuple(needed))
-    consts = tuple(x for x, use in zip(consts, needed, strict=True) if use)
     static = step, (inputs[0].dtype,), reverse, way.of(carry)
-    return _run(static, consts, carry, tuple(inputs), codes)
+    kept = tuple(x for x, use in zip(consts, needed, strict=True) if use)
+    return _run(static, kept, carry, tuple(inputs), codes)
 
 
 @dataclasses.dataclass(frozen=True)
