@@ -66,6 +66,7 @@ class _Operation(NamedTuple):
 class _Program:
     def __init__(self, text: str):
         self.computations, self.entry = {}, None
+        self.of = functools.cache(self._of)
         for line in text.splitlines():
             if head := HEAD.match(line):
                 lines = self.computations[head[2]] = []
@@ -75,8 +76,7 @@ class _Program:
         if self.entry is None:
             raise Unknown("no ENTRY in the text of the program")
 
-    @functools.cache  # noqa: B019, lives as long as the program
-    def of(self, name: str) -> tuple[int, int, float]:
+    def _of(self, name: str) -> tuple[int, int, float]:
         """Path, operations and bytes of a computation."""
         ends, shapes, operations, size = {}, {}, 0, 0.0
         for one in self.computations[name]:

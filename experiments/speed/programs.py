@@ -11,7 +11,7 @@ from jax.sharding import SingleDeviceSharding
 import cells
 from cells.registry import nearest
 from cells.scans import Kernel
-from experiments.lab import compiled
+from experiments.lab import compiled, timing
 
 TARGETS = ("here", "tpu")
 CHIP = "v5e:2x2"  # of which one is taken
@@ -64,16 +64,14 @@ def _compiled(cell, strategy: str, size: tuple[int, int, int], place) -> dict:
     batch, time, features = size
     made = jax.eval_shape(lambda key: cell.init(key, features), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((batch, time, features), jnp.float32)
-    args = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for x in (*jax.tree.leaves(made), xs, xs)]
-    tree = jax.tree.structure((made, xs, xs))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (made, xs, xs))
 
-    def gradient(*leaves):
-        params, xs, d_ys = jax.tree.unflatten(tree, leaves)
-        ys, pullback = jax.vjp(lambda *args: cells.scan(cell, *args, strategy=strategy)[1], params, xs)
-        return ys, pullback(d_ys)
+    def layer(params, xs):
+        return cells.scan(cell, params, xs, strategy=strategy)[1]
 
+    program, args = timing.program_of(layer, *like, "gradient", devices=1)
     platform = next(iter(place.device_set)).platform
-    program = jax.jit(gradient).trace(*args).lower(lowering_platforms=(platform,)).compile()
+    program = program.trace(*args).lower(lowering_platforms=(platform,)).compile()
     memory = program.memory_analysis()
     temporaries = {} if memory is None else {"temporary_mb": memory.temp_size_in_bytes / 1e6}
     return compiled.figures(program.as_text())._asdict() | temporaries
