@@ -29,6 +29,8 @@ ASIDE = (
     "experiments.screen", "experiments.tables", "experiments.varied", "train.environment",
     "train.exchange", "train.exported", "train.plot_gates", "train.sinks", "train.trained",
 )  # fmt: skip
+# Of a class: what tuning tries, which `trials.others` looks at, and how its lines are drawn.
+NOT_RUN = ("knobs", "style")
 # What runs on accelerators alone, where no evidence has been measured: a CPU never calls it.
 ON_ACCELERATORS = ("cells.scans.chosen", "cells.scans.cudnn", "cells.scans.kernels")
 
@@ -206,9 +208,11 @@ def _digest(tree: ast.Module) -> str:
 
 @functools.cache
 def _bare(text: str) -> ast.Module:
-    """A file's code without docstrings."""
+    """A file's code without docstrings, and NOT_RUN."""
     tree = ast.parse(text)
     for node in _statements(tree):
+        if isinstance(node, ast.ClassDef):
+            node.body = [line for line in node.body if not _bound(line) & set(NOT_RUN)]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
                 del node.body[0]
