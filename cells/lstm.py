@@ -47,7 +47,7 @@ class LSTM(base.HandDifferentiated):
     heads: int = 1
 
     length_options = ("chrono", "forget_bias")
-    knobs = ({"forget_bias": 3.0}, {"forget_bias": 5.0})
+    knobs = ({"forget_bias": 3.0}, {"chrono": 300})
     style = ("#0072B2", "-", "s")
 
     def __post_init__(self):
