@@ -237,7 +237,7 @@ def _note(frames, form) -> str:
 
 EXPERIMENT = Experiment(
     "Which recurrence for which need?", {}, PRESETS, measure, judge, tables, figures,
-    models=("form", "column", "label"),
+    models={"form": "forms", "label": "cells", "column": "columns"},
 )  # fmt: skip
 
 if __name__ == "__main__":

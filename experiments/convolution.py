@@ -279,8 +279,9 @@ def figures(frames) -> dict:
 
 
 EXPERIMENT = Experiment(
-    "Does SRU do the work of convolutions?", CLAIMS, PRESETS, measure, judge, tables, figures
-)
+    "Does SRU do the work of convolutions?", CLAIMS, PRESETS, measure, judge, tables, figures,
+    models={"task": "kinds", "label": "cells"},
+)  # fmt: skip
 
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -280,6 +280,7 @@ def figures(frames) -> dict[str, Figure]:
 EXPERIMENT = Experiment(
     "Who holds what in a gated cell, which gate of which units?",
     CLAIMS, PRESETS, measure, judge, tables, figures, eligible,
+    models={"label": "cells", "gap": "gaps"},
 )  # fmt: skip
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -295,6 +295,7 @@ def figures(frames) -> dict[str, Figure]:
 EXPERIMENT = Experiment(
     "How do gradients flow back through time, and what does a plain RNN's depend on?",
     CLAIMS, PRESETS, measure, judge, tables, figures,
+    models={"label": "cells"},
 )  # fmt: skip
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

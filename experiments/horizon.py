@@ -351,6 +351,7 @@ def _panels(frame, x, y, look, names, labels, note) -> Figure:
 EXPERIMENT = Experiment(
     "How long a gap does each cell still learn, and for what budget?",
     CLAIMS, PRESETS, measure, judge, tables, figures,
+    models={"task": "tasks", "label": "cells"},
 )  # fmt: skip
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -184,8 +184,9 @@ def figures(frames) -> dict[str, Figure]:
 
 
 EXPERIMENT = Experiment(
-    "Does the optimiser change the ranking of cells?", CLAIMS, PRESETS, measure, judge, tables, figures
-)
+    "Does the optimiser change the ranking of cells?", CLAIMS, PRESETS, measure, judge, tables, figures,
+    models={"form": "optimizers", "column": "columns", "label": "cells"},
+)  # fmt: skip
 
 if __name__ == "__main__":
     experiment.command(EXPERIMENT)

@@ -268,6 +268,7 @@ def figures(frames) -> dict[str, Figure]:
 EXPERIMENT = Experiment(
     "Which cells track a state, and how far beyond the length they were trained on?",
     CLAIMS, PRESETS, measure, judge, tables, figures,
+    models={"group": "groups", "label": "cells"},
 )  # fmt: skip
 
 if __name__ == "__main__":

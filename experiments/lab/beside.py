@@ -1,47 +1,90 @@
-"""Evidence of an experiment from several workdirs, as one."""
+"""Evidence of an experiment from several workdirs, as one: only what is missing is trained."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from experiments.lab import runs
+from experiments.lab import runs, trials
 from experiments.lab.experiment import Frames, load
 
-# Settings that say which models there are, not how one is trained.
-WHICH = ("cells", "columns", "forms", "only_trained")
+
+class Evidence(NamedTuple):
+    """Of an experiment, from elsewhere, that stands beside what is trained here.
+
+    Attributes:
+      folder: a workdir, or what is committed.
+      frames: of its models that are asked for, and tuned as they would be today.
+      record: its environment.json.
+      settings: all that is asked for.
+      missing: those of what is trained here: the cells of which it lacks a model.
+      models: the columns that name one, `Experiment.models`.
+    """
+
+    folder: Path
+    frames: Frames
+    record: dict
+    settings: Any
+    missing: Any
+    models: dict[str, str]
 
 
-def joined(experiment, settings, frames: Frames, record: dict, folder: Path) -> tuple[Frames, dict]:
-    """The frames and their record, with what `folder` has of the models that are asked for and not in them.
-
-    Args:
-      experiment: with `models`, the columns of a frame that name a model; frames without these stay.
-      record: of environment.json, with `code`.
-      folder: of evidence of the same experiment, a workdir or what is committed.
+def read(experiment, settings, folder) -> Evidence:
+    """What `folder` has of the models that `settings` ask for.
 
     Raises:
-      ValueError: there is none, or its models were trained otherwise.
+      ValueError: the experiment is one whole; there is no evidence, or it was trained otherwise, or nothing
+        is left to train.
     """
+    if not experiment.models:
+        raise ValueError(f"--beside has no effect: {experiment.name} is one whole")
     try:
-        other, its = load(folder), json.loads((Path(folder) / "environment.json").read_text())
+        frames, record = load(folder), json.loads((Path(folder) / "environment.json").read_text())
     except FileNotFoundError as error:
         raise ValueError(f"--beside={folder} holds no evidence: {error}") from None
-    _check(settings, its, folder)
-    found = dict(frames)
-    for name, there in other.items():
-        here, keys = frames.get(name, pd.DataFrame()), list(experiment.models)
-        if not set(keys) <= set(there) or len(here) and not set(keys) <= set(here):
-            continue
-        there = there[_asked(there, settings)]
+    _check(experiment, settings, record, folder)
+    otherwise = trials.others(Path(folder), record["settings"])
+    keys, asked, of_models = experiment.models, _asked(experiment, settings), {}
+    for name, frame in frames.items():
+        if set(keys) <= set(frame):
+            named = list(frame[list(keys)].itertuples(index=False, name=None))
+            kept = [
+                model in asked and label not in otherwise
+                for model, label in zip(named, frame["label"], strict=True)
+            ]
+            of_models[name] = frame[kept]
+    here = set().union(*(_named(frame, keys) for frame in of_models.values()))
+    lacking = {model[list(keys).index("label")] for model in asked - here}
+    missing = settings
+    if not getattr(settings, "only_trained", False):
+        if not lacking:
+            raise ValueError(f"--beside={folder} has all that is asked for: nothing is left to train")
+        cells = tuple(cell for cell in settings.cells if _label(cell) in lacking)
+        missing = dataclasses.replace(settings, cells=cells)
+    return Evidence(Path(folder), of_models, record, settings, missing, keys)
+
+
+def joined(evidence: Evidence, frames: Frames, record: dict) -> tuple[Frames, dict]:
+    """Frames measured here and their record, with what the evidence has beside; of what both have, ours.
+
+    Frames that do not name models stay as they are.
+    """
+    found, keys = dict(frames), evidence.models
+    order = {_label(cell): place for place, cell in enumerate(evidence.settings.cells)}
+    for name, there in evidence.frames.items():
+        here = frames.get(name, pd.DataFrame())
         if len(here):
-            had = set(here[keys].itertuples(index=False, name=None))
-            there = there[[key not in had for key in there[keys].itertuples(index=False, name=None)]]
-        labels = [runs.labels(cell)["label"] for cell in settings.cells]
+            if not set(keys) <= set(here):
+                continue
+            had = _named(here, keys)
+            there = there[[of not in had for of in there[list(keys)].itertuples(index=False, name=None)]]
         found[name] = pd.concat([here, there], ignore_index=True).sort_values(
-            "label", key=lambda of: of.map(labels.index), kind="stable", ignore_index=True
+            "label", key=lambda of: of.map(order).fillna(len(order)), kind="stable", ignore_index=True
         )
+    its = evidence.record
     told = {key: its[key] for key in ("command", "started", "git_commit", "cpu", "cores", "jax", "python")}
     if "confirmed" in its:
         told["confirmed"] = its["confirmed"]
@@ -51,23 +94,31 @@ def joined(experiment, settings, frames: Frames, record: dict, folder: Path) -> 
     return found, record | {"code": code, "beside": [told, *its.get("beside", [])]}
 
 
-def _check(settings, its: dict, folder) -> None:
-    mine = json.loads(json.dumps(dataclasses.asdict(settings)))
-    for name, value in mine.items():
-        if name not in WHICH and its["settings"].get(name) != value:
+def _check(experiment, settings, its: dict, folder) -> None:
+    which = {*experiment.models.values(), "only_trained"}  # models there are, not how one is trained
+    for name, value in json.loads(json.dumps(dataclasses.asdict(settings))).items():
+        if name not in which and its["settings"].get(name) != value:
             raise ValueError(
                 f"--beside={folder} was measured with {name} {its['settings'].get(name)}, this with {value}"
             )
 
 
-def _asked(rows: pd.DataFrame, settings) -> pd.Series:
-    wanted = {
-        "label": [runs.labels(cell)["label"] for cell in settings.cells],
-        "column": getattr(settings, "columns", None),
-        "form": getattr(settings, "forms", None),
+def _asked(experiment, settings) -> set[tuple]:
+    """The models of an experiment with these settings, as its frames name them."""
+    lists = [getattr(settings, setting) for setting in experiment.models.values()]
+    models = list(settings.models()) or itertools.product(*lists)
+    return {
+        tuple(
+            _label(value) if column == "label" else value
+            for column, value in zip(experiment.models, model, strict=True)
+        )
+        for model in models
     }
-    is_asked = pd.Series(True, rows.index)
-    for name, values in wanted.items():
-        if values is not None and name in rows:
-            is_asked &= rows[name].isin(values)
-    return is_asked
+
+
+def _named(frame: pd.DataFrame, keys) -> set[tuple]:
+    return set(frame[list(keys)].itertuples(index=False, name=None))
+
+
+def _label(cell: str) -> str:
+    return runs.labels(cell)["label"]

@@ -34,8 +34,8 @@ flags.DEFINE_string("workdir", None, "Where everything is written (default: runs
 flags.DEFINE_string(
     "beside",
     None,
-    "Evidence of the same experiment, trained alike: its rows of models that are asked for and are not in "
-    "--workdir stand beside those that are.",
+    "Evidence of the same experiment, trained alike, a workdir or what is committed: cells that it has are "
+    "not trained here but stand beside those that are, which it lacks or has tuned otherwise.",
 )
 flags.adopt_module_key_flags(cli)
 FLAGS = flags.FLAGS
@@ -97,7 +97,8 @@ class Experiment:
       tables: frames -> tables of text by title.
       figures: frames -> figures by name.
       eligible: () -> the cells that --cells=all stands for; None: every one.
-      models: the columns of frames that name a model, where evidence of several workdirs can be joined.
+      models: the columns of frames that name a model, in the order of the settings' `models`, and the
+        setting that lists each, where evidence of several workdirs can be joined.
     """
 
     question: str
@@ -108,7 +109,7 @@ class Experiment:
     tables: Callable[[Frames], Frames]
     figures: Callable[[Frames], dict]
     eligible: Callable[[], list[str]] | None = None
-    models: tuple[str, ...] = ()
+    models: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def module(self):
@@ -140,8 +141,12 @@ def command(experiment: Experiment) -> None:
                 f"{experiment.name} has presets (--preset) and fields (--config.FIELD=VALUE), no --config"
             )
         settings = settings_of(experiment, FLAGS.preset, overrides | shared_flags(experiment))
-        if FLAGS.beside and not experiment.models:
-            raise ValueError(f"--beside has no effect: {experiment.name} is one whole")
+        evidence = None
+        if FLAGS.beside:
+            from experiments.lab import beside
+
+            evidence = beside.read(experiment, settings, FLAGS.beside)
+            settings = evidence.missing
         if FLAGS.workers and not settings.runs():
             raise ValueError(f"--workers has no effect: {experiment.name} trains no model")
         workdir = Path(FLAGS.workdir or f"runs/{experiment.name}-{FLAGS.preset}")
@@ -154,7 +159,7 @@ def command(experiment: Experiment) -> None:
             FLAGS.data_dir,
             FLAGS.overwrite,
             FLAGS.workers,
-            FLAGS.beside,
+            evidence,
         )
         return 0
 
@@ -256,14 +261,14 @@ def run(
     data_dir: str | None = None,
     overwrite: bool = False,
     workers: int = 0,
-    beside: str | None = None,
+    evidence=None,
 ) -> Frames:
     """Measures (or goes on measuring), then writes and prints all that follows from it.
 
     Into `workdir`: a CSV per frame, a PNG per figure, report.md, environment.json, and `done/`, the pieces
     of work; `load` reads the frames again.
     """
-    return run_all([(experiment, settings, workdir)], console, data_dir, overwrite, workers, beside)[0]
+    return run_all([(experiment, settings, workdir)], console, data_dir, overwrite, workers, evidence)[0]
 
 
 def run_all(
@@ -272,13 +277,13 @@ def run_all(
     data_dir: str | None = None,
     overwrite: bool = False,
     workers: int = 0,
-    beside: str | None = None,
+    evidence=None,
 ) -> list[Frames]:
     """`run`, of one experiment after the other: (experiment, settings, workdir) each.
 
     Args:
       workers: 0, or how many processes first train the models of all of them.
-      beside: a folder of evidence of the same experiment that is joined, see `lab/beside.py`.
+      evidence: of the same experiment, that is joined: `beside.read`, whose `missing` are the settings.
     """
     from experiments.lab.store import Lab
 
@@ -301,25 +306,25 @@ def run_all(
         for number, ((one, its, workdir), lab) in enumerate(zip(several, labs, strict=True), 1):
             if len(several) > 1:
                 meanwhile.print(f"[{number}/{len(several)}]", end=" ")
-            frames.append(_run(one, its, workdir, console, lab, beside))
+            frames.append(_run(one, its, workdir, console, lab, evidence))
         return frames
 
 
-def _run(experiment, settings, workdir, console, lab, beside) -> Frames:
-    from experiments.lab import beside as others
-    from experiments.lab import confirmed
+def _run(experiment, settings, workdir, console, lab, evidence) -> Frames:
+    from experiments.lab import beside, confirmed
     from train.environment import environment
 
     lab.console.print(f"{experiment.name}: results go to {workdir}", soft_wrap=True)
     start = time.monotonic()
-    record = environment() | {"settings": dataclasses.asdict(settings), "labels": labels_of(settings)}
+    asked = evidence.settings if evidence else settings
+    record = environment() | {"settings": dataclasses.asdict(asked), "labels": labels_of(asked)}
     frames = experiment.measure(settings, lab)
     took = time.monotonic() - start
     record |= {"seconds_of_this_call": took, "code": lab.used}
     if lab.confirmed:
         record["confirmed"] = confirmed.summary(lab.confirmed)
-    if beside:
-        frames, record = others.joined(experiment, settings, frames, record, Path(beside))
+    if evidence:
+        frames, record = beside.joined(evidence, frames, record)
     for name, frame in frames.items():
         output.write_frame(workdir / f"{name}.csv", frame, float_format="%.8g")
     files.write_json(workdir / "environment.json", record)
@@ -346,13 +351,16 @@ def code_of(experiment, settings) -> dict[str, str]:
 
 
 def stale(experiment, workdir) -> dict[str, str] | None:
-    """Files whose code is another one than that of the evidence in `workdir`; None: it does not say."""
-    from experiments.lab import freshness
+    """Files whose code is another one than that of the evidence in `workdir`, and cells that would be tuned
+    otherwise today, with what is the matter; None: it does not say its code."""
+    from experiments.lab import freshness, trials
 
     record = json.loads((Path(workdir) / "environment.json").read_text())
     if not record.get("code"):
         return None
-    return freshness.changed(record["code"], experiment.name, record["labels"])
+    otherwise = trials.others(workdir, record.get("settings", {}))
+    code = freshness.changed(record["code"], experiment.name, record["labels"])
+    return code | dict.fromkeys(otherwise, "tuned otherwise")
 
 
 def load(workdir) -> Frames:
@@ -361,10 +369,16 @@ def load(workdir) -> Frames:
     Raises:
       FileNotFoundError: there are none.
     """
-    frames = {path.stem: pd.read_csv(path) for path in sorted(Path(workdir).glob("*.csv"))}
+    frames = {path.stem: _read(path) for path in sorted(Path(workdir).glob("*.csv"))}
     if not frames:
         raise FileNotFoundError(f"no tables (CSV) in {workdir}")
     return frames
+
+
+def _read(path: Path) -> pd.DataFrame:
+    with contextlib.suppress(pd.errors.EmptyDataError):  # nothing was found to write
+        return pd.read_csv(path)
+    return pd.DataFrame()
 
 
 def report(experiment, frames: Frames, workdir: Path, console: Console, record: dict) -> None:

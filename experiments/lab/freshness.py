@@ -24,10 +24,11 @@ ASIDE = (
     "experiments.lab.layer_figures", "experiments.lab.matrix", "experiments.lab.matrix_figures",
     "experiments.lab.panels", "experiments.lab.ranking", "experiments.lab.rules",
     "experiments.lab.scales", "experiments.lab.stacks", "experiments.lab.store", "experiments.lab.style",
-    "experiments.lab.survival", "experiments.lab.workers", "experiments.loading", "experiments.output",
-    "experiments.page", "experiments.plots", "experiments.report", "experiments.results",
-    "experiments.screen", "experiments.tables", "experiments.varied", "train.environment",
-    "train.exchange", "train.exported", "train.plot_gates", "train.sinks", "train.trained",
+    "experiments.lab.survival", "experiments.lab.trials", "experiments.lab.workers",
+    "experiments.loading", "experiments.output", "experiments.page", "experiments.plots",
+    "experiments.report", "experiments.results", "experiments.screen", "experiments.tables",
+    "experiments.varied", "train.environment", "train.exchange", "train.exported", "train.plot_gates",
+    "train.sinks", "train.trained",
 )  # fmt: skip
 # Of a class: what tuning tries, which `trials.others` looks at, and how its lines are drawn.
 NOT_RUN = ("knobs", "style")

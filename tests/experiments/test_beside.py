@@ -5,9 +5,10 @@ import json
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from experiments import atlas
-from experiments.lab import beside, experiment
+from experiments import atlas, claims, horizon
+from experiments.lab import beside, experiment, trials, tuning
 
 SETTINGS = dataclasses.replace(atlas.PRESETS["quick"], only_trained=True)  # rnn and gru, recall_30 and parity
 RECORD = {
@@ -45,7 +46,8 @@ def committed(tmp_path):
 
 
 def joined(committed, frames, code, settings=SETTINGS):
-    return beside.joined(atlas.EXPERIMENT, settings, frames, RECORD | {"code": code}, committed)
+    evidence = beside.read(atlas.EXPERIMENT, settings, committed)
+    return beside.joined(evidence, frames, RECORD | {"code": code})
 
 
 def test_models_that_are_missing_are_taken_and_those_that_are_there_stay(committed):
@@ -75,7 +77,72 @@ def test_other_code_shows_and_other_training_is_refused(committed, tmp_path):
         joined(tmp_path / "none", {"final": rows()}, {})
 
 
-def test_what_is_one_whole_takes_nothing_beside_it():
-    """Only frames whose columns name models can be joined."""
-    joins = {name: experiment.of(name).models for name in ("atlas", "optimisers", "gates")}
-    assert joins["atlas"] and not joins["gates"]
+def test_cells_that_it_has_are_not_trained_here(committed, monkeypatch):
+    """Those of which it lacks a model are, all of their models, and those that were tuned otherwise."""
+    training = dataclasses.replace(SETTINGS, only_trained=False)
+    assert beside.read(atlas.EXPERIMENT, training, committed).missing.cells == ("gru",)
+    only = dataclasses.replace(training, cells=("rnn",))
+    with pytest.raises(ValueError, match="has all that is asked for: nothing is left to train"):
+        beside.read(atlas.EXPERIMENT, only, committed)
+    monkeypatch.setattr(trials, "others", lambda folder, settings: ["rnn"])
+    evidence = beside.read(atlas.EXPERIMENT, training, committed)
+    assert evidence.missing.cells == ("rnn", "gru") and evidence.frames["final"].empty
+    assert beside.read(atlas.EXPERIMENT, SETTINGS, committed).missing == SETTINGS  # it trains nothing at all
+
+
+@pytest.mark.parametrize("label", ["lstm", "lstm:forget_bias=2.0", "rnn", "window"])
+def test_evidence_with_other_initialisations_than_todays_says_so(tmp_path, label):
+    settings = {"learning_rates": [0.01, 0.03], "initialisations": 3}
+    today = tuning.Settings(learning_rates=(0.01, 0.03), initialisations=3)
+
+    def tried(*texts):
+        pd.DataFrame({"label": label, "trial": texts}).to_csv(tmp_path / "tuning.csv", index=False)
+        return trials.others(tmp_path, settings)
+
+    all_of_them = [trial.label for trial in tuning.trials(label, today)]
+    assert tried(*all_of_them) == tried(*reversed(all_of_them)) == []
+    assert tried(*all_of_them, f"{label}:x=1") == [label]
+    if len(set(all_of_them)) > 1:
+        assert tried(all_of_them[0]) == [label]
+    assert tried(f"{label}:x=1") == []  # a variant of that name, whose initialisations are its own
+    (tmp_path / "tuning.csv").unlink()
+    assert trials.others(tmp_path, settings) == trials.others(tmp_path, {}) == []
+
+
+def test_only_what_is_missing_is_trained_and_stands_beside_the_rest(tmp_path):
+    """As the command does it."""
+    both = dataclasses.replace(horizon.PRESETS["quick"], steps=4, gaps=(2,), trained_at=0)
+    first = dataclasses.replace(both, cells=("gru",))
+    console = Console(quiet=True)
+    experiment.run(horizon.EXPERIMENT, first, tmp_path / "first", console)
+    evidence = beside.read(horizon.EXPERIMENT, both, tmp_path / "first")
+    assert evidence.missing.cells == ("rnn",)
+    frames = experiment.run(
+        horizon.EXPERIMENT, evidence.missing, tmp_path / "both", console, evidence=evidence
+    )
+    assert list(dict.fromkeys(frames["runs"]["label"])) == ["rnn", "gru"]
+    assert {path.name.split("-")[1] for path in (tmp_path / "both" / "runs").iterdir()} == {"rnn"}
+    record = json.loads((tmp_path / "both" / "environment.json").read_text())
+    assert record["settings"]["cells"] == ["rnn", "gru"] and {"rnn", "gru"} <= set(record["labels"])
+    assert experiment.stale(horizon.EXPERIMENT, tmp_path / "both") == {}
+
+
+@pytest.mark.parametrize("name", claims.EXPERIMENTS)
+def test_frames_that_name_models_can_be_joined(name):
+    """Of the committed evidence: the columns are there, the settings too, and every model is asked for."""
+    one, folder = experiment.of(name), claims.COMMITTED / name
+    settings = one.protocol["fast"]
+    assert all(hasattr(settings, setting) for setting in one.models.values())
+    if not one.models:
+        with pytest.raises(ValueError, match="--beside has no effect"):
+            beside.read(one, settings, folder)
+        return
+    record = json.loads((folder / "environment.json").read_text())
+    given = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in record["settings"].items()
+    }
+    asked = beside._asked(one, type(settings)(**given))
+    frames = experiment.load(folder)
+    here = [beside._named(frame, one.models) for frame in frames.values() if set(one.models) <= set(frame)]
+    assert len(here) >= 2
+    assert beside._named(frames["tuning"], one.models) <= asked
