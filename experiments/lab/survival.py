@@ -4,7 +4,7 @@ right-censored there."""
 import numpy as np
 from scipy import stats
 
-from experiments.lab.statistics import LEVEL, RESAMPLES, Estimate, mean, permuted
+from experiments.lab.statistics import LEVEL, RESAMPLES, Estimate, permuted
 
 
 def logrank(ours, theirs, budget: float) -> float:
@@ -33,8 +33,11 @@ def logrank(ours, theirs, budget: float) -> float:
 
 def restricted_mean(steps, budget: float) -> Estimate:
     """Mean of min(steps, budget), the area below the curve of those that have not reached it (Royston &
-    Parmar 2013), with the interval of `statistics.mean`."""
-    return mean(np.minimum(_within(steps, budget), budget))
+    Parmar 2013); Student's interval of its logarithm (delta method), so that it holds no steps below 0, nor
+    more than the budget."""
+    steps = np.minimum(_within(steps, budget), budget)
+    value, half = float(steps.mean()), _half(steps / steps.mean())
+    return Estimate(value, float(value * np.exp(-half)), min(float(value * np.exp(half)), float(budget)))
 
 
 def restricted_difference(ours, theirs, budget: float) -> Estimate:
