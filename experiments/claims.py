@@ -20,7 +20,7 @@ from absl import flags
 from rich.progress import track
 
 from experiments import cli, output, screen, tables
-from experiments.lab import experiment
+from experiments.lab import evidence, experiment
 from experiments.lab.experiment import Part, Verdict, untested
 from train.files import write
 
@@ -72,7 +72,7 @@ def main(config: str | None, overrides: dict[str, str]) -> int:
     chosen = [experiment.of(name) for name in names]
     settings = [experiment.settings_of(one, FLAGS.preset, experiment.shared_flags(one)) for one in chosen]
     several = [(one, its, workdir / one.name) for one, its in zip(chosen, settings, strict=True)]
-    experiment.run_all(several, console, FLAGS.data_dir, FLAGS.overwrite, FLAGS.workers)
+    evidence.run_all(several, console, FLAGS.data_dir, FLAGS.overwrite, FLAGS.workers)
     found = judge(workdir)
     output.write_frame(workdir / "claims.csv", found)
     write(workdir / "claims.md", page(found))
@@ -88,7 +88,7 @@ def check(workdir: Path, names, console) -> int:
         if not (workdir / name / "environment.json").exists():
             rows.append({"experiment": name, "evidence": "none", "changed since": ""})
             continue
-        found = experiment.stale(experiment.of(name), workdir / name)
+        found = evidence.stale(experiment.of(name), workdir / name)
         said = "does not say its code" if found is None else "stale" if found else "fresh"
         listed = ", ".join(f"{path} ({word})" for path, word in (found or {}).items())
         rows.append({"experiment": name, "evidence": said, "changed since": listed})
@@ -140,7 +140,7 @@ def judge(workdir) -> pd.DataFrame:
     for name in EXPERIMENTS:
         tested = experiment.of(name)
         try:
-            verdicts = tested.judge(experiment.load(Path(workdir) / name))
+            verdicts = tested.judge(evidence.load(Path(workdir) / name))
         except FileNotFoundError:
             verdicts = dict.fromkeys(tested.parts, untested(f"{name} has not run"))
         for key, claim in tested.claims.items():
@@ -182,7 +182,7 @@ def page(found: pd.DataFrame) -> str:
         named = {row["id"]: Part(row["part"], row["rule"]) for _, row in parts.iterrows()}
         rules = "\n".join(f"- {part.text}: {part.rule}" for part in named.values())
         text += [f"## {claim}", f"`experiments.{one['experiment']}`{link}"]
-        text += [tables.markdown(experiment.verdict_table(named, told)), f"Rules:\n\n{rules}"]
+        text += [tables.markdown(evidence.verdict_table(named, told)), f"Rules:\n\n{rules}"]
     return "\n\n".join(text) + "\n"
 
 

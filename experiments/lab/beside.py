@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from experiments.lab import runs, trials
-from experiments.lab.experiment import Frames, load
+from experiments.lab.evidence import load
+from experiments.lab.experiment import Frames
 
 
 class Evidence(NamedTuple):

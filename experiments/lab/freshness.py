@@ -19,16 +19,16 @@ PACKAGES = ("cells", "configs", "experiments", "train")
 ASIDE = (
     "cells.interop", "configs.grids", "configs.sweeps", "experiments.against", "experiments.claims",
     "experiments.cli", "experiments.describe", "experiments.engines", "experiments.entry",
-    "experiments.lab.convergence_figures", "experiments.lab.experiment", "experiments.lab.forgetting",
-    "experiments.lab.freshness", "experiments.lab.gain_figures", "experiments.lab.gains",
-    "experiments.lab.layer_figures", "experiments.lab.matrix", "experiments.lab.matrix_figures",
-    "experiments.lab.panels", "experiments.lab.ranking", "experiments.lab.rules",
-    "experiments.lab.scales", "experiments.lab.stacks", "experiments.lab.store", "experiments.lab.style",
-    "experiments.lab.survival", "experiments.lab.trials", "experiments.lab.workers",
-    "experiments.loading", "experiments.output", "experiments.page", "experiments.plots",
-    "experiments.report", "experiments.results", "experiments.screen", "experiments.tables",
-    "experiments.varied", "train.environment", "train.exchange", "train.exported", "train.plot_gates",
-    "train.sinks", "train.trained",
+    "experiments.lab.convergence_figures", "experiments.lab.evidence", "experiments.lab.experiment",
+    "experiments.lab.forgetting", "experiments.lab.freshness", "experiments.lab.gain_figures",
+    "experiments.lab.gains", "experiments.lab.layer_figures", "experiments.lab.matrix",
+    "experiments.lab.matrix_figures", "experiments.lab.panels", "experiments.lab.ranking",
+    "experiments.lab.rules", "experiments.lab.scales", "experiments.lab.stacks", "experiments.lab.store",
+    "experiments.lab.style", "experiments.lab.survival", "experiments.lab.trials",
+    "experiments.lab.workers", "experiments.loading", "experiments.output", "experiments.page",
+    "experiments.plots", "experiments.report", "experiments.results", "experiments.screen",
+    "experiments.tables", "experiments.varied", "train.environment", "train.exchange", "train.exported",
+    "train.plot_gates", "train.sinks", "train.trained",
 )  # fmt: skip
 # Of a class: what tuning tries, which `trials.others` looks at, and how its lines are drawn.
 NOT_RUN = ("knobs", "style")

@@ -166,7 +166,7 @@ def measured(tmp_path, monkeypatch):
     """(experiment, settings) -> its frames, after all of it was written; nothing is trained."""
     from rich.console import Console
 
-    from experiments.lab import experiment
+    from experiments.lab import evidence
     from experiments.lab.store import Lab
 
     def measured(one, settings):
@@ -177,14 +177,14 @@ def measured(tmp_path, monkeypatch):
             return train_nothing(config, workdir, *rest, **named)
 
         monkeypatch.setattr("experiments.lab.store.train", train)
-        frames = experiment.run(one, settings, tmp_path, Console(quiet=True))
+        frames = evidence.run(one, settings, tmp_path, Console(quiet=True))
         # What `--workers` would have trained before.
         assert settings.runs(Lab(tmp_path, Console(quiet=True)).ended) == trained
         for name in [*(f"{frame}.csv" for frame in frames), "report.md", "environment.json"]:
             assert (tmp_path / name).stat().st_size > 0
         for name in one.figures(frames):
             assert (tmp_path / f"{name}.png").stat().st_size > 0
-        assert one.judge(experiment.load(tmp_path)) == one.judge(frames)
+        assert one.judge(evidence.load(tmp_path)) == one.judge(frames)
         assert set(one.judge(frames)) == set(one.parts)
         return frames
 

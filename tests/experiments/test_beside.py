@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from experiments import atlas, claims, horizon
-from experiments.lab import beside, experiment, trials, tuning
+from experiments.lab import beside, evidence, experiment, trials, tuning
 
 SETTINGS = dataclasses.replace(atlas.PRESETS["quick"], only_trained=True)  # rnn and gru, recall_30 and parity
 RECORD = {
@@ -62,7 +62,7 @@ def test_models_that_are_missing_are_taken_and_those_that_are_there_stay(committ
     assert len(found["final"]) == 6 and found["time"] is here["time"]  # of no model: this machine's
     assert record["code"] == {"cells/gru.py": "1", "cells/rnn.py": "1", "train/loop.py": "1"}
     assert record["beside"][0]["git_commit"] == "abc"
-    told = experiment.caption(record | {"git_dirty": False, "backend": "cpu"})
+    told = evidence.caption(record | {"git_dirty": False, "backend": "cpu"})
     assert "Beside it, what it has not trained itself: `python -m experiments.atlas`, 2026-01-01" in told
     nothing, _ = joined(committed, {"final": pd.DataFrame()}, {})
     assert set(nothing["final"]["column"]) == {"recall_30", "parity"}
@@ -114,17 +114,15 @@ def test_only_what_is_missing_is_trained_and_stands_beside_the_rest(tmp_path):
     both = dataclasses.replace(horizon.PRESETS["quick"], steps=4, gaps=(2,), trained_at=0)
     first = dataclasses.replace(both, cells=("gru",))
     console = Console(quiet=True)
-    experiment.run(horizon.EXPERIMENT, first, tmp_path / "first", console)
-    evidence = beside.read(horizon.EXPERIMENT, both, tmp_path / "first")
-    assert evidence.missing.cells == ("rnn",)
-    frames = experiment.run(
-        horizon.EXPERIMENT, evidence.missing, tmp_path / "both", console, evidence=evidence
-    )
+    evidence.run(horizon.EXPERIMENT, first, tmp_path / "first", console)
+    others = beside.read(horizon.EXPERIMENT, both, tmp_path / "first")
+    assert others.missing.cells == ("rnn",)
+    frames = evidence.run(horizon.EXPERIMENT, others.missing, tmp_path / "both", console, others=others)
     assert list(dict.fromkeys(frames["runs"]["label"])) == ["rnn", "gru"]
     assert {path.name.split("-")[1] for path in (tmp_path / "both" / "runs").iterdir()} == {"rnn"}
     record = json.loads((tmp_path / "both" / "environment.json").read_text())
     assert record["settings"]["cells"] == ["rnn", "gru"] and {"rnn", "gru"} <= set(record["labels"])
-    assert experiment.stale(horizon.EXPERIMENT, tmp_path / "both") == {}
+    assert evidence.stale(horizon.EXPERIMENT, tmp_path / "both") == {}
 
 
 @pytest.mark.parametrize("name", claims.EXPERIMENTS)
@@ -142,7 +140,7 @@ def test_frames_that_name_models_can_be_joined(name):
         key: tuple(value) if isinstance(value, list) else value for key, value in record["settings"].items()
     }
     asked = beside._asked(one, type(settings)(**given))
-    frames = experiment.load(folder)
+    frames = evidence.load(folder)
     here = [beside._named(frame, one.models) for frame in frames.values() if set(one.models) <= set(frame)]
     assert len(here) >= 2
     assert beside._named(frames["tuning"], one.models) <= asked

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from experiments.lab import confirmed, experiment, freshness, runs
+from experiments.lab import confirmed, evidence, experiment, freshness, runs
 from experiments.lab.store import Lab, read_note
 from train.loop import train
 from train.summary import Evaluation
@@ -18,13 +18,13 @@ QUIET = Console(quiet=True)
 def test_evidence_says_its_code_and_what_has_changed_since(tmp_path, monkeypatch, capsys):
     one = experiment.of("identities")
     settings = one.protocol["quick"]
-    code = experiment.code_of(one, settings)
+    code = evidence.code_of(one, settings)
     lab = Lab(tmp_path, QUIET, code=code)
     lab.do("piece", {}, lambda: [])
     assert lab.used == code
-    record = {"code": lab.used, "labels": experiment.labels_of(settings)}
+    record = {"code": lab.used, "labels": evidence.labels_of(settings)}
     (tmp_path / "environment.json").write_text(json.dumps(record))
-    assert experiment.stale(one, tmp_path) == {}
+    assert evidence.stale(one, tmp_path) == {}
     lab.close()
     later = Lab(tmp_path, QUIET, code=code | {"cells/gru.py": "other"})
     later.do("piece", {}, lambda: [])
@@ -32,7 +32,7 @@ def test_evidence_says_its_code_and_what_has_changed_since(tmp_path, monkeypatch
     later.do("another", {}, lambda: [])
     assert later.used == code | {"cells/gru.py": "several"}
     (tmp_path / "environment.json").write_text(json.dumps(record | {"code": later.used}))
-    assert experiment.stale(one, tmp_path) == {"cells/gru.py": "changed"}
+    assert evidence.stale(one, tmp_path) == {"cells/gru.py": "changed"}
 
 
 def test_a_kept_run_is_of_the_code_that_trained_it(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import cells
 import configs
 from experiments import gates
-from experiments.lab import experiment, holding, identity, probes, units
+from experiments.lab import evidence, holding, identity, probes, units
 from experiments.lab.experiment import FALSE, NOT_TESTED, TRUE, UNDECIDED
 from quickly import quickly
 
@@ -158,4 +158,4 @@ def test_runs_end_to_end(measured, tmp_path):
     assert len(rows) == settings.seeds * settings.hidden_size * 2 and rows["mean"].between(0, 1).all()
     assert rows["memory"].le(settings.gaps[0]).all() and rows["swap"].le(settings.gaps[0]).all()
     assert len(frames["training"]) == settings.seeds
-    assert set(experiment.load(tmp_path)) == {"tuning", "training", "units", "held"}
+    assert set(evidence.load(tmp_path)) == {"tuning", "training", "units", "held"}

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import experiments
 from experiments import claims
-from experiments.lab import experiment, runs, statistics
+from experiments.lab import evidence, experiment, runs, statistics
 from experiments.lab.store import Lab
 from train.files import WorkdirError
 from train.loop import train
@@ -100,9 +100,9 @@ def test_models_trained_by_processes_give_the_same_rows(tmp_path):
     """The gaps of a search follow from those before; a second time there is nothing to train."""
     one = experiment.of("horizon")
     settings = one.protocol["quick"]
-    alone = experiment.run(one, settings, tmp_path / "alone", QUIET)
+    alone = evidence.run(one, settings, tmp_path / "alone", QUIET)
     for _ in range(2):
-        several = experiment.run(one, settings, tmp_path / "several", QUIET, workers=2)
+        several = evidence.run(one, settings, tmp_path / "several", QUIET, workers=2)
         for name in alone:
             here, there = (frames[name].drop(columns="solved_seconds") for frames in (alone, several))
             pd.testing.assert_frame_equal(here, there, rtol=1e-4)
@@ -122,7 +122,7 @@ def test_processes_train_nothing_where_another_experiment_is(tmp_path, where):
     lab.close()
     again = dataclasses.replace(settings, steps=3)
     with pytest.raises(WorkdirError, match="2 there, 3 now"):
-        experiment.run(one, again, tmp_path, QUIET, workers=2)
+        evidence.run(one, again, tmp_path, QUIET, workers=2)
     assert not lab.folder(other).exists()
 
 
@@ -318,16 +318,16 @@ def test_the_committed_evidence_gives_the_committed_verdicts(one):
     if not (FOLDER / one.name).exists():  # it has not run at a size that decides something
         assert set(kept.loc[list(one.parts), "verdict"]) <= {experiment.NOT_TESTED}
         return
-    frames = experiment.load(FOLDER / one.name)
+    frames = evidence.load(FOLDER / one.name)
     report = (FOLDER / one.name / "report.md").read_text()
     record = json.loads((FOLDER / one.name / "environment.json").read_text())
-    assert record["settings"] and record["cpu"] and experiment.caption(record) in report
+    assert record["settings"] and record["cpu"] and evidence.caption(record) in report
     for title, table in one.tables(frames).items():
         assert title in report and markdown(table) in report
     found = one.judge(frames)
     assert set(found) == set(one.parts)
     for claim in one.claims.values():
-        assert markdown(experiment.verdict_table(claim.parts, found)) in report
+        assert markdown(evidence.verdict_table(claim.parts, found)) in report
         figure = f"{one.name}/{claim.figure}.png" if claim.figure else ""
         assert not figure or (FOLDER / figure).exists()
         for key, part in claim.parts.items():

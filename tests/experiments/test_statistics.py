@@ -162,7 +162,7 @@ def test_too_few_seeds_and_no_numbers_decide_nothing():
 def test_restricted_means_count_the_budget_where_it_was_not_reached():
     found = survival.restricted_mean([100, np.nan, np.inf, 700], 400)
     assert found.value == 325 and found.low < 325 < found.high <= 400
-    late = survival.restricted_mean([75] * 9 + [np.inf], 1000)  # one of ten: Student's own would begin below 0
+    late = survival.restricted_mean([75] * 9 + [np.inf], 1000)  # Student's would begin below 0
     assert late.value == 167.5 and 0 < late.low < 75 < late.high < 1000
     assert survival.restricted_mean([50] * 10, 1000) == (50, 50, 50)
     assert survival.restricted_difference([100.0], [300.0, 500.0], 400)[:1] == (-250,)
