@@ -195,8 +195,10 @@ def figures(frames) -> dict[str, Figure]:
     for form, name in (("bare", "atlas"), ("block", "blocks"), ("state", "states")):
         here = found[found["form"] == form]
         if len(here):
-            states = final[(final["form"] == form) & (final["column"] == final["column"].iloc[0])]
-            states = dict(zip(states["label"], map(int, states["state_size"]), strict=False))
+            states = final[final["form"] == form]
+            most = states.groupby("column", sort=False)["label"].nunique().idxmax()  # cells differ by column
+            states = states[states["column"] == most]
+            states = dict(zip(states["label"], map(int, states["state_size"]), strict=True))
             made[name] = matrix_figures.by_task(
                 here, _costs(frames) if form == "bare" else {}, states, _note(frames, form)
             )

@@ -53,7 +53,7 @@ TUNED = {
     "delayed_recall": {
         "sru": _at(0.3, forget_bias=4.0),
         "gru": _at(0.3, update_bias=4.0),
-        "lstm": _at(0.003, forget_bias=5.0),
+        "lstm": _at(0.1, chrono=300),
         "rnn": _at(0.03),
         IDENTITY: _at(0.001),
     },
