@@ -72,7 +72,11 @@ def _name(ax, titles: list[str], cells: list[str], size: float, **slanted):
     """Columns on top, cells at the left, in the middle of their squares."""
     ax.set_xticks(np.arange(len(titles)) + 0.5, titles, fontsize=8, **slanted)
     ax.xaxis.tick_top()
-    ax.set_yticks(np.arange(len(cells)) + 0.5, cells, fontsize=size)
+    named = [textwrap.fill(label.replace(":", " "), 24) for label in cells]  # options on a second line
+    ax.set_yticks(np.arange(len(cells)) + 0.5, named, fontsize=size)
+    for tick in ax.get_yticklabels():
+        if "\n" in tick.get_text():
+            tick.set_fontsize(0.7 * size)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
