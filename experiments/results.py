@@ -233,9 +233,12 @@ def table(aggregated: pd.DataFrame, failed: pd.DataFrame | None = None, width: i
     for name, least in _widths(strings, heads).items():
         if gap == 1:  # rich would take it from any column
             least += max(0, min(spare, longest - least)) if name == "cell" else 0
-        heading, side = Text(name.replace("_", " ")), "left" if name == "cell" else "right"
         out.add_column(
-            heading, justify=side, overflow="fold", min_width=least, width=least if gap == 1 else None
+            Text(name.replace("_", " ")),
+            justify="left" if name == "cell" else "right",
+            overflow="fold",
+            min_width=least,
+            width=least if gap == 1 else None,
         )
     for task, group in aggregated.groupby("task"):
         row = group.iloc[0]
