@@ -196,7 +196,8 @@ def figures(frames) -> dict[str, Figure]:
         here = found[found["form"] == form]
         if len(here):
             states = final[final["form"] == form]
-            most = states.groupby("column", sort=False)["label"].nunique().idxmax()  # cells differ by column
+            cells_of = states.groupby("column")["label"].nunique()
+            most = max(filter(cells_of.index.__contains__, COLUMNS), key=cells_of.get)  # the first with most
             states = states[states["column"] == most]
             states = dict(zip(states["label"], map(int, states["state_size"]), strict=True))
             made[name] = matrix_figures.by_task(

@@ -55,14 +55,14 @@ TUNED = {
         "gru": _at(0.3, update_bias=4.0),
         "lstm": _at(0.1, chrono=300),
         "rnn": _at(0.03),
-        IDENTITY: _at(0.001),
+        IDENTITY: _at(0.001, recurrent_scale=1.2),
     },
     "word_problem": {
         "sru": _at(0.01),
         "gru": _at(0.03),
         "lstm": _at(0.03),
         "rnn": _at(0.03),
-        IDENTITY: _at(0.03),
+        IDENTITY: _at(0.01),
     },
     "digits": {
         "sru": _at(0.03, forget_bias=2.0),

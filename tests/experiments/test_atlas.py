@@ -226,10 +226,9 @@ def test_the_default_comparison_has_the_tasks_and_the_picks_of_the_committed_atl
             name
         )
         assert config.train.steps <= same.train.steps and config.chrono == same.chrono
-        rows = tried[(tried["column"] == columns[task]) & (tried["cell"] == label.split(":")[0])]
-        if label.startswith("rnn"):  # of each activation
-            relu = rows["trial"].str.contains("relu")
-            rows = rows[relu if "relu" in label else ~relu]
+        rows = tried[(tried["column"] == columns[task]) & (tried["label"] == label)]
+        if label == "rnn":  # which is tried with both activations, there with tanh
+            rows = rows[~rows["trial"].str.contains("relu")]
         picked = rows[rows["picked"]]
         trial, rate = tuning.best(rows if picked.empty else picked)
         assert config.optim.learning_rate == rate, name
