@@ -67,7 +67,8 @@ def curve_panels(curves: pd.DataFrame, x: str = "step") -> list[panels.Panel]:
         bands = {label: _band(seeds, x) for label, seeds in group.groupby("label")}
         metric, higher = _first(group, "metric", "metric"), bool(_first(group, "higher_is_better", True))
         ends = [band["middle"].iloc[-1] for band in bands.values()]
-        scale = scales.scale(metric, higher, ends, group["valid_metric"])
+        levels = group["threshold"].dropna().unique()  # zero is drawn below them, too
+        scale = scales.scale(metric, higher, ends, [*group["valid_metric"], *levels])
         shown = panels.groups(group)
         for title, labels in shown:
             small = len(shown) > 1

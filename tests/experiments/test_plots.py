@@ -135,12 +135,18 @@ def test_an_accuracy_that_saturates_is_drawn_as_its_error(tmp_path, run_dir):
     curves = {0: {100: 0.5, 200: 0.9, 300: 0.98, 400: 1.0}}
     ax, line = curve(tmp_path, run_dir, curves, [400])
     assert ax.get_yscale() == "log"
-    assert np.allclose(line.get_ydata(), [0.5, 0.1, 0.02, 0.01])  # none: half of the smallest error
+    assert np.allclose(line.get_ydata(), [0.5, 0.1, 0.02, 0.005])  # none: half of the threshold's
     ticks = dict(zip(ax.get_yticks(), (label.get_text() for label in ax.get_yticklabels()), strict=True))
-    assert next(name for at, name in ticks.items() if np.isclose(at, 0.01)) == "0"
+    assert next(name for at, name in ticks.items() if np.isclose(at, 0.005)) == "0"
     assert {float(name) for name in ticks.values() if name != "0"} == {
         at for at, name in ticks.items() if name != "0"
     }
+
+
+def test_no_error_is_drawn_below_the_threshold(tmp_path, run_dir):
+    """Which may be closer to it than any error that was found."""
+    ax, line = curve(tmp_path, run_dir, {0: {100: 0.5, 200: 1.0}}, [200], threshold=0.999)
+    assert np.allclose(line.get_ydata(), [0.5, 0.0005]) and "threshold\n0.001" in texts(ax)
 
 
 def test_a_seed_that_solved_by_a_low_value_keeps_it_too(tmp_path, run_dir):
