@@ -17,7 +17,6 @@ class Evidence(NamedTuple):
     """Of an experiment, from elsewhere, that stands beside what is trained here.
 
     Attributes:
-      folder: a workdir, or what is committed.
       frames: of its models that are asked for, and tuned as they would be today.
       record: its environment.json.
       settings: all that is asked for.
@@ -25,7 +24,6 @@ class Evidence(NamedTuple):
       models: the columns that name one, `Experiment.models`.
     """
 
-    folder: Path
     frames: Frames
     record: dict
     settings: Any
@@ -34,7 +32,7 @@ class Evidence(NamedTuple):
 
 
 def read(experiment, settings, folder) -> Evidence:
-    """What `folder` has of the models that `settings` ask for.
+    """What `folder`, a workdir or what is committed, has of the models that `settings` ask for.
 
     Raises:
       ValueError: the experiment is one whole; there is no evidence, or it was trained otherwise, or nothing
@@ -65,7 +63,7 @@ def read(experiment, settings, folder) -> Evidence:
             raise ValueError(f"--beside={folder} has all that is asked for: nothing is left to train")
         cells = tuple(cell for cell in settings.cells if _label(cell) in lacking)
         missing = dataclasses.replace(settings, cells=cells)
-    return Evidence(Path(folder), of_models, record, settings, missing, keys)
+    return Evidence(of_models, record, settings, missing, keys)
 
 
 def joined(evidence: Evidence, frames: Frames, record: dict) -> tuple[Frames, dict]:

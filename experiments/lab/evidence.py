@@ -5,6 +5,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
@@ -12,6 +13,9 @@ from rich.console import Console
 from experiments import output, screen, tables
 from experiments.lab.experiment import OF_CELLS, Frames, Part, Verdict, shown
 from train import files
+
+if TYPE_CHECKING:
+    from experiments.lab.beside import Evidence
 
 
 def run(
@@ -22,7 +26,7 @@ def run(
     data_dir: str | None = None,
     overwrite: bool = False,
     workers: int = 0,
-    others=None,
+    others: "Evidence | None" = None,
 ) -> Frames:
     """Measures (or goes on measuring), then writes and prints all that follows from it.
 
@@ -38,7 +42,7 @@ def run_all(
     data_dir: str | None = None,
     overwrite: bool = False,
     workers: int = 0,
-    others=None,
+    others: "Evidence | None" = None,
 ) -> list[Frames]:
     """`run`, of one experiment after the other: (experiment, settings, workdir) each.
 
