@@ -36,11 +36,6 @@ from train.step import step_keys
 from train.tasks import DataError
 from train.tasks.datasets import VARIABLE
 
-flags.DEFINE_enum("task", "jsb", ["jsb", "ptb_chars", "ptb_chars_small"], "What to train on.")
-flags.DEFINE_enum("start", "torch", ["torch", "ours"], "Whose initial weights.")
-flags.DEFINE_float("learning_rate", None, "Instead of the highest of the task's.", 0.0)
-flags.DEFINE_integer("steps", None, "Instead of the task's budget.", lower_bound=1)
-flags.DEFINE_integer("seeds", None, "Instead of the task's.", lower_bound=1)
 FLAGS = flags.FLAGS
 
 
@@ -257,5 +252,15 @@ def main(words: list[str]) -> int:
     return 0
 
 
+def define_flags() -> None:
+    """Of the command; not where it is imported, as others have flags of these names."""
+    flags.DEFINE_enum("task", "jsb", ["jsb", "ptb_chars", "ptb_chars_small"], "What to train on.")
+    flags.DEFINE_enum("start", "torch", ["torch", "ours"], "Whose initial weights.")
+    flags.DEFINE_float("learning_rate", None, "Instead of the highest of the task's.", 0.0)
+    flags.DEFINE_integer("steps", None, "Instead of the task's budget.", lower_bound=1)
+    flags.DEFINE_integer("seeds", None, "Instead of the task's.", lower_bound=1)
+
+
 if __name__ == "__main__":
+    define_flags()
     entry.run(main, __doc__)

@@ -109,6 +109,7 @@ def test_evidence_with_other_initialisations_than_todays_says_so(tmp_path, label
     assert trials.others(tmp_path, settings) == trials.others(tmp_path, {}) == []
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_trained_and_stands_beside_the_rest(tmp_path):
     """As the command does it."""
     both = dataclasses.replace(horizon.PRESETS["quick"], steps=4, gaps=(2,), trained_at=0)
