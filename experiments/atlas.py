@@ -197,7 +197,9 @@ def figures(frames) -> dict[str, Figure]:
         if len(here):
             states = final[final["form"] == form]
             cells_of = states.groupby("column")["label"].nunique()
-            most = max(filter(cells_of.index.__contains__, COLUMNS), key=cells_of.get)  # the first with most
+            most = max(
+                (name for name in COLUMNS if name in cells_of), key=cells_of.get
+            )  # the first with most
             states = states[states["column"] == most]
             states = dict(zip(states["label"], map(int, states["state_size"]), strict=True))
             made[name] = matrix_figures.by_task(

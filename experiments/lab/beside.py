@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from experiments.lab import runs, trials
@@ -49,13 +50,9 @@ def read(experiment, settings, folder) -> Evidence:
     keys, asked, of_models = experiment.models, _asked(experiment, settings), {}
     for name, frame in frames.items():
         if set(keys) <= set(frame):
-            named = list(frame[list(keys)].itertuples(index=False, name=None))
-            kept = [
-                model in asked and label not in otherwise
-                for model, label in zip(named, frame["label"], strict=True)
-            ]
-            of_models[name] = frame[kept]
-    here = set().union(*(_named(frame, keys) for frame in of_models.values()))
+            is_asked = np.array([model in asked for model in _named(frame, keys)], bool)
+            of_models[name] = frame[is_asked & ~frame["label"].isin(otherwise)]
+    here = {model for frame in of_models.values() for model in _named(frame, keys)}
     lacking = {model[list(keys).index("label")] for model in asked - here}
     missing = settings
     if not getattr(settings, "only_trained", False):
@@ -78,8 +75,8 @@ def joined(evidence: Evidence, frames: Frames, record: dict) -> tuple[Frames, di
         if len(here):
             if not set(keys) <= set(here):
                 continue
-            had = _named(here, keys)
-            there = there[[of not in had for of in there[list(keys)].itertuples(index=False, name=None)]]
+            had = set(_named(here, keys))
+            there = there[[model not in had for model in _named(there, keys)]]
         found[name] = pd.concat([here, there], ignore_index=True).sort_values(
             "label", key=lambda of: of.map(order).fillna(len(order)), kind="stable", ignore_index=True
         )
@@ -115,8 +112,9 @@ def _asked(experiment, settings) -> set[tuple]:
     }
 
 
-def _named(frame: pd.DataFrame, keys) -> set[tuple]:
-    return set(frame[list(keys)].itertuples(index=False, name=None))
+def _named(frame: pd.DataFrame, keys) -> list[tuple]:
+    """The model of each row."""
+    return list(frame[list(keys)].itertuples(index=False, name=None))
 
 
 def _label(cell: str) -> str:

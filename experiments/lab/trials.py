@@ -25,7 +25,8 @@ def others(folder: Path, settings: dict) -> list[str]:
     if not path.exists() or not set(FIELDS) <= settings.keys():
         return []
     tried_then = pd.read_csv(path, usecols=["label", "trial"])
-    today = tuning.Settings(**{name: _settled(settings[name]) for name in FIELDS})
+    rates, initialisations = (settings[name] for name in FIELDS)
+    today = tuning.Settings(learning_rates=tuple(rates), initialisations=initialisations)
     found = []
     for label, rows in tried_then.groupby("label", sort=False):
         if configs.with_options(label)[0] not in cells.names():
@@ -35,7 +36,3 @@ def others(folder: Path, settings: dict) -> list[str]:
         if label in tried and tried != {trial.label for trial in tuning.trials(label, today)}:
             found.append(label)
     return found
-
-
-def _settled(value):
-    return tuple(value) if isinstance(value, list) else value
